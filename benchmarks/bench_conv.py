@@ -1,0 +1,199 @@
+"""Dilated convolution against PyTorch, in one process, on the same threads.
+
+    python benchmarks/bench_conv.py [--threads 2] [--only NAME] [--json FILE]
+
+Both sides allocate their output in the timed call, as users call them; "reuse" is dconv with `out=` given. PyTorch
+is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is faster.
+The results are compared before they are timed. Times are the best of several interleaved runs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from typing import NamedTuple
+
+import machine  # first: it mends the environment before NumPy is imported
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+import dconv
+from dconv._kernels import _dispatch
+
+
+class Cell(NamedTuple):
+    part: str
+    channels: int
+    filters: int
+    size: tuple[int, ...]
+    kernel: int
+    dilation: int = 1
+    stride: int = 1
+    groups: int = 1
+    dtype: str = "float32"
+
+    def __str__(self) -> str:
+        extra = "".join(
+            [f" s{self.stride}" * (self.stride > 1), f" g{self.groups}" * (self.groups > 1), " f64" * (self.dtype == "float64")]
+        )
+        size = "x".join(map(str, self.size)) if len(set(self.size)) > 1 else f"{self.size[0]}^{len(self.size)}"
+        return f"{self.channels}->{self.filters} {size} k{self.kernel} d{self.dilation}{extra}"
+
+
+def square(part, channels, filters, n, dilation, kernel, **more):
+    return Cell(part, channels, filters, (n, n), kernel, dilation, **more)
+
+
+DESIGN = [
+    square("design", *row)
+    for row in [
+        (1, 16, 1024, 1, 3),
+        (1, 16, 1024, 4, 3),
+        (1, 64, 1024, 4, 3),
+        (3, 32, 1024, 1, 3),
+        (3, 32, 1024, 2, 3),
+        (3, 32, 1024, 8, 3),
+        (3, 64, 512, 16, 3),
+        (16, 64, 512, 4, 3),
+        (64, 64, 256, 4, 3),
+        (1, 32, 1024, 4, 7),
+        (3, 64, 512, 2, 5),
+    ]
+]
+CELLS = [
+    *DESIGN,
+    *(square("depthwise", c, c, n, d, 3, groups=c) for c, n, d in [(1, 1024, 2), (3, 1024, 2), (16, 512, 1), (64, 512, 4), (64, 256, 1)]),
+    square("depthwise", 32, 32, 512, 1, 3, groups=32, stride=2),
+    square("depthwise", 16, 32, 512, 2, 3, groups=16),
+    square("depthwise", 16, 16, 512, 2, 5, groups=16),
+    *(square("stride 2", c, f, n, 1, k, stride=2) for c, f, n, k in [(1, 16, 1024, 3), (3, 32, 1024, 3), (16, 64, 512, 3), (64, 64, 256, 3), (3, 64, 512, 7)]),
+    *(square("few filters", c, f, n, d, k) for c, f, n, d, k in [(1, 1, 1024, 4, 5), (1, 4, 1024, 2, 3), (3, 2, 1024, 2, 3), (16, 1, 512, 2, 3), (16, 4, 512, 2, 3), (64, 2, 256, 1, 3)]),
+    *(square("groups", c, c, n, 2, 3, groups=g) for c, n, g in [(32, 512, 4), (64, 256, 16)]),
+    *(square("1x1", c, f, n, 1, 1) for c, f, n in [(66, 64, 512), (64, 2, 512)]),
+    *(Cell("1-D", c, f, (1_000_000,), k, d) for c, f, k, d in [(1, 1, 3, 1), (1, 1, 9, 512), (1, 16, 9, 8), (4, 4, 3, 64), (16, 16, 3, 1), (16, 16, 3, 512), (64, 64, 3, 1), (64, 64, 3, 32), (64, 64, 3, 512)]),
+    *(Cell("3-D", c, f, (n,) * 3, 3, d) for c, f, n, d in [(1, 8, 128, 1), (1, 16, 96, 2), (4, 16, 64, 2), (16, 16, 64, 1), (8, 8, 128, 4), (32, 32, 64, 2)]),
+    *(square("float64", c, f, n, d, 3, dtype="float64") for c, f, n, d in [(1, 16, 1024, 4), (3, 32, 512, 2), (16, 64, 256, 4), (64, 64, 256, 4)]),
+    square("float64", 16, 16, 512, 2, 3, groups=16, dtype="float64"),
+]  # fmt: skip
+
+
+def prepare(cell: Cell):
+    """Return {name: callable} for dconv, dconv into a given array, and PyTorch in both layouts."""
+    rng = np.random.default_rng(0)
+    rank = len(cell.size)
+    x = rng.normal(size=(1, *cell.size, cell.channels)).astype(cell.dtype)
+    w = rng.normal(size=(cell.filters, *(cell.kernel,) * rank, cell.channels // cell.groups)).astype(cell.dtype)
+    pad = cell.dilation * (cell.kernel - 1) // 2
+    args = {"stride": cell.stride, "padding": pad, "dilation": cell.dilation, "groups": cell.groups}
+    threads = torch.get_num_threads()
+    out = np.empty_like(dconv.conv(x, w, **args))
+
+    xt = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
+    wt = torch.from_numpy(np.moveaxis(w, -1, 1).copy())
+    function = (F.conv1d, F.conv2d, F.conv3d)[rank - 1]
+    if rank == 1:  # PyTorch has channels-last for 2-D and 3-D only: a series is an image of one row
+        xl, wl = xt.unsqueeze(2), wt.unsqueeze(2)
+        args_last = {k: (1 if k != "padding" else 0, v) for k, v in args.items() if k != "groups"} | {"groups": cell.groups}
+        function_last, layout = F.conv2d, torch.channels_last
+    else:
+        xl, wl, args_last, function_last = xt, wt, args, function
+        layout = torch.channels_last if rank == 2 else torch.channels_last_3d
+    xl, wl = xl.to(memory_format=layout), wl.to(memory_format=layout)
+    return {
+        "dconv": lambda: dconv.conv(x, w, **args, n_threads=threads),
+        "reuse": lambda: dconv.conv(x, w, **args, out=out, n_threads=threads),
+        "nchw": lambda: function(xt, wt, **args),
+        "last": lambda: function_last(xl, wl, **args_last),
+    }
+
+
+def check(cell: Cell, calls: dict) -> None:
+    """Raise if PyTorch and dconv do not agree to rounding."""
+    ours = calls["dconv"]()
+    theirs = np.moveaxis(calls["nchw"]().numpy(), 1, -1)
+    taps = cell.kernel ** len(cell.size) * cell.channels // cell.groups
+    tolerance = 8 * np.finfo(cell.dtype).eps * taps  # of sums of products of standard normals
+    difference = float(np.abs(ours - theirs).max())
+    if ours.shape != theirs.shape or difference > tolerance:
+        raise AssertionError(f"{cell}: differs from PyTorch by {difference}, allowed {tolerance}")
+
+
+def measure(calls: dict, seconds: float) -> dict[str, float]:
+    """Return the best time of each call, in turns until `seconds` have passed for each."""
+    best = dict.fromkeys(calls, math.inf)
+    spent = dict.fromkeys(calls, 0.0)
+    while min(spent.values()) < seconds:
+        for name, call in calls.items():
+            if spent[name] < 4 * seconds:
+                start = time.perf_counter()
+                call()
+                took = time.perf_counter() - start
+                best[name] = min(best[name], took)
+                spent[name] += took
+    return best
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--threads", type=int, default=dconv._threads.default_n_threads())
+    parser.add_argument("--only", default="", help="run the parts or cells whose name holds this")
+    parser.add_argument("--seconds", type=float, default=0.4, help="time spent on each side of each cell")
+    parser.add_argument("--json", help="also write the figures to this file")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    torch.set_grad_enabled(False)
+    top = machine.limits(options.threads)
+    print(f"dconv {dconv.__version__} ({_dispatch.active_level()}), PyTorch {torch.__version__}, {options.threads} threads")
+    print(f"machine: FMA peak {top['fma']:.0f} GFLOP/s, SGEMM {top['sgemm']:.0f} GFLOP/s, streaming stores {top['stream']:.1f} GB/s")
+    print("ms: dconv, dconv into out=, PyTorch NCHW, PyTorch channels-last. GFLOP/s and GB/s written: of `reuse`.\n")
+    head = f"{'cell':34} {'dconv':>8} {'reuse':>8} {'nchw':>8} {'last':>8} | {'/nchw':>6} {'/last':>6} {'ratio':>6} {'reuse':>6} | {'GF/s':>6} {'%fma':>5} {'%gemm':>5} {'GB/s':>5} {'%strm':>5}"
+    records = []
+    part = None
+    for cell in CELLS:
+        if options.only not in f"{cell.part} {cell}":
+            continue
+        if cell.part != part:
+            part = cell.part
+            print(f"{part}\n{head}")
+        calls = prepare(cell)
+        check(cell, calls)
+        best = measure(calls, options.seconds)
+        out = calls["dconv"]()
+        flops = 2 * out.size * cell.kernel ** len(cell.size) * cell.channels // cell.groups
+        torch_best = min(best["nchw"], best["last"])
+        record = {
+            "part": cell.part,
+            "cell": str(cell),
+            **{f"{name}_ms": 1e3 * value for name, value in best.items()},
+            "ratio_nchw": best["nchw"] / best["dconv"],
+            "ratio_last": best["last"] / best["dconv"],
+            "ratio": torch_best / best["dconv"],
+            "ratio_reuse": torch_best / best["reuse"],
+            "gflops": flops / best["reuse"] / 1e9,
+            "gbs": out.nbytes / best["reuse"] / 1e9,
+        }
+        records.append(record)
+        # float64 does half the operations an instruction
+        scale = 2 if cell.dtype == "float64" else 1
+        print(
+            f"{cell!s:34} {record['dconv_ms']:8.2f} {record['reuse_ms']:8.2f} {record['nchw_ms']:8.2f} {record['last_ms']:8.2f} | "
+            f"{record['ratio_nchw']:6.1f} {record['ratio_last']:6.1f} {record['ratio']:6.2f} {record['ratio_reuse']:6.2f} | "
+            f"{record['gflops']:6.1f} {100 * scale * record['gflops'] / top['fma']:5.0f} "
+            f"{100 * scale * record['gflops'] / top['sgemm']:5.0f} {record['gbs']:5.1f} {100 * record['gbs'] / top['stream']:5.0f}",
+            flush=True,
+        )
+    print()
+    for name in dict.fromkeys(record["part"] for record in records):
+        ratios = [record["ratio"] for record in records if record["part"] == name]
+        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
+        print(f"{name:12} geometric mean ratio {mean:5.2f}, least {min(ratios):5.2f}")
+    if options.json:
+        with open(options.json, "w") as file:
+            json.dump({"machine": top, "cells": records}, file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

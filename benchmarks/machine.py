@@ -1,0 +1,100 @@
+"""What this machine can do at most: multiply-adds, SGEMM, streaming stores. Benchmarks report their share of it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+
+# These make an old OpenBLAS safe on some CPUs and a current one slow; they must go before NumPy is imported.
+os.environ.pop("OPENBLAS_CORETYPE", None)
+os.environ.pop("OPENBLAS_L2_SIZE", None)
+
+import numpy as np
+
+SOURCE = r"""
+#include <immintrin.h>
+#include <stddef.h>
+#ifdef __AVX512F__
+#define W 16
+#define N 24
+typedef float v __attribute__((vector_size(64)));
+#define STREAM(p, x) _mm512_stream_ps(p, (__m512)(x))
+#else
+#define W 8
+#define N 12
+typedef float v __attribute__((vector_size(32)));
+#define STREAM(p, x) _mm256_stream_ps(p, (__m256)(x))
+#endif
+/* N independent chains of multiply-adds hide the latency of each. Returns the number of operations. */
+double peak(long rounds, int threads, float *sink) {
+    #pragma omp parallel num_threads(threads)
+    {
+        v a[N], m = {0}, c = {0};
+        m += 0.999f; c += 1e-3f;
+        #pragma GCC unroll 32
+        for (int i = 0; i < N; i++) a[i] = m * (float)i;
+        for (long r = 0; r < rounds; r++) {
+            #pragma GCC unroll 32
+            for (int i = 0; i < N; i++) a[i] = a[i] * m + c;
+            __asm__ volatile("" ::: "memory");
+        }
+        for (int i = 1; i < N; i++) a[0] += a[i];
+        #pragma omp critical
+        *sink += a[0][0];
+    }
+    return 2.0 * W * N * rounds * threads;
+}
+void stream(float *out, long n, int threads) {
+    #pragma omp parallel for num_threads(threads) schedule(static)
+    for (long i = 0; i < n; i += W) { v x = {0}; STREAM(out + i, x + (float)threads); }
+    _mm_sfence();
+}
+"""
+
+
+def _best(function, repeats: int) -> float:
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def limits(n_threads: int) -> dict[str, float]:
+    """Return {"fma": GFLOP/s, "sgemm": GFLOP/s, "stream": GB/s} of this machine on `n_threads` threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        source, library = Path(folder, "machine.c"), Path(folder, "machine.so")
+        source.write_text(SOURCE)
+        flags = ["-O3", "-march=native", "-ffp-contract=fast", "-fopenmp", "-shared", "-fPIC"]
+        subprocess.run([os.environ.get("CC", "cc"), *flags, str(source), "-o", str(library)], check=True)
+        native = ctypes.CDLL(str(library))
+    native.peak.restype = ctypes.c_double
+    native.peak.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_void_p]
+    native.stream.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_int]
+    sink = ctypes.c_float()
+    rounds = 10_000_000
+    operations = 2.0 * (16 if _has_avx512() else 8) * (24 if _has_avx512() else 12) * rounds * n_threads
+    fma = operations / _best(lambda: native.peak(rounds, n_threads, ctypes.byref(sink)), 5)
+
+    out = np.zeros(1 << 26, np.float32)
+    address = out.ctypes.data + (-out.ctypes.data) % 64
+    size = out.size - 32
+    stream = 4 * size / _best(lambda: native.stream(address, size // 32 * 32, n_threads), 9)
+
+    a = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)
+    product = np.empty_like(a)
+    sgemm = 2 * 2048**3 / _best(lambda: np.matmul(a, a, out=product), 9)
+    return {"fma": fma / 1e9, "sgemm": sgemm / 1e9, "stream": stream / 1e9}
+
+
+def _has_avx512() -> bool:
+    return "avx512f" in Path("/proc/cpuinfo").read_text()
+
+
+if __name__ == "__main__":
+    print(limits(len(os.sched_getaffinity(0))))

@@ -1,0 +1,112 @@
+"""One int per spatial axis: the sizes that users give, made into tuples, and the span of a dilated kernel."""
+
+import operator
+from collections.abc import Iterable, Sequence
+from typing import SupportsIndex, TypeAlias
+
+Ints: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+
+
+def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tuple[int, ...]:
+    """Return `value` as a tuple of one Python int per spatial axis.
+
+    Parameters
+    ----------
+    value : int or sequence of int
+        Anything that `operator.index` accepts counts as an int, NumPy integers included; bool and float do not.
+    ndim : int or None
+        Number of axes, over which a single int is repeated. None reads it from `value`, where an int is one axis.
+    name : str
+        The argument's name, for messages.
+    minimum : int, default=1
+        Smallest value allowed.
+
+    Returns
+    -------
+    values : tuple of int
+
+    Raises
+    ------
+    TypeError
+        If `value` or one of its items is not an integer.
+    ValueError
+        If the length is not `ndim` (not 1 to 3 for None), or an item is below `minimum`.
+
+    Examples
+    --------
+    >>> as_tuple(3, 2, "kernel_size")
+    (3, 3)
+    >>> as_tuple([3, 5], 2, "kernel_size")
+    (3, 5)
+    """
+    items = items_of(value)
+    if items is None:
+        values = (_as_int(value, name),) * (1 if ndim is None else ndim)
+    else:
+        values = tuple(_as_int(item, name) for item in items)
+        if ndim is None and not 1 <= len(values) <= 3:
+            raise ValueError(f"{name} must have 1 to 3 spatial axes, but got {values} with {len(values)}")
+        if ndim is not None and len(values) != ndim:
+            raise ValueError(
+                f"{name} must be an int or have one int for each of the {ndim} spatial axes, "
+                f"but got {values} with {len(values)}"
+            )
+    if min(values) < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, but got {values if len(values) > 1 else values[0]}")
+    return values
+
+
+def span(kernel_size: Ints, dilation: Ints = 1) -> tuple[int, ...]:
+    """Return the samples from the first to the last tap of a dilated kernel, per axis.
+
+    ``span = dilation * (kernel_size - 1) + 1``. The number of axes is that of whichever argument is a sequence.
+
+    Parameters
+    ----------
+    kernel_size, dilation : int or sequence of int
+        Taps, and distance in samples between neighbouring taps; both at least 1.
+
+    Returns
+    -------
+    spans : tuple of int
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`as_tuple`.
+
+    Examples
+    --------
+    >>> span(3, dilation=8)
+    (17,)
+    >>> span((3, 5), dilation=2)
+    (5, 9)
+    """
+    ndim = common_rank(kernel_size, dilation)
+    kernels = as_tuple(kernel_size, ndim, "kernel_size", 1)
+    return tuple(d * (k - 1) + 1 for k, d in zip(kernels, as_tuple(dilation, ndim, "dilation", 1), strict=True))
+
+
+def items_of(value: object) -> tuple | None:
+    """Return the items of a sequence, or None for anything to be read as a single int."""
+    # A zero-dimensional NumPy array claims to be iterable, so being an integer is asked first.
+    try:
+        operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        return None if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
+    return None
+
+
+def common_rank(*values: Ints) -> int:
+    """Return the number of axes that the longest sequence in `values` has; 1 if all are single ints."""
+    return max([1, *(len(items) for value in values if (items := items_of(value)) is not None)])
+
+
+def _as_int(value: object, name: str) -> int:
+    # bool passes operator.index, but stride=True is a slip and not a stride of 1.
+    if not isinstance(value, bool):
+        try:
+            return operator.index(value)  # type: ignore[arg-type]
+        except TypeError:
+            pass
+    raise TypeError(f"{name} must be an int or a sequence of ints, but got {value!r} of type {type(value).__name__}")

@@ -1,0 +1,89 @@
+"""Features of blocks of images, from any transformer.
+
+A *block transformer* computes the features of one block by itself. Beside `fit` and `transform` it has, after fit,
+`halo_` (the samples that its features see left and right of a pixel, per spatial axis), `n_features_out_`, and::
+
+    _transform_block(image, block) -> features
+
+`image` is one image (*spatial, channels) of any real dtype, maybe a memory map; `block` is a tuple of slices with
+start and stop; `features` is C-contiguous float32 of shape (*block, n_features), equal bit for bit to that block of
+``transform(image)``. It works on the calling thread alone and does not hold the GIL while it does.
+It may have `_check_images(images)`, which raises if images cannot be transformed: because they are not finite, or
+smaller than the filters. Every other transformer is given whole images.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from dconv._pixels import Block, masked_blocks, rows_in_block
+from dconv._threads import run_tasks
+from dconv._validation import Images
+
+Read = Callable[[int, Block], np.ndarray]  # (number of the image, block) -> features, C-contiguous float32
+
+
+def block_readers(features: Any, images: Images, channel_axis: int | None) -> Iterator[tuple[Sequence[int], Read, int]]:
+    """Yield groups of images that can be worked on together: their numbers, a function to read them, `n_features`.
+
+    `features` is a fitted transformer, or "passthrough" for images that are feature images. Block transformers make
+    one group of all images; others one group per image, so that only one feature image exists at a time.
+    """
+    everything = range(len(images.arrays))
+    if isinstance(features, str):
+        yield everything, partial(_read_feature_image, images.arrays), images.n_channels
+    elif hasattr(features, "_transform_block"):
+        yield everything, partial(_read_block, features, images.arrays), features.n_features_out_
+    else:
+        for index in everything:
+            feature_image = _transform_whole(features, images, index, channel_axis)
+            yield (index,), partial(_read_feature_image, {index: feature_image}), feature_image.shape[-1]
+
+
+def gather_rows(
+    features: Any, images: Images, channel_axis: int | None, masks: Sequence[np.ndarray], n_jobs: int
+) -> np.ndarray:
+    """Return the features of the masked pixels, float32 of shape (n_pixels, n_features): image after image, and in
+    an image in row-major order, whatever the blocks and threads.
+    """
+    positions = [np.flatnonzero(mask) for mask in masks]
+    bounds = np.cumsum([0, *map(len, positions)])
+    rows: Any = None  # allocated once the first reader tells how many features there are
+    for numbers, read, n_features in block_readers(features, images, channel_axis):
+        if rows is None:
+            rows = np.empty((bounds[-1], n_features), np.float32)
+        tasks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
+
+        def work(task: tuple[int, Block], read: Read = read, rows: np.ndarray = rows) -> None:
+            index, block = task
+            place = bounds[index] + rows_in_block(positions[index], masks[index], block)
+            rows[place] = read(index, block)[masks[index][block]]
+
+        run_tasks(work, tasks, n_jobs)
+    return rows
+
+
+def _read_feature_image(arrays: Any, index: int, block: Block) -> np.ndarray:
+    return np.ascontiguousarray(arrays[index][block], np.float32)
+
+
+def _read_block(features: Any, arrays: Sequence[np.ndarray], index: int, block: Block) -> np.ndarray:
+    return features._transform_block(arrays[index], block)
+
+
+def _transform_whole(features: Any, images: Images, index: int, channel_axis: int | None) -> np.ndarray:
+    """Return the feature image of one image, which the transformer gets with its axes as the user has them."""
+    image, spatial = images.arrays[index], images.spatial_shapes[index]
+    image = image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis)
+    feature_image = np.asarray(features.transform(image))
+    if feature_image.ndim != len(spatial) + 1 or feature_image.shape[:-1] != spatial:
+        raise ValueError(
+            f"{type(features).__name__}.transform returned shape {feature_image.shape} for {images.describe(index)} of "
+            f"spatial shape {spatial}, but pixels are classified by features of shape {(*spatial, 'n_features')}; "
+            "a bank of filters needs stride=1 and padding='same'"
+        )
+    return feature_image

@@ -1,0 +1,92 @@
+"""The table of innermost loops of microkernel.h, for the Cython files that call them."""
+
+ctypedef fused real_t:
+    float
+    double
+
+
+cdef extern from "feature_rows.h" nogil:
+    ctypedef struct dconv_feature_rows:
+        void (*weighted)(const float *x, const Py_ssize_t *offsets, const float *weight, Py_ssize_t n_taps, float *out,
+                         Py_ssize_t n) noexcept nogil
+        void (*products)(const float *a, const float *b, const Py_ssize_t *offsets, const float *weight,
+                         Py_ssize_t n_taps, float *out, Py_ssize_t n) noexcept nogil
+        void (*moments)(const float *mean, const float *variance, const Py_ssize_t *offsets, const float *weight,
+                        Py_ssize_t n_taps, float *out_mean, float *out_variance, Py_ssize_t n) noexcept nogil
+        void (*root)(float *x, Py_ssize_t n) noexcept nogil
+        void (*magnitude)(const float *const *parts, Py_ssize_t n_parts, float *out, Py_ssize_t n) noexcept nogil
+        void (*eigenvalues)(const float *const *parts, Py_ssize_t size, float *const *out, Py_ssize_t n) noexcept nogil
+        void (*extrema)(const float *x, const Py_ssize_t *offsets, Py_ssize_t n_taps, float *out_max, float *out_min,
+                        Py_ssize_t n) noexcept nogil
+        void (*lines)(const float *const *parts, Py_ssize_t n_parts, const Py_ssize_t *offsets, const float *weight,
+                      Py_ssize_t n_directions, float *const *out, Py_ssize_t n) noexcept nogil
+        void (*interleave)(const float *planes, Py_ssize_t plane_step, Py_ssize_t n_planes, float *out,
+                           Py_ssize_t out_step, Py_ssize_t n) noexcept nogil
+
+
+cdef extern from "microkernel.h" nogil:
+    ctypedef struct dconv_microkernel:
+        const char *name
+        Py_ssize_t block_f32
+        Py_ssize_t block_f64
+        Py_ssize_t lanes_f32
+        Py_ssize_t lanes_f64
+        void (*conv_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+                             const float *weight, const float *bias, Py_ssize_t n_filters, float *out,
+                             Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        void (*conv_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+                             const double *weight, const double *bias, Py_ssize_t n_filters, double *out,
+                             Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        void (*dot_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_positions,
+                            Py_ssize_t n_channels, const float *weight, const float *bias, Py_ssize_t n_filters,
+                            float *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        void (*dot_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_positions,
+                            Py_ssize_t n_channels, const double *weight, const double *bias, Py_ssize_t n_filters,
+                            double *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        void (*lanewise_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+                                 const float *weight, Py_ssize_t weight_step, const float *bias, Py_ssize_t n_lanes,
+                                 float *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        void (*lanewise_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+                                 const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes,
+                                 double *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        dconv_feature_rows rows
+
+
+cdef const dconv_microkernel *get_level(str level) except NULL
+
+
+# One call for both types; the branch is decided when the caller is compiled.
+
+cdef inline void conv_row(
+    const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+    const real_t *weight, const real_t *bias, Py_ssize_t n_filters, real_t *out, Py_ssize_t out_step,
+    Py_ssize_t n_pixels,
+) noexcept nogil:
+    if real_t is float:
+        kernel.conv_row_f32(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
+    else:
+        kernel.conv_row_f64(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
+
+
+cdef inline void dot_row(
+    const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets,
+    Py_ssize_t n_positions, Py_ssize_t n_channels, const real_t *weight, const real_t *bias, Py_ssize_t n_filters,
+    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+) noexcept nogil:
+    if real_t is float:
+        kernel.dot_row_f32(x, x_step, offsets, n_positions, n_channels, weight, bias, n_filters, out, out_step, n_pixels)
+    else:
+        kernel.dot_row_f64(x, x_step, offsets, n_positions, n_channels, weight, bias, n_filters, out, out_step, n_pixels)
+
+
+cdef inline void lanewise_row(
+    const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+    const real_t *weight, Py_ssize_t weight_step, const real_t *bias, Py_ssize_t n_lanes, real_t *out,
+    Py_ssize_t out_step, Py_ssize_t n_pixels,
+) noexcept nogil:
+    if real_t is float:
+        kernel.lanewise_row_f32(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out, out_step,
+                                n_pixels)
+    else:
+        kernel.lanewise_row_f64(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out, out_step,
+                                n_pixels)

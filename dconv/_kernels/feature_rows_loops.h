@@ -1,0 +1,258 @@
+/* The row loops of feature_rows.h at one CPU level. microkernel.c includes this once it has defined the vectors.
+ *
+ * Loops without taps are left to the compiler, which vectorises them; their n is a multiple of every vector, so that no
+ * scalar remainder runs, which could round otherwise. Loops with taps keep several vectors of pixels in registers while
+ * the taps run, which compilers do not find by themselves.
+ */
+#include <math.h>
+#include <stdint.h>
+
+#define FL LANES(float)
+/* Vectors of pixels in a loop with taps: several, so that their sums do not wait for each other. */
+#define VECTORS (FL > 8 ? 2 : 4)
+#define EACH_VECTOR UNROLL for (int v = 0; v < (int)VECTORS; v++)
+
+#if DCONV_VECTOR_BYTES
+typedef int32_t mask_f32 __attribute__((vector_size(DCONV_VECTOR_BYTES)));
+/* C has no ?: for vectors, but compilers turn this into compare and blend. Looping over the lanes instead doubled the
+ * time of `lines`: where registers are short, GCC takes such vectors apart. */
+INLINE vec_f32 select_f32(mask_f32 mask, vec_f32 a, vec_f32 b) {
+    return (vec_f32)(((mask_f32)a & mask) | ((mask_f32)b & ~mask));
+}
+INLINE vec_f32 max_f32(vec_f32 a, vec_f32 b) { return select_f32(a > b, a, b); }
+INLINE vec_f32 min_f32(vec_f32 a, vec_f32 b) { return select_f32(a < b, a, b); }
+INLINE vec_f32 minus_f32(vec_f32 a, vec_f32 b) { return a - b; }
+INLINE vec_f32 times_f32(float a, vec_f32 b) { return a * b; }
+#else
+INLINE vec_f32 max_f32(vec_f32 a, vec_f32 b) {
+    EACH_LANE(float) a.lane[l] = a.lane[l] > b.lane[l] ? a.lane[l] : b.lane[l];
+    return a;
+}
+INLINE vec_f32 min_f32(vec_f32 a, vec_f32 b) {
+    EACH_LANE(float) a.lane[l] = a.lane[l] < b.lane[l] ? a.lane[l] : b.lane[l];
+    return a;
+}
+INLINE vec_f32 minus_f32(vec_f32 a, vec_f32 b) {
+    EACH_LANE(float) a.lane[l] -= b.lane[l];
+    return a;
+}
+INLINE vec_f32 times_f32(float a, vec_f32 b) {
+    EACH_LANE(float) b.lane[l] *= a;
+    return b;
+}
+#endif
+
+INLINE ptrdiff_t whole_vectors(ptrdiff_t n) { return (n + DCONV_ROW_UNIT - 1) & ~(ptrdiff_t)(DCONV_ROW_UNIT - 1); }
+
+static void weighted_row(const float *restrict x, const ptrdiff_t *restrict offsets, const float *restrict weight,
+                         ptrdiff_t n_taps, float *restrict out, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
+        vec_f32 sum[VECTORS] = {0};
+        for (ptrdiff_t k = 0; k < n_taps; k++) {
+            const float *tap = x + i + offsets[k];
+            EACH_VECTOR sum[v] = scale_add_f32(weight[k], load_f32(tap + v * FL), sum[v]);
+        }
+        EACH_VECTOR store_f32(out + i + v * FL, sum[v]);
+    }
+}
+
+static void products_row(const float *restrict a, const float *restrict b, const ptrdiff_t *restrict offsets,
+                         const float *restrict weight, ptrdiff_t n_taps, float *restrict out, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
+        vec_f32 sum[VECTORS] = {0};
+        for (ptrdiff_t k = 0; k < n_taps; k++) {
+            const float *tap_a = a + i + offsets[k], *tap_b = b + i + offsets[k];
+            EACH_VECTOR {
+                const vec_f32 weighted = times_f32(weight[k], load_f32(tap_a + v * FL));
+                sum[v] = multiply_add_f32(weighted, load_f32(tap_b + v * FL), sum[v]);
+            }
+        }
+        EACH_VECTOR store_f32(out + i + v * FL, sum[v]);
+    }
+}
+
+static void moments_row(const float *restrict mean, const float *restrict variance, const ptrdiff_t *restrict offsets,
+                        const float *restrict weight, ptrdiff_t n_taps, float *restrict out_mean,
+                        float *restrict out_variance, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
+        vec_f32 centre[VECTORS] = {0}, spread[VECTORS] = {0};
+        for (ptrdiff_t k = 0; k < n_taps; k++) {
+            const float *tap = mean + i + offsets[k];
+            EACH_VECTOR centre[v] = scale_add_f32(weight[k], load_f32(tap + v * FL), centre[v]);
+        }
+        for (ptrdiff_t k = 0; k < n_taps; k++) {
+            const float *tap = mean + i + offsets[k];
+            EACH_VECTOR {
+                const vec_f32 apart = minus_f32(load_f32(tap + v * FL), centre[v]);
+                vec_f32 square = {0};
+                if (variance) square = load_f32(variance + i + offsets[k] + v * FL);
+                square = multiply_add_f32(apart, apart, square);
+                spread[v] = scale_add_f32(weight[k], square, spread[v]);
+            }
+        }
+        EACH_VECTOR store_f32(out_mean + i + v * FL, centre[v]);
+        EACH_VECTOR store_f32(out_variance + i + v * FL, spread[v]);
+    }
+}
+
+static void root_row(float *restrict x, ptrdiff_t n) {
+    n = whole_vectors(n);
+    for (ptrdiff_t i = 0; i < n; i++) x[i] = sqrtf(x[i] > 0 ? x[i] : 0);
+}
+
+static void magnitude_row(const float *const *parts, ptrdiff_t n_parts, float *restrict out, ptrdiff_t n) {
+    const float *restrict a = parts[0];
+    n = whole_vectors(n);
+    if (n_parts == 1) {
+        for (ptrdiff_t i = 0; i < n; i++) out[i] = fabsf(a[i]);
+        return;
+    }
+    const float *restrict b = parts[1];
+    if (n_parts == 2) {
+        for (ptrdiff_t i = 0; i < n; i++) out[i] = sqrtf(a[i] * a[i] + b[i] * b[i]);
+        return;
+    }
+    const float *restrict c = parts[2];
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = sqrtf(a[i] * a[i] + b[i] * b[i] + c[i] * c[i]);
+}
+
+static void eigenvalues_2_row(const float *const *parts, float *const *out, ptrdiff_t n) {
+    const float *restrict xx = parts[0], *restrict yy = parts[1], *restrict xy = parts[2];
+    float *restrict high = out[0], *restrict low = out[1];
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const float mean = 0.5f * (xx[i] + yy[i]), half = 0.5f * (xx[i] - yy[i]);
+        const float radius = sqrtf(half * half + xy[i] * xy[i]);
+        high[i] = mean + radius;
+        low[i] = mean - radius;
+    }
+}
+
+/* The eigenvalues are q + 2 p c: q is the mean of the diagonal, p the scale, and c the roots of 4 c^3 - 3 c = r, which
+ * are cos((arccos(r) + 2 pi j) / 3). For r >= 0 the largest root lies in [0.866, 1], where three steps of Newton's
+ * method from a straight line give all digits without a trigonometric function; the other two follow from it. For
+ * r < 0 all roots change sign. In double: near r = 1, where two eigenvalues meet, half of the digits are lost. */
+static void eigenvalues_3_row(const float *const *parts, float *const *out, ptrdiff_t n) {
+    const float *restrict xx = parts[0], *restrict yy = parts[1], *restrict zz = parts[2];
+    const float *restrict xy = parts[3], *restrict xz = parts[4], *restrict yz = parts[5];
+    float *restrict high = out[0], *restrict middle = out[1], *restrict low = out[2];
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const double d = xy[i], e = xz[i], f = yz[i], q = ((double)xx[i] + yy[i] + zz[i]) / 3;
+        const double a = xx[i] - q, b = yy[i] - q, c = zz[i] - q;
+        const double square = (a * a + b * b + c * c + 2 * (d * d + e * e + f * f)) / 6, p = sqrt(square);
+        const double half_det = 0.5 * (a * (b * c - f * f) - d * (d * c - f * e) + e * (d * f - b * e));
+        const double cube = square * p, ratio = cube > 0 ? fabs(half_det) / cube : 0, r = ratio < 1 ? ratio : 1;
+        double root = 0.8660254037844386 + 0.1339745962155614 * r;
+        UNROLL for (int step = 0; step < 3; step++) {
+            root -= (root * (4 * root * root - 3) - r) / (12 * root * root - 3);
+        }
+        const double rest = 1 - root * root, apart = 0.8660254037844386 * sqrt(rest > 0 ? rest : 0);
+        const double first = half_det < 0 ? 0.5 * root + apart : root;
+        const double last = half_det < 0 ? -root : -0.5 * root - apart;
+        high[i] = (float)(q + 2 * p * first);
+        middle[i] = (float)(q - 2 * p * (first + last)); /* the roots add up to 0 */
+        low[i] = (float)(q + 2 * p * last);
+    }
+}
+
+static void eigenvalues_row(const float *const *parts, ptrdiff_t size, float *const *out, ptrdiff_t n) {
+    n = whole_vectors(n);
+    if (size == 3) {
+        eigenvalues_3_row(parts, out, n);
+    } else if (size == 2) {
+        eigenvalues_2_row(parts, out, n);
+    } else {
+        memcpy(out[0], parts[0], (size_t)n * sizeof(float));
+    }
+}
+
+static void extrema_row(const float *restrict x, const ptrdiff_t *restrict offsets, ptrdiff_t n_taps,
+                        float *restrict out_max, float *restrict out_min, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
+        vec_f32 high[VECTORS], low[VECTORS];
+        EACH_VECTOR high[v] = low[v] = load_f32(x + i + offsets[0] + v * FL);
+        for (ptrdiff_t k = 1; k < n_taps; k++) {
+            const float *tap = x + i + offsets[k];
+            EACH_VECTOR {
+                const vec_f32 neighbour = load_f32(tap + v * FL);
+                high[v] = max_f32(high[v], neighbour);
+                low[v] = min_f32(low[v], neighbour);
+            }
+        }
+        EACH_VECTOR store_f32(out_max + i + v * FL, minus_f32(high[v], load_f32(x + i + v * FL)));
+        EACH_VECTOR store_f32(out_min + i + v * FL, minus_f32(low[v], load_f32(x + i + v * FL)));
+    }
+}
+
+static void lines_row(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *restrict offsets,
+                      const float *restrict weight, ptrdiff_t n_directions, float *const *out, ptrdiff_t n) {
+    float *restrict out_max = out[0], *restrict out_min = out[1], *restrict out_mean = out[2];
+    for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
+        vec_f32 high[VECTORS], low[VECTORS], sum[VECTORS] = {0};
+        for (ptrdiff_t o = 0; o < n_directions; o++) {
+            vec_f32 response[VECTORS] = {0};
+            for (ptrdiff_t c = 0; c < n_parts; c++) {
+                const float w = weight[o * n_parts + c];
+                if (w == 0) continue; /* lines along an axis use few of the second derivatives */
+                vec_f32 along[VECTORS] = {0};
+                UNROLL for (int k = 0; k < DCONV_LINE_TAPS; k++) {
+                    const float *tap = parts[c] + i + offsets[o * DCONV_LINE_TAPS + k];
+                    EACH_VECTOR along[v] = add_f32(along[v], load_f32(tap + v * FL));
+                }
+                EACH_VECTOR response[v] = scale_add_f32(w, along[v], response[v]);
+            }
+            EACH_VECTOR high[v] = o ? max_f32(high[v], response[v]) : response[v];
+            EACH_VECTOR low[v] = o ? min_f32(low[v], response[v]) : response[v];
+            EACH_VECTOR sum[v] = add_f32(sum[v], response[v]);
+        }
+        EACH_VECTOR store_f32(out_max + i + v * FL, high[v]);
+        EACH_VECTOR store_f32(out_min + i + v * FL, low[v]);
+        EACH_VECTOR store_f32(out_mean + i + v * FL, times_f32(1.0f / (float)n_directions, sum[v]));
+    }
+}
+
+/* out[p * out_step + f] = in[f * in_step + p] for p, f < 4 */
+#if DCONV_VECTOR_BYTES && defined(__SSE__)
+#include <xmmintrin.h>
+INLINE void transpose_4(const float *restrict in, ptrdiff_t in_step, float *restrict out, ptrdiff_t out_step) {
+    __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + in_step);
+    __m128 c = _mm_loadu_ps(in + 2 * in_step), d = _mm_loadu_ps(in + 3 * in_step);
+    _MM_TRANSPOSE4_PS(a, b, c, d);
+    _mm_storeu_ps(out, a);
+    _mm_storeu_ps(out + out_step, b);
+    _mm_storeu_ps(out + 2 * out_step, c);
+    _mm_storeu_ps(out + 3 * out_step, d);
+}
+#else
+INLINE void transpose_4(const float *restrict in, ptrdiff_t in_step, float *restrict out, ptrdiff_t out_step) {
+    for (int p = 0; p < 4; p++) {
+        for (int f = 0; f < 4; f++) out[p * out_step + f] = in[f * in_step + p];
+    }
+}
+#endif
+
+/* Four pixels at a time, with all their features: so `out` is written in order, and the cache lines of the planes, of
+ * sixteen pixels each, stay in the L1 cache until they are used up. */
+static void interleave_row(const float *restrict planes, ptrdiff_t plane_step, ptrdiff_t n_planes, float *restrict out,
+                           ptrdiff_t out_step, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += 4) {
+        const ptrdiff_t pixels = n - i < 4 ? n - i : 4;
+        const ptrdiff_t transposed = pixels == 4 ? n_planes - n_planes % 4 : 0;
+        const float *from = planes + i;
+        float *to = out + i * out_step;
+        for (ptrdiff_t f = 0; f < transposed; f += 4) transpose_4(from + f * plane_step, plane_step, to + f, out_step);
+        for (ptrdiff_t f = transposed; f < n_planes; f++) {
+            for (ptrdiff_t p = 0; p < pixels; p++) to[p * out_step + f] = from[f * plane_step + p];
+        }
+    }
+}
+
+#define FEATURE_ROWS                                                                                                 \
+    {.weighted = weighted_row,                                                                                       \
+     .products = products_row,                                                                                       \
+     .moments = moments_row,                                                                                         \
+     .root = root_row,                                                                                               \
+     .magnitude = magnitude_row,                                                                                     \
+     .eigenvalues = eigenvalues_row,                                                                                 \
+     .extrema = extrema_row,                                                                                         \
+     .lines = lines_row,                                                                                             \
+     .interleave = interleave_row}

@@ -1,0 +1,80 @@
+/* The innermost loops at one CPU level: DCONV_LEVEL names it, DCONV_VECTOR_BYTES is the width of its vectors.
+ * Compiled once per level by setup.py. The loops are in microkernel_loops.h, included for float and for double.
+ */
+#include "microkernel.h"
+
+#include <stdint.h>
+#include <string.h>
+
+#define JOIN_(a, b) a##_##b
+#define JOIN(a, b) JOIN_(a, b)
+#define NAME_(level) #level
+#define NAME(level) NAME_(level)
+
+#if defined(__GNUC__)
+#define UNROLL _Pragma("GCC unroll 16")
+#define UNROLL_TAPS _Pragma("GCC unroll 2") /* 2 % faster than not at all; more gains nothing */
+#define INLINE static inline __attribute__((always_inline))
+#else
+#define UNROLL
+#define UNROLL_TAPS
+#define INLINE static inline
+#endif
+
+/* A vector is GCC's and clang's vector extension, or for other compilers a struct of lanes and loops over them,
+ * which they may vectorise or not. The loops see only these words. */
+#if DCONV_VECTOR_BYTES
+#define LANES(T) ((ptrdiff_t)(DCONV_VECTOR_BYTES / sizeof(T)))
+#define DEFINE_VECTOR_(T, S)                                                                                          \
+    typedef T vec_##S __attribute__((vector_size(DCONV_VECTOR_BYTES), aligned(sizeof(T)), may_alias));               \
+    INLINE vec_##S load_##S(const T *p) { return *(const vec_##S *)p; }                                              \
+    INLINE void store_##S(T *p, vec_##S v) { *(vec_##S *)p = v; }                                                    \
+    INLINE vec_##S add_##S(vec_##S a, vec_##S b) { return a + b; }                                                   \
+    INLINE vec_##S multiply_add_##S(vec_##S a, vec_##S b, vec_##S c) { return a * b + c; }                           \
+    INLINE vec_##S scale_add_##S(T a, vec_##S b, vec_##S c) { return a * b + c; }
+#else
+#define LANES(T) ((ptrdiff_t)(32 / sizeof(T)))
+#define EACH_LANE(T) for (ptrdiff_t l = 0; l < LANES(T); l++)
+#define DEFINE_VECTOR_(T, S)                                                                                          \
+    typedef struct {                                                                                                 \
+        T lane[32 / sizeof(T)];                                                                                      \
+    } vec_##S;                                                                                                       \
+    INLINE vec_##S load_##S(const T *p) {                                                                            \
+        vec_##S v;                                                                                                   \
+        memcpy(&v, p, sizeof v);                                                                                     \
+        return v;                                                                                                    \
+    }                                                                                                                \
+    INLINE void store_##S(T *p, vec_##S v) { memcpy(p, &v, sizeof v); }                                              \
+    INLINE vec_##S add_##S(vec_##S a, vec_##S b) {                                                                   \
+        EACH_LANE(T) a.lane[l] += b.lane[l];                                                                         \
+        return a;                                                                                                    \
+    }                                                                                                                \
+    INLINE vec_##S multiply_add_##S(vec_##S a, vec_##S b, vec_##S c) {                                               \
+        EACH_LANE(T) c.lane[l] += a.lane[l] * b.lane[l];                                                             \
+        return c;                                                                                                    \
+    }                                                                                                                \
+    INLINE vec_##S scale_add_##S(T a, vec_##S b, vec_##S c) {                                                        \
+        EACH_LANE(T) c.lane[l] += a * b.lane[l];                                                                     \
+        return c;                                                                                                    \
+    }
+#endif
+#define DEFINE_VECTOR(T, S) DEFINE_VECTOR_(T, S) /* expands S before it is joined to a name */
+
+#define REAL float
+#define SUFFIX f32
+#include "microkernel_loops.h"
+#undef REAL
+#undef SUFFIX
+
+#define REAL double
+#define SUFFIX f64
+#include "microkernel_loops.h"
+
+#include "feature_rows_loops.h"
+
+#define ENTRIES(T, SUFFIX)                                                                                           \
+    .block_##SUFFIX = 2 * LANES(T), .lanes_##SUFFIX = LANES(T), .conv_row_##SUFFIX = conv_row_##SUFFIX,              \
+    .dot_row_##SUFFIX = dot_row_##SUFFIX, .lanewise_row_##SUFFIX = lanewise_row_##SUFFIX
+
+const dconv_microkernel JOIN(dconv_microkernel, DCONV_LEVEL) = {
+    .name = NAME(DCONV_LEVEL), ENTRIES(float, f32), ENTRIES(double, f64), .rows = FEATURE_ROWS};

@@ -1,0 +1,48 @@
+/* The table of innermost loops, filled once per CPU level (microkernel.c) and chosen at import (_dispatch.pyx).
+ *
+ * Letters: K taps (a tap is one kernel position of one input channel), F filters, L lanes of a vector.
+ * A tap k of the output pixel p is read at x[p * x_step + offsets[k]]: dilation, borders, strides and channels are
+ * all in the offsets, and the loops know of none of them. Every output adds its taps in the order k = 0 ... K - 1,
+ * then its bias; so neither tiles nor threads nor the choice of loop can change a bit of it.
+ */
+#ifndef DCONV_MICROKERNEL_H
+#define DCONV_MICROKERNEL_H
+
+#include "feature_rows.h"
+
+#include <stddef.h>
+
+#if defined(_MSC_VER) && !defined(__clang__)
+#define restrict __restrict
+#endif
+
+#define DCONV_DECLARE_LOOPS(T, SUFFIX)                                                                               \
+    /* Filters in a packed block: the widest tile holds this many beside each other. */                              \
+    ptrdiff_t block_##SUFFIX;                                                                                        \
+    /* Filters in a vector: what is left of F after whole blocks is padded to a multiple of this. */                 \
+    ptrdiff_t lanes_##SUFFIX;                                                                                        \
+    /* out[p * out_step + f] = bias[f] + sum_k weight[k, f] * x[p * x_step + offsets[k]]                             \
+     * weight is packed: blocks of filters one after another, each [K][block], the last [K][lanes] if that is        \
+     * enough. bias (F padded to lanes) may be NULL. */                                                                        \
+    void (*conv_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,              \
+                              const T *weight, const T *bias, ptrdiff_t n_filters, T *out, ptrdiff_t out_step,       \
+                              ptrdiff_t n_pixels);                                                                   \
+    /* The same for few filters and many channels: offsets of kernel positions, n_channels (a multiple of lanes, beside \
+     * each other in x) taps at each, weight [F][K]. A sum is taken over lanes of channels, then over the lanes. */  \
+    void (*dot_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_positions,          \
+                             ptrdiff_t n_channels, const T *weight, const T *bias, ptrdiff_t n_filters, T *out,      \
+                             ptrdiff_t out_step, ptrdiff_t n_pixels);                                                \
+    /* out[p * out_step + l] = bias[l] + sum_k weight[k * weight_step + l] * x[p * x_step + offsets[k] + l]:         \
+     * a filter of its own for every lane l, which is depthwise convolution. */                                      \
+    void (*lanewise_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,          \
+                                  const T *weight, ptrdiff_t weight_step, const T *bias, ptrdiff_t n_lanes, T *out,  \
+                                  ptrdiff_t out_step, ptrdiff_t n_pixels);            
+
+typedef struct {
+    const char *name;
+    DCONV_DECLARE_LOOPS(float, f32)
+    DCONV_DECLARE_LOOPS(double, f64)
+    dconv_feature_rows rows;
+} dconv_microkernel;
+
+#endif

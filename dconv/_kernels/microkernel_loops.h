@@ -1,0 +1,216 @@
+/* The loops of microkernel.h for one real type; microkernel.c includes this with REAL and SUFFIX defined. */
+
+#define FN(name) JOIN(name, SUFFIX)
+#define VEC FN(vec)
+#define L LANES(REAL)
+
+DEFINE_VECTOR(REAL, SUFFIX)
+
+/* Write one vector of a filter block, of which only the first `n` lanes are filters. */
+INLINE void FN(put)(REAL *out, VEC v, ptrdiff_t n) {
+    if (n >= L) {
+        FN(store)(out, v);
+    } else {
+        REAL lane[LANES(REAL)];
+        FN(store)(lane, v);
+        for (ptrdiff_t l = 0; l < n; l++) out[l] = lane[l];
+    }
+}
+
+/* A tile: PX neighbouring pixels x NV vectors of filters stay in registers while the taps run. Each tap costs NV
+ * loads of weights and PX broadcasts for PX * NV multiply-adds. The accumulators must not spill (read the assembly
+ * after a change): a tile that spills is slower than none. Taking taps in chunks whose weights stay in the L1 cache was
+ * slower than streaming the weights from L2. */
+#define DEFINE_TILE(name, PX, NV)                                                                                    \
+    INLINE void FN(name)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets, ptrdiff_t n_taps,       \
+                         const REAL *restrict weight, const REAL *restrict bias, ptrdiff_t n_filters,                \
+                         REAL *restrict out, ptrdiff_t out_step) {                                                   \
+        VEC acc[PX][NV] = {0};                                                                                       \
+        const REAL *pixel[PX]; /* one register each, so that a tap's address takes no arithmetic */                  \
+        UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + p * x_step;                                               \
+        UNROLL_TAPS for (ptrdiff_t k = 0; k < n_taps; k++) {                                                         \
+            const ptrdiff_t tap = offsets[k];                                                                        \
+            VEC w[NV];                                                                                               \
+            UNROLL for (int v = 0; v < NV; v++) w[v] = FN(load)(weight + (k * NV + v) * L);                          \
+            UNROLL for (int p = 0; p < PX; p++) {                                                                    \
+                UNROLL for (int v = 0; v < NV; v++) acc[p][v] = FN(scale_add)(pixel[p][tap], w[v], acc[p][v]);       \
+            }                                                                                                        \
+        }                                                                                                            \
+        if (bias) {                                                                                                  \
+            UNROLL for (int v = 0; v < NV; v++) {                                                                    \
+                const VEC b = FN(load)(bias + v * L);                                                                \
+                UNROLL for (int p = 0; p < PX; p++) acc[p][v] = FN(add)(acc[p][v], b);                               \
+            }                                                                                                        \
+        }                                                                                                            \
+        UNROLL for (int p = 0; p < PX; p++) {                                                                        \
+            UNROLL for (int v = 0; v < NV; v++) FN(put)(out + p * out_step + v * L, acc[p][v], n_filters - v * L);   \
+        }                                                                                                            \
+    }
+
+/* 6 x 2 accumulators, the weights and a broadcast pixel fill the 16 vector registers of SSE and AVX2. With one vector of
+ * filters the pixel pointers are scarcer: 8 fit in the integer registers, and 12 were a fifth slower. */
+DEFINE_TILE(tile_wide, 6, 2)
+DEFINE_TILE(tile_wide_1, 1, 2)
+DEFINE_TILE(tile_narrow, 8, 1)
+DEFINE_TILE(tile_narrow_1, 1, 1)
+
+/* All pixels of a row for one block of filters. The last pixels are a tile moved back to end with the row: it computes
+ * a few pixels again, to the same bits, which is cheaper than going pixel by pixel. */
+#define DEFINE_BLOCK(name, tile, tile_1, PX)                                                                         \
+    static void FN(name)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,                \
+                         const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step,   \
+                         ptrdiff_t n_pixels) {                                                                       \
+        for (ptrdiff_t p = 0; p < n_pixels && n_pixels < PX; p++) {                                                  \
+            FN(tile_1)(x + p * x_step, x_step, offsets, n_taps, weight, bias, n_filters, out + p * out_step,         \
+                       out_step);                                                                                    \
+        }                                                                                                            \
+        for (ptrdiff_t p = 0; p < n_pixels && n_pixels >= PX; p += PX) {                                             \
+            if (p > n_pixels - PX) p = n_pixels - PX;                                                                \
+            FN(tile)(x + p * x_step, x_step, offsets, n_taps, weight, bias, n_filters, out + p * out_step, out_step);\
+        }                                                                                                            \
+    }
+
+DEFINE_BLOCK(block_wide, tile_wide, tile_wide_1, 6)
+DEFINE_BLOCK(block_narrow, tile_narrow, tile_narrow_1, 8)
+
+static void FN(conv_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
+                         const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step,
+                         ptrdiff_t n_pixels) {
+    for (ptrdiff_t f = 0; f < n_filters; f += 2 * L) {
+        const ptrdiff_t left = n_filters - f;
+        const REAL *b = bias ? bias + f : NULL;
+        if (left > L) {
+            FN(block_wide)(x, x_step, offsets, n_taps, weight, b, left, out + f, out_step, n_pixels);
+        } else {
+            FN(block_narrow)(x, x_step, offsets, n_taps, weight, b, left, out + f, out_step, n_pixels);
+        }
+        weight += n_taps * 2 * L;
+    }
+}
+
+/* Return the sum of the lanes of a vector, by halves. */
+INLINE REAL FN(sum_lanes)(VEC v) {
+    REAL lane[LANES(REAL)];
+    FN(store)(lane, v);
+    UNROLL for (ptrdiff_t half = L / 2; half > 0; half /= 2) {
+        UNROLL for (ptrdiff_t l = 0; l < half; l++) lane[l] += lane[l + half];
+    }
+    return lane[0];
+}
+
+/* Few filters leave the lanes of a filter block idle: here lanes are channels, and are summed at the end. PX pixels x
+ * NF filters; each vector of channels costs PX + NF loads for PX * NF multiply-adds. */
+#define DEFINE_DOT_TILE(name, PX, NF)                                                                                \
+    INLINE void FN(name)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets, ptrdiff_t n_positions,  \
+                         ptrdiff_t n_channels, const REAL *restrict weight, const REAL *restrict bias,               \
+                         REAL *restrict out, ptrdiff_t out_step) {                                                   \
+        VEC acc[PX][NF] = {0};                                                                                       \
+        const ptrdiff_t n_taps = n_positions * n_channels;                                                           \
+        for (ptrdiff_t k = 0; k < n_positions; k++) {                                                                \
+            const REAL *restrict pixel = x + offsets[k];                                                             \
+            const REAL *restrict w = weight + k * n_channels;                                                        \
+            for (ptrdiff_t c = 0; c < n_channels; c += L) {                                                          \
+                VEC row[NF];                                                                                         \
+                UNROLL for (int f = 0; f < NF; f++) row[f] = FN(load)(w + f * n_taps + c);                           \
+                UNROLL for (int p = 0; p < PX; p++) {                                                                \
+                    const VEC v = FN(load)(pixel + p * x_step + c);                                                  \
+                    UNROLL for (int f = 0; f < NF; f++) acc[p][f] = FN(multiply_add)(v, row[f], acc[p][f]);          \
+                }                                                                                                    \
+            }                                                                                                        \
+        }                                                                                                            \
+        UNROLL for (int p = 0; p < PX; p++) {                                                                        \
+            UNROLL for (int f = 0; f < NF; f++) {                                                                    \
+                const REAL sum = FN(sum_lanes)(acc[p][f]);                                                           \
+                out[p * out_step + f] = bias ? sum + bias[f] : sum;                                                  \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+
+DEFINE_DOT_TILE(dot_tile_2, 4, 2)
+DEFINE_DOT_TILE(dot_tile_2_1, 1, 2)
+DEFINE_DOT_TILE(dot_tile_1, 4, 1)
+DEFINE_DOT_TILE(dot_tile_1_1, 1, 1)
+
+static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_positions,
+                        ptrdiff_t n_channels, const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out,
+                        ptrdiff_t out_step, ptrdiff_t n_pixels) {
+    const ptrdiff_t step = n_pixels < 4 ? 1 : 4;
+    for (ptrdiff_t p = 0; p < n_pixels; p += step) {
+        if (p > n_pixels - step) p = n_pixels - step; /* ends with the row, as in DEFINE_BLOCK */
+        const REAL *xp = x + p * x_step;
+        for (ptrdiff_t f = 0; f < n_filters; f += 2) {
+            const REAL *w = weight + f * n_positions * n_channels;
+            const REAL *b = bias ? bias + f : NULL;
+            REAL *op = out + p * out_step + f;
+            const int pair = n_filters - f > 1;
+            if (step == 4 && pair) {
+                FN(dot_tile_2)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
+            } else if (step == 4) {
+                FN(dot_tile_1)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
+            } else if (pair) {
+                FN(dot_tile_2_1)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
+            } else {
+                FN(dot_tile_1_1)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
+            }
+        }
+    }
+}
+
+/* One vector of lanes at PX pixels. */
+#define DEFINE_LANE_TILE(name, PX)                                                                                   \
+    INLINE void FN(name)(const REAL *restrict x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,                \
+                         ptrdiff_t n_taps, const REAL *restrict weight, ptrdiff_t weight_step,                       \
+                         const REAL *restrict bias, REAL *restrict out, ptrdiff_t out_step) {                        \
+        VEC acc[PX] = {0};                                                                                           \
+        for (ptrdiff_t k = 0; k < n_taps; k++) {                                                                     \
+            const REAL *restrict pixel = x + offsets[k];                                                             \
+            const VEC w = FN(load)(weight + k * weight_step);                                                        \
+            UNROLL for (int p = 0; p < PX; p++) {                                                                    \
+                acc[p] = FN(multiply_add)(w, FN(load)(pixel + p * x_step), acc[p]);                                  \
+            }                                                                                                        \
+        }                                                                                                            \
+        UNROLL for (int p = 0; p < PX; p++) {                                                                        \
+            if (bias) acc[p] = FN(add)(acc[p], FN(load)(bias));                                                      \
+            FN(store)(out + p * out_step, acc[p]);                                                                   \
+        }                                                                                                            \
+    }
+
+DEFINE_LANE_TILE(lane_tile, 8)
+DEFINE_LANE_TILE(lane_tile_1, 1)
+
+/* Pixels outside, lanes inside: x and out are walked once, and the few weights stay in cache. */
+static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
+                             const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
+                             ptrdiff_t out_step, ptrdiff_t n_pixels) {
+    const ptrdiff_t step = n_pixels < 8 ? 1 : 8;
+    for (ptrdiff_t p = 0; p < n_pixels; p += step) {
+        if (p > n_pixels - step) p = n_pixels - step; /* the last pixels end with the row, as in DEFINE_BLOCK */
+        const REAL *xp = x + p * x_step;
+        REAL *op = out + p * out_step;
+        if (n_lanes < L) { /* less than a vector in all: one by one */
+            for (ptrdiff_t q = 0; q < step; q++) {
+                for (ptrdiff_t l = 0; l < n_lanes; l++) {
+                    REAL sum = 0;
+                    for (ptrdiff_t k = 0; k < n_taps; k++) {
+                        sum += weight[k * weight_step + l] * xp[q * x_step + offsets[k] + l];
+                    }
+                    op[q * out_step + l] = bias ? sum + bias[l] : sum;
+                }
+            }
+            continue;
+        }
+        for (ptrdiff_t l = 0; l < n_lanes; l += L) {
+            if (l > n_lanes - L) l = n_lanes - L; /* likewise the last vector ends with the lanes */
+            const REAL *b = bias ? bias + l : NULL;
+            if (step == 1) {
+                FN(lane_tile_1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+            } else {
+                FN(lane_tile)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+            }
+        }
+    }
+}
+
+#undef FN
+#undef VEC
+#undef L

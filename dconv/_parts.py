@@ -1,0 +1,84 @@
+"""The parts that a pixel classifier is made of: checked copies of its transformer and its classifier."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from sklearn import get_config
+from sklearn.base import clone, is_regressor
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.pipeline import Pipeline
+
+from dconv.features import AtrousFeatures
+
+
+def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs: int) -> Any:
+    """Return the classifier to fit: a clone of the user's, or the default one."""
+    # Drawn for every classifier, so that the pixels drawn next do not depend on which it is.
+    seed = random_state.randint(np.iinfo(np.int32).max)
+    if classifier is None:
+        return ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=n_jobs, random_state=seed)
+    _check_estimator(classifier, "classifier", "None or a scikit-learn classifier", ("fit", "predict", "get_params"))
+    if is_regressor(classifier):
+        raise TypeError(f"classifier must be a classifier, but {classifier!r} is a regressor")
+    return clone(classifier)
+
+
+def new_features(features: Any, ndim: int, channel_axis: int | None, n_jobs: int | None) -> tuple[Any, int, int | None]:
+    """Return the transformer to fit, or "passthrough", and the `ndim` and `channel_axis` in force.
+
+    Both are said once, in the owner or in the transformer: what is left at its default gives way.
+    """
+    if isinstance(features, str) and features == "passthrough":
+        return features, ndim, -1 if channel_axis is None else channel_axis
+    if features is None:
+        return AtrousFeatures(ndim=ndim, channel_axis=channel_axis, n_jobs=n_jobs), ndim, channel_axis
+    rule = 'None, "passthrough" or a transformer of images'
+    _check_estimator(features, "features", rule, ("fit", "transform", "get_params"))
+    features = clone(features)
+    theirs = features.get_params(deep=False)
+    ours: dict[str, Any] = {"ndim": ndim, "channel_axis": channel_axis}
+    for name, default in (("ndim", 2), ("channel_axis", None)):
+        own, other = ours[name], theirs.get(name, default)
+        if own != default and other not in (default, own):
+            raise ValueError(
+                f"{name}={own!r} was given, but features has {name}={other!r} ({type(features).__name__}); say it in "
+                "one of them and leave the other at its default"
+            )
+        ours[name] = own if other == default else other
+    agreed = dict(ours)
+    if theirs.get("n_jobs", n_jobs) is None:
+        agreed["n_jobs"] = n_jobs
+    features.set_params(**{name: value for name, value in agreed.items() if name in theirs})
+    return features, ours["ndim"], ours["channel_axis"]
+
+
+def weight_parameter(classifier: Any) -> str:
+    """Return the name under which the `fit` of `classifier` takes the weights of samples.
+
+    Raises
+    ------
+    ValueError
+        If it takes none.
+    """
+    name, last = "sample_weight", classifier
+    if isinstance(classifier, Pipeline) and not get_config()["enable_metadata_routing"]:
+        step, last = classifier.steps[-1]
+        name = f"{step}__sample_weight"
+    parameters = inspect.signature(last.fit).parameters
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
+    if "sample_weight" not in parameters and not takes_any:
+        raise ValueError(
+            f"sample_weight was given, but {type(last).__name__}.fit does not take it; leave it out or choose a "
+            "classifier that does"
+        )
+    return name
+
+
+def _check_estimator(value: Any, name: str, rule: str, methods: Sequence[str]) -> None:
+    if inspect.isclass(value) or not all(hasattr(value, method) for method in methods):
+        error = ValueError if isinstance(value, str) else TypeError
+        raise error(f"{name} must be {rule} (an object with {', '.join(methods)}), got {value!r}")

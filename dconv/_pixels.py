@@ -1,0 +1,92 @@
+"""Which pixels of labelled images are learnt from, and which blocks hold them.
+
+A choice of pixels is a mask: one byte a pixel, where a list of positions would take eight for each chosen one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from sklearn.utils.random import sample_without_replacement
+
+from dconv._blocks import choose_block_shape, split
+
+Block = tuple[slice, ...]
+
+BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work and a larger block gains nothing
+BLOCK_BYTES = 1 << 26  # what the features of one block may take, per thread
+
+
+def check_max_samples(max_samples: Any) -> None:
+    """Check that `max_samples` is None or a positive int."""
+    if max_samples is None:
+        return
+    if isinstance(max_samples, bool) or not isinstance(max_samples, int | np.integer):
+        raise TypeError(f"max_samples must be None or an int, got {max_samples!r}")
+    if max_samples < 1:
+        raise ValueError(f"max_samples must be at least 1 pixel per class and image, got {max_samples}; None takes all")
+
+
+def check_ignore_label(ignore_label: Any) -> None:
+    """Check that `ignore_label` is None or an int."""
+    if ignore_label is not None and (isinstance(ignore_label, bool) or not isinstance(ignore_label, int | np.integer)):
+        raise TypeError(f"ignore_label must be None or an int, got {ignore_label!r}")
+
+
+def labelled(labels: np.ndarray, ignore_label: int | None) -> np.ndarray:
+    """Return the mask of the pixels whose label counts."""
+    return np.ones(labels.shape, bool) if ignore_label is None else np.asarray(labels != ignore_label)
+
+
+def choose_pixels(
+    labels: Sequence[np.ndarray], ignore_label: int | None, max_samples: int | None, random_state: np.random.RandomState
+) -> list[np.ndarray]:
+    """Return, for each label image, the mask of the pixels to learn from.
+
+    At most `max_samples` pixels of each class of each image, drawn uniformly without replacement.
+    """
+    masks = [labelled(image, ignore_label) for image in labels]
+    if max_samples is not None:
+        for image, mask in zip(labels, masks, strict=True):
+            for label in np.unique(image[mask]):
+                candidates = np.flatnonzero(image == label)
+                if len(candidates) > max_samples:
+                    kept = sample_without_replacement(len(candidates), max_samples, random_state=random_state)
+                    mask.flat[candidates] = False
+                    mask.flat[candidates[kept]] = True
+    return masks
+
+
+def blocks_of(shape: Sequence[int], n_features: int) -> Iterator[Block]:
+    """Return the blocks an image of `shape` is worked on in, so that the features of one stay within bounds."""
+    n_pixels = min(BLOCK_PIXELS, BLOCK_BYTES // (4 * n_features))
+    return split(shape, choose_block_shape(shape, max(1, n_pixels)))
+
+
+def masked_blocks(mask: np.ndarray, n_features: int) -> Iterator[Block]:
+    """Return the blocks that hold pixels of `mask`, each cut down to the box around its pixels."""
+    for block in blocks_of(mask.shape, n_features):
+        inside = mask[block]
+        if not inside.any():
+            continue
+        box = []
+        for axis, whole in enumerate(block):
+            hit = np.flatnonzero(inside.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+            box.append(slice(whole.start + int(hit[0]), whole.start + int(hit[-1]) + 1))
+        yield tuple(box)
+
+
+def rows_in_block(positions: np.ndarray, mask: np.ndarray, block: Block) -> np.ndarray:
+    """Return where the pixels of `mask` in `block` stand among all of them, `positions`, in row-major order."""
+    places = [axis + part.start for axis, part in zip(np.nonzero(mask[block]), block, strict=True)]
+    return np.searchsorted(positions, np.ravel_multi_index(places, mask.shape))
+
+
+def take(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the values at the masked pixels, image after image and in row-major order."""
+    values = np.concatenate([image[mask] for image, mask in zip(maps, masks, strict=True)])
+    # NumPy joins uint64 and int64 into float64, but labels of either kind must stay integers.
+    integers = all(image.dtype.kind in "ui" for image in maps)
+    return values.astype(np.int64) if integers and values.dtype.kind == "f" else values

@@ -1,0 +1,63 @@
+"""What a fitted classifier answers, as functions that several threads can call at once.
+
+scikit-learn checks its input under `warnings.catch_warnings`, which changes the filters of the whole process: called
+from several threads at once it raises warnings of its own and can leave the user's filters changed. So a classifier is
+called by one thread at a time, while others compute features. Many bring threads of their own (BLAS, OpenMP), which
+then do not compete. Forests do not, and are what takes longest: their trees are asked one by one, without that check.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn import config_context, get_config
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.pipeline import Pipeline
+
+# All trees pass over rows that stay in the L2 or L3 cache: a third faster than over the rows of a whole block.
+_FOREST_ROWS = 1 << 13
+
+Respond = Callable[[np.ndarray], np.ndarray]  # float32 rows of shape (n_pixels, n_features) -> answers
+
+
+def response_of(classifier: Any, method: str) -> Respond:
+    """Return `method` ("predict", "predict_proba", ...) of a fitted classifier, safe to call from several threads.
+
+    The answers are those of the classifier itself; those of forests are the ones it gives with ``n_jobs=None``.
+    """
+    if isinstance(classifier, Pipeline) and len(classifier.steps) > 1:
+        prepare, respond = _one_at_a_time(classifier[:-1].transform), response_of(classifier[-1], method)
+        return lambda rows: respond(prepare(rows))
+    # A subclass with a predict_proba of its own is asked for it.
+    if getattr(type(classifier), "predict_proba", None) is ExtraTreesClassifier.predict_proba:
+        if method == "predict":
+            return lambda rows: classifier.classes_.take(np.argmax(_forest_proba(classifier, rows), axis=1))
+        if method == "predict_proba":
+            return lambda rows: _forest_proba(classifier, rows)
+    return _one_at_a_time(getattr(classifier, method))
+
+
+def _one_at_a_time(function: Respond) -> Respond:
+    """Return `function` behind a lock, run with the scikit-learn configuration of the thread that made it."""
+    lock, config = threading.Lock(), get_config()
+
+    def locked(rows: np.ndarray) -> np.ndarray:
+        with lock, config_context(**config):
+            return function(rows)
+
+    return locked
+
+
+def _forest_proba(forest: Any, rows: np.ndarray) -> np.ndarray:
+    """Return the mean of the trees' probabilities, added up in order."""
+    rows = np.asarray(rows, np.float32)  # what trees compare with their thresholds
+    total = np.zeros((len(rows), len(forest.classes_)))
+    for start in range(0, len(rows), _FOREST_ROWS):
+        part = slice(start, start + _FOREST_ROWS)
+        for tree in forest.estimators_:
+            total[part] += tree.predict_proba(rows[part], check_input=False)
+    total /= len(forest.estimators_)
+    return total

@@ -1,0 +1,108 @@
+"""How many threads a call may use, running tasks on them, and what this build can do.
+
+OpenMP's runtime from GCC waits for ever in a forked child whose parent has used it, because the
+threads of its pool do not exist there. A forked child therefore computes on one thread. Worker
+processes that start afresh (loky, spawn, forkserver) are not affected.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import joblib
+
+from dconv._kernels import _dispatch
+
+_forked = False
+
+
+def _mark_forked() -> None:
+    global _forked
+    _forked = True
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_mark_forked)
+
+
+@functools.cache
+def _physical_cores() -> int:
+    return joblib.cpu_count(only_physical_cores=True)  # respects affinity and cgroup limits
+
+
+def default_n_threads() -> int:
+    """Return how many threads a call uses when it is not told: 1 in a forked child, ``OMP_NUM_THREADS`` where
+    it is set (as joblib sets it in its worker processes), else the physical cores allowed to the process, and
+    never more than a limit set through threadpoolctl.
+    """
+    if _forked:
+        return 1
+    limit = _dispatch.max_threads()
+    if os.environ.get("OMP_NUM_THREADS") and _dispatch.HAS_OPENMP:
+        return limit
+    return min(_physical_cores(), limit) if _dispatch.HAS_OPENMP else _physical_cores()
+
+
+def _check_count(value: Any, name: str) -> int:
+    if isinstance(value, bool) or not hasattr(value, "__index__"):
+        raise TypeError(f"{name} must be None or an int, got {value!r}")
+    return int(value)
+
+
+def effective_n_threads(n_threads: int | None = None) -> int:
+    """Return the number of OpenMP threads for a kernel; None means :func:`default_n_threads`."""
+    count = default_n_threads() if n_threads is None else _check_count(n_threads, "n_threads")
+    if count < 1:
+        raise ValueError(f"n_threads must be at least 1, got {count}; None uses the physical cores")
+    return 1 if _forked or not _dispatch.HAS_OPENMP else count
+
+
+def effective_n_jobs(n_jobs: int | None = None) -> int:
+    """Return the number of threads for the tasks of an estimator, with scikit-learn's meaning of negative numbers;
+    None means :func:`default_n_threads`.
+    """
+    count = default_n_threads() if n_jobs is None else _check_count(n_jobs, "n_jobs")
+    if count == 0:
+        raise ValueError("n_jobs must not be 0; None or -1 uses the physical cores")
+    return count if count > 0 else max(1, _physical_cores() + 1 + count)
+
+
+def run_tasks(function: Callable[[Any], None], tasks: Iterable[Any], n_jobs: int) -> None:
+    """Call `function` on every task, on `n_jobs` threads; the first error cancels what has not started."""
+    tasks = list(tasks)
+    if n_jobs == 1 or len(tasks) < 2:
+        for task in tasks:
+            function(task)
+        return
+    with ThreadPoolExecutor(min(n_jobs, len(tasks))) as pool:
+        futures = [pool.submit(function, task) for task in tasks]
+        try:
+            for future in futures:
+                future.result()
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+def show_config() -> None:
+    """Print the version, the CPU levels of this build, the active one, OpenMP and the default number of threads.
+
+    Examples
+    --------
+    >>> import dconv
+    >>> dconv.show_config()  # doctest: +ELLIPSIS
+    dconv ...
+    """
+    from dconv import __version__
+
+    supported = _dispatch.supported_levels()
+    print(f"dconv {__version__}")
+    print(f"CPU levels built:     {', '.join(_dispatch.built_levels())}")
+    print(f"CPU levels supported: {', '.join(supported)}")
+    print(f"active level:         {_dispatch.active_level()} (force one with DCONV_CPU)")
+    print(f"OpenMP:               {'yes' if _dispatch.HAS_OPENMP else 'no, kernels run on one thread'}")
+    print(f"default threads:      {default_n_threads()}")

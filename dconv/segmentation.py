@@ -1,0 +1,380 @@
+"""Pixel classification: features of images, a classifier, and label images in and out."""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections.abc import Callable, Sequence
+from functools import partial
+from time import perf_counter
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.utils import Tags, check_random_state
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from dconv._base import ImageInput
+from dconv._block_features import Read, block_readers, gather_rows
+from dconv._parts import new_classifier, new_features, weight_parameter
+from dconv._pixels import (
+    Block,
+    blocks_of,
+    check_ignore_label,
+    check_max_samples,
+    choose_pixels,
+    labelled,
+    masked_blocks,
+    take,
+)
+from dconv._responses import Respond, response_of
+from dconv._threads import effective_n_jobs, run_tasks
+from dconv._validation import Images, as_images, as_labels, as_weights, check_finite, check_n_channels
+
+
+def _classifier_has(method: str) -> Callable[[PixelClassifier], bool]:
+    """Return a check for `available_if`: the fitted classifier, or else the one to be fitted, has `method`."""
+
+    def check(self: PixelClassifier) -> bool:
+        classifier = getattr(self, "classifier_", self.classifier)
+        getattr(ExtraTreesClassifier if classifier is None else classifier, method)  # raises, naming what is missing
+        return True
+
+    return check
+
+
+class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
+    """Segment images: a classifier that learns from labelled pixels and labels every pixel.
+
+    Features are computed block by block, with what lies around each block, and never for a whole image: at fit
+    only where there are labels, at predict on `n_jobs` threads straight into the result.
+
+    Parameters
+    ----------
+    features : None, "passthrough" or transformer, default=None
+        Turns images into feature images (*spatial, n_features). None is :class:`~dconv.AtrousFeatures`;
+        "passthrough" means that `X` are feature images already, as in the last step of a Pipeline whose
+        transformers return them. A transformer from outside dconv is applied to one whole image at a time.
+    classifier : classifier or None, default=None
+        Any scikit-learn classifier, or Pipeline that ends in one, on rows of pixels. None is
+        ``ExtraTreesClassifier(100, max_leaf_nodes=64)``.
+    ignore_label : int or None, default=0
+        The value in `y` that means "not labelled"; None if every pixel is.
+    max_samples : int or None, default=None
+        At most so many pixels of each class of each image are learnt from, drawn at random; None takes all.
+    ndim : {1, 2, 3}, default=2
+        Number of spatial axes.
+    channel_axis : int or None, default=None
+        Axis of one image that holds its channels; None for grey images. With "passthrough" None means -1.
+        `ndim` and `channel_axis` may be given here or in `features`: what is not at its default there or here
+        holds for both.
+    n_jobs : int or None, default=None
+        Number of threads; None or -1 is the number of physical cores. Also for `features` if it does not say.
+    random_state : int, RandomState instance or None, default=None
+        Draws the pixels of `max_samples` and seeds the default classifier; a given `classifier` keeps its own.
+    verbose : int, default=0
+        1 prints what `fit` learns from, times, and the progress of predictions.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels seen at fit.
+    classifier_ : classifier
+        The fitted classifier.
+    features_ : transformer or "passthrough"
+        The fitted transformer.
+    n_channels_in_ : int
+        Channels of the images seen at fit.
+    n_features_ : int
+        Features per pixel.
+    ndim_, channel_axis_ : int, int or None
+        `ndim` and `channel_axis` in force.
+
+    See Also
+    --------
+    dconv.AtrousFeatures : The default features.
+    dconv.metrics.mean_iou_score : A score for segmentations.
+
+    Notes
+    -----
+    Wherever the blocks are cut and however many threads run, every pixel has the same features to the last bit, and
+    so the same result, as far as the classifier itself does not depend on how many rows it is given at once: forests
+    and other trees do not; those that multiply matrices with BLAS do up to rounding.
+
+    To search over ``features__n_levels`` or ``classifier__max_leaf_nodes`` give these parts: None has no parameters.
+    Cross-validation splits a batch or list into images. Give it a splitter such as ``KFold(3)`` or ``GroupKFold(3)``:
+    with ``cv=3`` scikit-learn looks for classes in `y` first, and NumPy then fails on a list of label images of one
+    height and several widths.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dconv import PixelClassifier
+    >>> image = np.random.default_rng(0).normal(size=(64, 64))
+    >>> image[:, 32:] += 5
+    >>> scribbles = np.zeros((64, 64), int)
+    >>> scribbles[10:50, 10], scribbles[10:50, 50] = 1, 2
+    >>> segmenter = PixelClassifier(random_state=0).fit(image, scribbles)
+    >>> segmenter.predict(image)[32, [0, 20, 40, 63]]
+    array([1, 1, 2, 2])
+    """
+
+    def __init__(
+        self,
+        features: Any = None,
+        classifier: Any = None,
+        *,
+        ignore_label: int | None = 0,
+        max_samples: int | None = None,
+        ndim: int = 2,
+        channel_axis: int | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
+    ) -> None:
+        self.features = features
+        self.classifier = classifier
+        self.ignore_label = ignore_label
+        self.max_samples = max_samples
+        self.ndim = ndim
+        self.channel_axis = channel_axis
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Learn from the labelled pixels of one or several images.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, finite real numbers.
+        y : array_like of int or list of array_like
+            A label image of the spatial shape of each image, in the same form as `X`.
+        sample_weight : array_like or list of array_like, default=None
+            A weight per pixel, in the form of `y`, passed on to the classifier.
+
+        Returns
+        -------
+        self : PixelClassifier
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+        """
+        n_jobs = effective_n_jobs(self.n_jobs)
+        random_state = check_random_state(self.random_state)
+        check_ignore_label(self.ignore_label)
+        check_max_samples(self.max_samples)
+        classifier = new_classifier(self.classifier, random_state, n_jobs)
+        features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
+        images = as_images(X, ndim, channel_axis)
+        labels = as_labels(y, images)
+        weights = as_weights(sample_weight, images)
+        masks = choose_pixels(labels, self.ignore_label, self.max_samples, random_state)
+        targets = take(labels, masks)
+        self._check_targets(targets, images)
+        weighting = {} if weights is None else {weight_parameter(classifier): take(weights, masks)}
+        check_finite(images)
+
+        start = perf_counter()
+        if not isinstance(features, str):
+            features.fit(X)
+        rows = gather_rows(features, images, channel_axis, masks, n_jobs)
+        self._say(f"{rows.shape[1]} features of {rows.shape[0]} pixels: {perf_counter() - start:.2f} s")
+        start = perf_counter()
+        with warnings.catch_warnings():  # forests fit on threads, which can leave the user's filters changed
+            classifier.fit(rows, targets, **weighting)
+        self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
+
+        self.features_, self.classifier_, self.classes_ = features, classifier, classifier.classes_
+        self.ndim_, self.channel_axis_ = ndim, channel_axis
+        self.n_channels_in_, self.n_features_ = images.n_channels, rows.shape[1]
+        return self
+
+    def predict(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return the label of every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+
+        Returns
+        -------
+        labels : ndarray of shape (*spatial) or (n_images, *spatial), or list of ndarray
+            In the form of `X` and the dtype of `classes_`.
+        """
+        return self._respond(X, "predict")
+
+    @available_if(_classifier_has("predict_proba"))
+    def predict_proba(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return the probability of every class at every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (*spatial, n_classes), with (n_images,) in front for a batch, or list
+            float32, in the form of `X` and the order of `classes_`.
+        """
+        return self._respond(X, "predict_proba")
+
+    @available_if(_classifier_has("decision_function"))
+    def decision_function(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return what the classifier's `decision_function` gives at every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+
+        Returns
+        -------
+        scores : ndarray of shape (*spatial, n_classes), with (n_images,) in front for a batch, or list
+            float32, in the form of `X`; of shape (*spatial) for two classes.
+        """
+        return self._respond(X, "decision_function")
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the share of labelled pixels that are predicted right.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        y : array_like of int or list of array_like
+            Label images in the form of `X`. Labels not seen at fit count as wrong, `ignore_label` does not count.
+        sample_weight : array_like or list of array_like, default=None
+            A weight per pixel, in the form of `y`.
+
+        Returns
+        -------
+        accuracy : float
+        """
+        images = self._known_images(X)
+        labels = as_labels(y, images)
+        weights = as_weights(sample_weight, images)
+        masks = [labelled(image, self.ignore_label) for image in labels]
+        if not any(mask.any() for mask in masks):
+            raise ValueError(_no_label_message(self.ignore_label))
+        sums: list[tuple[float, float]] = []
+        for numbers, read, n_features in block_readers(self.features_, images, self.channel_axis_):
+            blocks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
+            sums += self._weigh(read, blocks, masks, labels, weights)
+        right, total = np.sum(sums, axis=0)
+        if total == 0:
+            raise ValueError("sample_weight is 0 at every labelled pixel; give some of them a positive weight")
+        return float(right / total)
+
+    def _weigh(
+        self,
+        read: Read,
+        blocks: Sequence[tuple[int, Block]],
+        masks: Sequence[np.ndarray],
+        labels: Sequence[np.ndarray],
+        weights: Sequence[np.ndarray] | None,
+    ) -> list[tuple[float, float]]:
+        """Return for each block the weight of the pixels predicted right and that of all labelled ones."""
+        sums = [(0.0, 0.0)] * len(blocks)
+        respond = response_of(self.classifier_, "predict")
+
+        def work(number: int) -> None:
+            index, block = blocks[number]
+            inside = masks[index][block]
+            right = respond(read(index, block)[inside]) == labels[index][block][inside]
+            weight = np.ones(len(right)) if weights is None else weights[index][block][inside].astype(float)
+            sums[number] = float(weight[right].sum()), float(weight.sum())
+
+        run_tasks(work, range(len(blocks)), effective_n_jobs(self.n_jobs))
+        return sums
+
+    def _respond(self, X: ArrayLike, method: str) -> np.ndarray | list[np.ndarray]:
+        """Return what `method` of the classifier gives at every pixel."""
+        images = self._known_images(X)
+        shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
+        respond = response_of(self.classifier_, method)
+        # One row tells the shape of an answer: decision_function may have an axis of classes, of pairs, or none.
+        answer_shape = respond(np.zeros((1, self.n_features_), np.float32)).shape[1:]
+        dtype = self.classes_.dtype if method == "predict" else np.float32
+        result, outputs = images.allocate([shape + answer_shape for shape in shapes], dtype)
+        for numbers, read, n_features in block_readers(self.features_, images, self.channel_axis_):
+            blocks = [(index, block) for index in numbers for block in blocks_of(shapes[index], n_features)]
+            work = partial(_fill_block, respond, read, outputs, self._progress(method, len(blocks)))
+            run_tasks(work, blocks, n_jobs)
+        return result
+
+    def _known_images(self, X: ArrayLike) -> Images:
+        """Return images of the kind seen at fit."""
+        check_is_fitted(self)
+        images = as_images(X, self.ndim_, self.channel_axis_)
+        check_n_channels(images, self.n_channels_in_, self)
+        check = getattr(self.features_, "_check_images", check_finite)  # block transformers know their smallest image
+        check(images)
+        return images
+
+    def _check_targets(self, targets: np.ndarray, images: Images) -> None:
+        """Check that there are pixels of two classes to learn from."""
+        classes, counts = np.unique(targets, return_counts=True)
+        if len(classes) == 0:
+            raise ValueError(_no_label_message(self.ignore_label))
+        if len(classes) == 1:
+            ignored = self.ignore_label
+            hint = "" if ignored is None else f"; {ignored} is ignored: pass ignore_label=None if {ignored} is a class"
+            raise ValueError(f"only label {classes[0]} is in y, but a classifier needs two classes{hint}")
+        listed = ", ".join(f"{count} of label {label}" for label, count in zip(classes, counts, strict=True))
+        self._say(f"pixels to learn from in {len(images.arrays)} image(s): {listed}")
+
+    def _say(self, text: str) -> None:
+        if self.verbose:
+            print(f"[PixelClassifier] {text}")
+
+    def _progress(self, method: str, n_blocks: int) -> Callable[[], None]:
+        """Return a function to call when a block is done; it rewrites one line."""
+        if not self.verbose:
+            return lambda: None
+        done, start, lock = 0, perf_counter(), threading.Lock()
+
+        def step() -> None:
+            nonlocal done
+            with lock:
+                done += 1
+                text = f"\r[PixelClassifier] {method}: block {done} of {n_blocks}, {perf_counter() - start:.1f} s"
+                print(text, end="\n" if done == n_blocks else "", flush=True)
+
+        return step
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.one_d_labels = False
+        tags.target_tags.two_d_labels = True
+        return tags
+
+
+def _no_label_message(ignore_label: int | None) -> str:
+    return (
+        f"y holds no labelled pixel: every value is ignore_label={ignore_label}; label some pixels, or pass "
+        f"ignore_label=None if {ignore_label} is a class"
+    )
+
+
+def _fill_block(
+    respond: Respond,
+    read: Read,
+    outputs: Sequence[np.ndarray],
+    done: Callable[[], None],
+    task: tuple[int, Block],
+) -> None:
+    """Write what a classifier answers for one block."""
+    index, block = task
+    features = read(index, block)
+    answers = respond(features.reshape(-1, features.shape[-1]))
+    outputs[index][block] = answers.reshape(features.shape[:-1] + answers.shape[1:])
+    done()

@@ -1,0 +1,352 @@
+"""Sizes of dilated convolutions: pure integer functions for one to three spatial axes.
+
+Kernels, tiling and estimators ask this module and derive no size themselves. With `n` samples on an axis::
+
+    span       = dilation * (kernel_size - 1) + 1
+    out        = (n + left + right - span) // stride + 1
+    transposed = (n - 1) * stride - left - right + span + output_padding
+
+`kernel_size`, `stride`, `dilation` and `output_padding` are one int for all axes or a sequence of one int per axis;
+`padding` is an int, a sequence of one int or one `(left, right)` pair per axis, "same" or "valid". The number of axes
+is read from `input_size` or `output_size`, where an int means one axis. All sizes are in samples (pixels).
+"""
+
+import math
+from collections.abc import Sequence
+from typing import SupportsIndex, TypeAlias
+
+from dconv._axes import Ints, as_tuple, items_of, span
+from dconv._receptive import Layer, Pair, cascade_halo, halo, jump, receptive_field
+
+Padding: TypeAlias = str | SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]]
+
+__all__ = [
+    "Layer",
+    "as_tuple",
+    "cascade_halo",
+    "conv_input_sizes",
+    "conv_shape",
+    "conv_transpose_shape",
+    "halo",
+    "jump",
+    "n_parameters",
+    "normalize_padding",
+    "output_padding_for",
+    "receptive_field",
+    "span",
+]
+
+
+def normalize_padding(
+    padding: Padding, kernel_size: Ints, dilation: Ints, stride: Ints, input_size: Ints
+) -> tuple[Pair, ...]:
+    """Return `padding` as one `(left, right)` pair of samples per axis.
+
+    Parameters
+    ----------
+    padding : int, sequence of int, sequence of (left, right), "same" or "valid"
+        An int pads both sides. "valid" pads nothing. "same" gives an output of ``ceil(n / stride)`` samples with
+        ``total = max((ceil(n / stride) - 1) * stride + span - n, 0)``, ``left = total // 2`` and the rest on the
+        right: the rule of TensorFlow and Keras, and at stride 1 that of PyTorch.
+    kernel_size, dilation, stride : int or sequence of int
+        At least 1; used by "same" only.
+    input_size : int or sequence of int
+        Size of each spatial axis; sets the number of axes.
+
+    Returns
+    -------
+    pairs : tuple of (int, int)
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `padding` has another form or is negative, or a size breaks the rule of :func:`as_tuple`.
+
+    Examples
+    --------
+    >>> normalize_padding("same", kernel_size=4, dilation=1, stride=1, input_size=(10, 10))
+    ((1, 2), (1, 2))
+    >>> normalize_padding((1, (0, 2)), kernel_size=3, dilation=1, stride=1, input_size=(10, 10))
+    ((1, 1), (0, 2))
+    """
+    sizes = as_tuple(input_size, None, "input_size", 1)
+    ndim = len(sizes)
+    if isinstance(padding, str):
+        if padding == "valid":
+            return ((0, 0),) * ndim
+        if padding != "same":
+            raise ValueError(f"padding must be 'same', 'valid' or given in samples, but got {padding!r}")
+        strides, spans = as_tuple(stride, ndim, "stride", 1), _spans(kernel_size, dilation, ndim)
+        totals = [max((-(-n // s) - 1) * s + width - n, 0) for n, s, width in zip(sizes, strides, spans, strict=True)]
+        return tuple((total // 2, total - total // 2) for total in totals)
+    items = items_of(padding)
+    if items is None:
+        items = (padding,) * ndim
+    elif len(items) != ndim:
+        raise ValueError(
+            f"padding must have one int or one (left, right) pair for each of the {ndim} spatial axes, "
+            f"but got {padding!r} with {len(items)}; write one pair for one axis as ((left, right),)"
+        )
+    pairs = [as_tuple(item, 2, f"padding on axis {axis}", 0) for axis, item in enumerate(items)]
+    return tuple((left, right) for left, right in pairs)
+
+
+def conv_shape(
+    input_size: Ints, kernel_size: Ints, *, stride: Ints = 1, padding: Padding = 0, dilation: Ints = 1
+) -> tuple[int, ...]:
+    """Return the output sizes of a dilated convolution.
+
+    ``out = (n + left + right - span) // stride + 1``, with the pads of :func:`normalize_padding`.
+
+    Parameters
+    ----------
+    input_size : int or sequence of int
+        Size of each spatial axis (1 to 3; no batch or channels), at least 1; an int means one axis.
+    kernel_size, stride, dilation : int or sequence of int
+        At least 1.
+    padding : int, sequence of int, sequence of (left, right), "same" or "valid"
+        As for :func:`normalize_padding`.
+
+    Returns
+    -------
+    sizes : tuple of int
+        One per spatial axis.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If the kernel spans more than the padded input, or a size breaks the rule of :func:`as_tuple`.
+
+    See Also
+    --------
+    conv_input_sizes : the inverse question.
+
+    Examples
+    --------
+    >>> conv_shape((512, 512), 3, dilation=4)
+    (504, 504)
+    >>> conv_shape((512, 511), 3, stride=2, dilation=4, padding="same")
+    (256, 256)
+    """
+    sizes = as_tuple(input_size, None, "input_size", 1)
+    ndim = len(sizes)
+    spans, strides = _spans(kernel_size, dilation, ndim), as_tuple(stride, ndim, "stride", 1)
+    pads = normalize_padding(padding, kernel_size, dilation, stride, sizes)
+    padded = [n + left + right for n, (left, right) in zip(sizes, pads, strict=True)]
+    for axis, (n, total, width) in enumerate(zip(sizes, padded, spans, strict=True)):
+        if width > total:
+            d, k = as_tuple(dilation, ndim, "dilation")[axis], as_tuple(kernel_size, ndim, "kernel_size")[axis]
+            raise ValueError(
+                f"dilation={d} with kernel_size={k} spans {width} samples, but axis {axis} has {n}"
+                f"{f' ({total} with padding)' if total > n else ''}; "
+                f"lower {'dilation' if d > 1 else 'kernel_size'} or use padding='same'"
+            )
+    return tuple((total - width) // s + 1 for total, width, s in zip(padded, spans, strides, strict=True))
+
+
+def conv_input_sizes(
+    output_size: Ints, kernel_size: Ints, *, stride: Ints = 1, padding: Padding = 0, dilation: Ints = 1
+) -> tuple[range, ...]:
+    """Return, per axis, the input sizes for which :func:`conv_shape` is `output_size`.
+
+    ``n = (out - 1) * stride + span - left - right + r`` with ``0 <= r < stride`` and ``n >= 1``; for "same",
+    ``(out - 1) * stride < n <= out * stride``. A range is empty where no input gives that output.
+
+    Parameters
+    ----------
+    output_size : int or sequence of int
+        Size of each spatial axis, at least 1; an int means one axis.
+    kernel_size, stride, padding, dilation
+        As for :func:`conv_shape`.
+
+    Returns
+    -------
+    sizes : tuple of range
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`normalize_padding`.
+
+    Examples
+    --------
+    >>> conv_input_sizes((4, 8), 3, stride=(1, 2))
+    (range(6, 7), range(17, 19))
+    """
+    outputs = as_tuple(output_size, None, "output_size", 1)
+    ndim = len(outputs)
+    strides, spans = as_tuple(stride, ndim, "stride", 1), _spans(kernel_size, dilation, ndim)
+    if isinstance(padding, str) and padding == "same":
+        return tuple(range((out - 1) * s + 1, out * s + 1) for out, s in zip(outputs, strides, strict=True))
+    pads = normalize_padding(padding, kernel_size, dilation, stride, outputs)
+    smallest = [
+        (out - 1) * s + width - left - right
+        for out, s, width, (left, right) in zip(outputs, strides, spans, pads, strict=True)
+    ]
+    return tuple(range(max(n, 1), max(n + s, 1)) for n, s in zip(smallest, strides, strict=True))
+
+
+def conv_transpose_shape(
+    input_size: Ints,
+    kernel_size: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+) -> tuple[int, ...]:
+    """Return the output sizes of a transposed dilated convolution.
+
+    ``out = (n - 1) * stride - left - right + span + output_padding``; for "same", ``out = n * stride``.
+
+    Parameters
+    ----------
+    input_size : int or sequence of int
+        Size of each spatial axis (1 to 3; no batch or channels), at least 1; an int means one axis.
+    kernel_size, stride, padding, dilation
+        Those of the convolution that is transposed. Its "same" pads are those of :func:`normalize_padding` for an
+        input of ``n * stride``.
+    output_padding : int or sequence of int, default=0
+        Samples added on the right; less than ``max(stride, dilation)``, PyTorch's rule, and 0 for "same".
+
+    Returns
+    -------
+    sizes : tuple of int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If `output_padding` is too large, a size falls below 1, or an argument breaks the rule of :func:`as_tuple`.
+
+    See Also
+    --------
+    output_padding_for : the `output_padding` that restores a given size.
+
+    Examples
+    --------
+    >>> conv_transpose_shape((256, 256), 4, stride=2, padding=1)
+    (512, 512)
+    """
+    ranges = _transposed_ranges(input_size, kernel_size, stride, padding, dilation)
+    extras = as_tuple(output_padding, len(ranges), "output_padding", 0)
+    for axis, (sizes, extra) in enumerate(zip(ranges, extras, strict=True)):
+        if extra >= len(sizes):
+            raise ValueError(
+                f"output_padding must be less than max(stride, dilation), and 0 with padding='same': "
+                f"on axis {axis} at most {len(sizes) - 1}, but got {extra}"
+            )
+        if sizes[extra] < 1:
+            raise ValueError(
+                f"padding={padding!r} leaves {sizes[extra]} samples on axis {axis} of the transposed convolution; "
+                "lower padding"
+            )
+    return tuple(sizes[extra] for sizes, extra in zip(ranges, extras, strict=True))
+
+
+def output_padding_for(
+    input_size: Ints,
+    output_size: Ints,
+    kernel_size: Ints,
+    *,
+    stride: Ints = 1,
+    padding: Padding = 0,
+    dilation: Ints = 1,
+) -> tuple[int, ...]:
+    """Return the `output_padding` with which a transposed convolution turns `input_size` into `output_size`.
+
+    ``output_padding = output_size - ((n - 1) * stride - left - right + span)``
+
+    Parameters
+    ----------
+    input_size, output_size : int or sequence of int
+        Sizes before and after the transposed convolution; an int means one axis.
+    kernel_size, stride, padding, dilation
+        As for :func:`conv_transpose_shape`.
+
+    Returns
+    -------
+    output_padding : tuple of int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If no `output_padding` gives `output_size` (the message says which sizes can be had).
+
+    Examples
+    --------
+    >>> conv_shape(12, 3, stride=2)
+    (5,)
+    >>> output_padding_for(5, 12, 3, stride=2)
+    (1,)
+    """
+    ranges = _transposed_ranges(input_size, kernel_size, stride, padding, dilation)
+    outputs = as_tuple(output_size, len(ranges), "output_size", 1)
+    for axis, (sizes, out) in enumerate(zip(ranges, outputs, strict=True)):
+        if out not in sizes:
+            choices = range(max(sizes.start, 1), max(sizes.stop, 1))
+            raise ValueError(
+                f"output_size must be in {choices} on axis {axis} for a transposed convolution of {input_size} samples "
+                f"with these arguments, but got {out}; choose such a size or change stride or padding"
+            )
+    return tuple(out - sizes.start for sizes, out in zip(ranges, outputs, strict=True))
+
+
+def n_parameters(in_channels: int, out_channels: int, kernel_size: Ints, *, groups: int = 1, bias: bool = False) -> int:
+    """Return the number of weights, and biases, of a convolution.
+
+    ``out_channels * (in_channels // groups) * prod(kernel_size) + bias * out_channels``; dilation costs nothing.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+        Both divisible by `groups`.
+    kernel_size : int or sequence of int
+        Taps per axis; an int means one axis.
+    groups : int, default=1
+        Blocks of channels that see only their own block.
+    bias : bool, default=False
+        Whether there is one bias per output channel.
+
+    Returns
+    -------
+    n : int
+
+    Raises
+    ------
+    TypeError, ValueError
+        If a channel count does not divide into `groups`, or a size breaks the rule of :func:`as_tuple`.
+
+    Examples
+    --------
+    >>> n_parameters(3, 16, (3, 3), bias=True)
+    448
+    """
+    (groups,) = as_tuple(groups, 1, "groups", 1)
+    counts = [*as_tuple(in_channels, 1, "in_channels", 1), *as_tuple(out_channels, 1, "out_channels", 1)]
+    for name, count in zip(("in_channels", "out_channels"), counts, strict=True):
+        if count % groups:
+            raise ValueError(f"{name} must be divisible by groups, but got {name}={count} and groups={groups}")
+    weights = counts[1] * (counts[0] // groups) * math.prod(as_tuple(kernel_size, None, "kernel_size", 1))
+    return weights + (counts[1] if bias else 0)
+
+
+def _spans(kernel_size: Ints, dilation: Ints, ndim: int) -> tuple[int, ...]:
+    return span(as_tuple(kernel_size, ndim, "kernel_size", 1), as_tuple(dilation, ndim, "dilation", 1))
+
+
+def _transposed_ranges(
+    input_size: Ints, kernel_size: Ints, stride: Ints, padding: Padding, dilation: Ints
+) -> list[range]:
+    """Return, per axis, the sizes that `output_padding` = 0, 1, ... gives; sizes below 1 are for callers to refuse."""
+    sizes = as_tuple(input_size, None, "input_size", 1)
+    ndim = len(sizes)
+    strides, spans = as_tuple(stride, ndim, "stride", 1), _spans(kernel_size, dilation, ndim)
+    pads = normalize_padding(padding, kernel_size, dilation, stride, sizes)
+    if isinstance(padding, str) and padding == "same":
+        return [range(n * s, n * s + 1) for n, s in zip(sizes, strides, strict=True)]
+    smallest = [
+        (n - 1) * s - left - right + width
+        for n, s, width, (left, right) in zip(sizes, strides, spans, pads, strict=True)
+    ]
+    dilations = as_tuple(dilation, ndim, "dilation", 1)
+    return [range(n, n + max(s, d)) for n, s, d in zip(smallest, strides, dilations, strict=True)]

@@ -1,0 +1,155 @@
+"""Build the Cython extensions; the micro-kernel is compiled once per CPU level. Everything else is in pyproject.toml."""
+
+import os
+import platform
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from Cython.Build import cythonize
+from setuptools import Extension, setup
+from setuptools.command.build_ext import build_ext
+
+KERNELS = Path("dconv", "_kernels")
+MSVC = sys.platform == "win32" and "GCC" not in sys.version
+
+# Contracting a*b + c into one rounding is wanted (twice the speed); reordering sums (-ffast-math) is not: every
+# output adds its taps in one fixed order, so that tiles and thread counts cannot change a bit.
+COMMON_FLAGS = (
+    ["/O2", "/fp:precise"]
+    if MSVC
+    else ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
+)
+
+OPENMP_PROBE = """
+#include <omp.h>
+int main(void) {
+    int n = 0;
+    #pragma omp parallel for num_threads(2) reduction(+ : n)
+    for (int i = 0; i < 100; i++) n += omp_get_max_threads() > 0;
+    return n == 100 ? 0 : 1;
+}
+"""
+
+NO_OPENMP_MESSAGE = """
+dconv: the compiler built no working OpenMP program, so the kernels will run on one thread.
+  Linux:   install your compiler's OpenMP runtime (Debian: libgomp1; conda: llvm-openmp)
+  macOS:   brew install libomp, then set CPPFLAGS=-I$(brew --prefix libomp)/include LDFLAGS=-L$(brew --prefix libomp)/lib
+  anyhow:  set DCONV_NO_OPENMP=1 to build without it and without this message
+"""
+
+
+def target_machine() -> str:
+    """Return the CPU family that the build is *for*: cross builds set it through the platform tag."""
+    tag = os.environ.get("_PYTHON_HOST_PLATFORM", sysconfig.get_platform()).lower()
+    flags = os.environ.get("ARCHFLAGS", "")
+    if "universal2" in tag or ("x86_64" in flags and "arm64" in flags):
+        return "several"
+    for name in ("arm64", "aarch64", "x86_64", "amd64"):
+        if name in flags or name in tag:
+            return "x86_64" if name in ("x86_64", "amd64") else "arm64"
+    return platform.machine().lower()
+
+
+def cpu_levels() -> list[tuple[str, int, list[str]]]:
+    """Return (name, bytes in a vector, compiler flags) of every level, slowest first.
+
+    "plain" uses no vector extension: it is what compilers without them get, and it is built everywhere so that it
+    is tested everywhere.
+    """
+    if MSVC:
+        levels = [("plain", 0, []), ("baseline", 0, [])]
+        extra = [("avx2", 0, ["/arch:AVX2"]), ("avx512", 0, ["/arch:AVX512"])]
+    else:
+        levels = [("plain", 0, []), ("baseline", 16, [])]
+        extra = [
+            ("avx2", 32, ["-mavx2", "-mfma"]),
+            ("avx512", 64, ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"]),
+        ]
+    return levels + (extra if target_machine() in ("x86_64", "amd64") else [])
+
+
+def openmp_candidates() -> list[tuple[list[str], list[str]]]:
+    """Return (compile flags, link flags) to try, in order."""
+    if os.environ.get("DCONV_NO_OPENMP"):
+        return []
+    if MSVC:
+        return [(["/openmp"], [])]
+    if sys.platform == "darwin":
+        return [(["-Xpreprocessor", "-fopenmp"], ["-lomp"]), (["-fopenmp"], ["-fopenmp"])]
+    return [(["-fopenmp"], ["-fopenmp"])]
+
+
+class BuildExt(build_ext):
+    """Find OpenMP by running a program that uses it, and link every CPU level of the micro-kernel into `_dispatch`."""
+
+    def build_extensions(self):
+        compile_flags, link_flags = self.find_openmp()
+        for extension in self.extensions:
+            extension.extra_compile_args += [*COMMON_FLAGS, *compile_flags]
+            extension.extra_link_args += link_flags
+        super().build_extensions()
+
+    def find_openmp(self):
+        """Return the first OpenMP flags whose program compiles, links and runs, else none."""
+        for compile_flags, link_flags in openmp_candidates():
+            if self.openmp_works(compile_flags, link_flags):
+                return compile_flags, link_flags
+        if not os.environ.get("DCONV_NO_OPENMP"):
+            print(NO_OPENMP_MESSAGE, file=sys.stderr)
+        return [], []
+
+    def openmp_works(self, compile_flags, link_flags):
+        with tempfile.TemporaryDirectory() as folder:
+            source = Path(folder, "probe.c")
+            source.write_text(OPENMP_PROBE)
+            try:
+                objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_flags)
+                self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=link_flags)
+                if target_machine() not in (platform.machine().lower(), "several"):
+                    return True  # a cross build cannot run what it builds
+                subprocess.run([str(Path(folder, "probe" + (".exe" if MSVC else "")))], check=True, timeout=30)
+            except Exception:  # every compiler fails in its own way; each means "no"
+                return False
+        return True
+
+    def build_extension(self, ext):
+        if ext.name.endswith("._dispatch"):
+            for name, vector_bytes, flags in cpu_levels():
+                ext.extra_objects += self.compiler.compile(
+                    [str(KERNELS / "microkernel.c")],
+                    output_dir=str(Path(self.build_temp, name)),
+                    macros=[("DCONV_LEVEL", name), ("DCONV_VECTOR_BYTES", str(vector_bytes))],
+                    include_dirs=[str(KERNELS)],
+                    extra_postargs=[*COMMON_FLAGS, *flags],
+                    depends=[str(path) for path in KERNELS.glob("*.h")],
+                )
+                ext.define_macros.append((f"DCONV_HAVE_{name.upper()}", "1"))
+        super().build_extension(ext)
+
+
+setup(
+    cmdclass={"build_ext": BuildExt},
+    ext_modules=cythonize(
+        [
+            Extension(
+                f"dconv._kernels.{path.stem}",
+                [path.as_posix()],
+                include_dirs=[KERNELS.as_posix(), np.get_include()],
+                depends=[header.as_posix() for header in KERNELS.glob("*.h")],
+            )
+            for path in sorted(KERNELS.glob("*.pyx"))
+        ],
+        compiler_directives={
+            "language_level": 3,
+            "boundscheck": False,
+            "wraparound": False,
+            "cdivision": True,
+            "initializedcheck": False,
+            "freethreading_compatible": True,
+        },
+    ),
+)

@@ -1,0 +1,86 @@
+"""The definition of the atrous feature bank in NumPy and SciPy, float64, as slow as it is plain. Imports no dconv.
+
+The image is extended by hand, so far that what wraps around at the end of the extension never reaches the image.
+"""
+
+import itertools
+
+import numpy as np
+from scipy import ndimage
+
+PAD_MODES = {"reflect": "reflect", "symmetric": "symmetric", "edge": "edge", "circular": "wrap", "zeros": "constant"}
+B3 = np.array([1, 4, 6, 4, 1]) / 16
+SMOOTH, FIRST, SECOND = np.array([1, 2, 1]) / 4, np.array([-1, 0, 1]) / 2, np.array([1, -2, 1])
+
+
+def correlate(x, kernels, dilation):
+    """Correlate each axis with its kernel, with zeros stuffed between the taps."""
+    for axis, taps in enumerate(kernels):
+        stuffed = np.zeros((len(taps) - 1) * dilation + 1)
+        stuffed[::dilation] = taps
+        x = ndimage.correlate1d(x, stuffed, axis=axis, mode="wrap")
+    return x
+
+
+def shifted(x, step):
+    """Return x[p + step] at p."""
+    return np.roll(x, [-s for s in step], axis=range(x.ndim))
+
+
+def descending_eigenvalues(parts):
+    """Return the eigenvalues of the symmetric matrix of planes {(a, b): plane, a <= b}."""
+    ndim = max(max(pair) for pair in parts) + 1
+    matrix = np.stack([np.stack([parts[min(a, b), max(a, b)] for b in range(ndim)], -1) for a in range(ndim)], -2)
+    return np.moveaxis(np.linalg.eigvalsh(matrix), -1, 0)[::-1]
+
+
+def line_directions(ndim):
+    if ndim == 1:
+        return []
+    if ndim == 2:
+        return [(np.sin(angle), np.cos(angle)) for angle in np.pi * np.arange(8) / 8]
+    half = [step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)]
+    return [np.array(step) / np.linalg.norm(step) for step in half]
+
+
+def level_features(x, dilation):
+    """Return {feature: plane} of one level, and the next level."""
+    ndim, d = x.ndim, dilation
+    smoother = correlate(x, [B3] * ndim, d)
+    g = [correlate(x, [FIRST if axis == a else SMOOTH for axis in range(ndim)], d) for a in range(ndim)]
+    h = {}
+    for a, b in itertools.combinations_with_replacement(range(ndim), 2):
+        special = {a: SECOND} if a == b else {a: FIRST, b: FIRST}
+        h[a, b] = correlate(x, [special.get(axis, SMOOTH) for axis in range(ndim)], d)
+    names = {1: [""], 2: ["_max", "_min"], 3: ["_max", "_middle", "_min"]}[ndim]
+    tensor = {pair: correlate(g[pair[0]] * g[pair[1]], [B3] * ndim, d) for pair in h}
+    around = [shifted(x, d * np.array(step)) for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
+    features = {"level": x, "wavelet": x - smoother, "gradient": np.sqrt(sum(plane**2 for plane in g))}
+    features |= {f"hessian{name}": plane for name, plane in zip(names, descending_eigenvalues(h), strict=True)}
+    roots = np.sqrt(np.maximum(descending_eigenvalues(tensor), 0))
+    features |= {f"structure_tensor{name}": plane for name, plane in zip(names, roots, strict=True)}
+    features["std"] = np.sqrt(np.maximum(correlate(x**2, [B3] * ndim, d) - smoother**2, 0))
+    features["max"], features["min"] = np.max(around, axis=0) - x, np.min(around, axis=0) - x
+    responses = []
+    for u in line_directions(ndim):
+        along = sum(u[a] * u[b] * plane * (1 if a == b else 2) for (a, b), plane in h.items())
+        across = sum(h[a, a] for a in range(ndim)) - along
+        taps = [[round(k * d * component) for component in u] for k in range(-3, 4)]
+        responses.append(np.mean([shifted(across, step) for step in taps], axis=0))
+    if responses:
+        features["line_max"], features["line_min"] = np.max(responses, axis=0), np.min(responses, axis=0)
+        features["line_mean"] = np.mean(responses, axis=0)
+    return features, smoother
+
+
+def plane_features(plane, n_levels, mode, name="intensity"):
+    """Return {full feature name: plane} for all groups of a plane (*spatial), in the bank's order."""
+    margin = 8 * 2**n_levels
+    x = np.pad(np.asarray(plane, np.float64), margin, mode=PAD_MODES[mode])
+    inside = (slice(margin, -margin),) * plane.ndim
+    features = {}
+    for s in range(n_levels):
+        parts, x = level_features(x, 2**s)
+        features |= {f"{name}_{part}_d{2**s}": values[inside] for part, values in parts.items()}
+    features[f"{name}_level_d{2**n_levels}"] = x[inside]
+    return features

@@ -1,0 +1,373 @@
+"""AtrousFeatures against its definition, and the laws it keeps; what all image estimators keep is in test_contract.py."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from reference_features import plane_features
+from scipy import ndimage
+
+from dconv._feature_groups import GROUPS
+from dconv._kernels._dispatch import supported_levels
+from dconv.features import AtrousFeatures
+from dconv.filters import derivatives, filter_bank
+
+SMALL = ("level", "wavelet", "std")
+SHAPES = {1: (83,), 2: (33, 47), 3: (13, 19, 17)}
+
+
+def random_image(shape, seed=0, scale=1.0):
+    return (scale * np.random.default_rng(seed).random(shape)).astype(np.float32)
+
+
+def assert_close(actual, expected, names, scale):
+    """Compare feature images (*spatial, n_features) of an image with values up to `scale`.
+
+    Every feature is a sum of at most 3**7 products that cancel down from `scale`, rounded once or twice each; square
+    roots of what is left of a cancellation are compared as squares.
+    """
+    tolerance = 64 * np.finfo(np.float32).eps * scale
+    for index, name in enumerate(names):
+        a, b = actual[..., index].astype(float), expected[..., index].astype(float)
+        if "structure_tensor" in name or "std" in name:
+            a, b, bound = a**2, b**2, tolerance * scale
+        else:
+            bound = tolerance
+        np.testing.assert_allclose(a, b, rtol=0, atol=bound, err_msg=name)
+
+
+def expected_features(planes, n_levels, mode, names):
+    """Return the features called `names` of planes {name: plane} by the definition."""
+    features = {}
+    for name, plane in planes.items():
+        features |= plane_features(plane, n_levels, mode, name)
+    return np.stack([features[name] for name in names], axis=-1)
+
+
+# --- the definition ---
+
+
+@pytest.mark.parametrize("mode", ["reflect", "symmetric", "edge", "circular", "zeros"])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_all_groups_equal_the_definition(ndim, mode):
+    image = random_image(SHAPES[ndim])
+    bank = AtrousFeatures(n_levels=2, padding_mode=mode, ndim=ndim)
+    features = bank.fit_transform(image)
+    assert features.dtype == np.float32
+    assert features.flags.c_contiguous
+    names = bank.get_feature_names_out()
+    expected = plane_features(image, 2, mode)
+    assert list(names) == list(expected)
+    assert_close(features, np.stack(list(expected.values()), axis=-1), names, 1)
+
+
+def test_default_bank_equals_the_definition():
+    image = random_image((70, 64))
+    bank = AtrousFeatures().fit(image)
+    names = bank.get_feature_names_out()
+    assert_close(bank.transform(image), expected_features({"intensity": image}, 5, "reflect", names), names, 1)
+
+
+def test_levels_equal_scipy_at_a_mirrored_border():
+    image = random_image((40, 50))
+    bank = AtrousFeatures(3, groups=["level"])
+    features = bank.fit_transform(image)
+    level = image.astype(float)
+    for index, dilation in enumerate((1, 2, 4, 8)):
+        np.testing.assert_allclose(features[..., index], level, atol=1e-5)
+        taps = np.zeros(4 * dilation + 1)
+        taps[::dilation] = np.array([1, 4, 6, 4, 1]) / 16
+        level = ndimage.correlate(level, np.outer(taps, taps), mode="mirror")
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_rgb_planes(ndim):
+    image = random_image((*SHAPES[ndim], 3))
+    bank = AtrousFeatures(2, ndim=ndim, channel_axis=-1).fit(image)
+    r, g, b = np.moveaxis(image.astype(float), -1, 0)
+    planes = {
+        "intensity": (r + g + b) / 3,
+        "red_green": (r - g) / np.sqrt(2),
+        "yellow_blue": (r + g - 2 * b) / np.sqrt(6),
+    }
+    names = bank.get_feature_names_out()
+    assert_close(bank.transform(image), expected_features(planes, 2, "reflect", names), names, 2)
+    colors = [name for name in names if not name.startswith("intensity")]
+    assert len(colors) == 2 * (3 * 2 + 1)
+
+
+@pytest.mark.parametrize(("n_channels", "color"), [(2, "auto"), (4, "auto"), (4, "channels"), (3, "channels")])
+def test_planes_of_other_numbers_of_channels(n_channels, color):
+    image = random_image((n_channels, 20, 30))
+    bank = AtrousFeatures(2, channel_axis=0, color=color).fit(image)
+    planes = {"intensity": image.mean(axis=0)} | {f"channel_{index}": plane for index, plane in enumerate(image)}
+    names = bank.get_feature_names_out()
+    assert len(names) == 27 + 7 * n_channels
+    assert_close(bank.transform(image), expected_features(planes, 2, "reflect", names), names, 1)
+
+
+def test_one_channel_is_grey():
+    image = random_image((20, 30))
+    grey, channel = AtrousFeatures(2), AtrousFeatures(2, channel_axis=-1)
+    np.testing.assert_array_equal(grey.fit_transform(image), channel.fit_transform(image[..., np.newaxis]))
+    assert list(grey.get_feature_names_out()) == list(channel.get_feature_names_out())
+
+
+def test_std_keeps_its_digits_on_large_values():
+    noise = random_image((40, 40), scale=4)
+    bank = AtrousFeatures(3, groups=["std"])
+    offset = np.float32(2**15)
+    # The sum rounds the noise to a grid of 2**-8, so the image itself is what both see.
+    shifted = noise + offset
+    np.testing.assert_allclose(bank.fit_transform(shifted), bank.transform(shifted - offset), rtol=0, atol=0.01)
+
+
+# --- names, numbers and groups ---
+
+
+@pytest.mark.parametrize(("channel_axis", "n_features"), [(None, 66), (-1, 98)])
+def test_number_of_default_features(channel_axis, n_features):
+    image = random_image((40, 40) if channel_axis is None else (40, 40, 3))
+    bank = AtrousFeatures(channel_axis=channel_axis).fit(image)
+    names = bank.get_feature_names_out()
+    assert bank.n_features_out_ == n_features == len(set(names)) == len(names)
+    assert {"intensity_gradient_d4", "intensity_hessian_max_d1", "intensity_line_mean_d16", "intensity_level_d32"} <= set(names)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+@pytest.mark.parametrize("group", GROUPS)
+def test_a_group_alone_equals_the_group_among_all(group, ndim):
+    image = random_image(SHAPES[ndim])
+    everything = AtrousFeatures(2, ndim=ndim)
+    features = everything.fit_transform(image)
+    alone = AtrousFeatures(2, groups=[group], ndim=ndim)
+    if group == "lines" and ndim == 1:
+        with pytest.raises(ValueError, match="lines"):
+            alone.fit(image)
+        return
+    expected = alone.fit_transform(image)
+    index = [list(everything.get_feature_names_out()).index(name) for name in alone.get_feature_names_out()]
+    np.testing.assert_array_equal(features[..., index], expected)
+
+
+def test_groups_are_in_table_order_whatever_order_they_are_given_in():
+    image = random_image((20, 20))
+    one, other = AtrousFeatures(2, groups=["std", "level", "std"]), AtrousFeatures(2, groups=("level", "std"))
+    np.testing.assert_array_equal(one.fit_transform(image), other.fit_transform(image))
+    assert list(one.get_feature_names_out()) == list(other.get_feature_names_out())
+
+
+def test_color_groups():
+    image = random_image((20, 20, 3))
+    bank = AtrousFeatures(2, groups=["gradient"], color_groups=["gradient"], channel_axis=-1).fit(image)
+    assert list(bank.get_feature_names_out()) == [
+        f"{plane}_gradient_d{d}" for plane in ("intensity", "red_green", "yellow_blue") for d in (1, 2)
+    ]
+    bank.set_params(color_groups=[]).fit(image)
+    assert list(bank.get_feature_names_out()) == ["intensity_gradient_d1", "intensity_gradient_d2"]
+    bank.set_params(groups=[], color_groups=["level"]).fit(image)
+    assert bank.transform(image).shape == (20, 20, 6)
+
+
+# --- own filters ---
+
+
+@pytest.mark.parametrize("kernel_size", [(3, 3), (2, 3), (4, 1), (5, 2)])
+def test_own_filters_are_applied_to_every_level(kernel_size):
+    image = random_image((30, 37))
+    weight = random_image((2, *kernel_size, 1), seed=1) - 0.5
+    bank = AtrousFeatures(3, groups=["level"], filters=weight)
+    features = bank.fit_transform(image)
+    assert list(bank.get_feature_names_out()[4:]) == [f"intensity_filter_{i}_d{d}" for d in (1, 2, 4) for i in (0, 1)]
+    levels = AtrousFeatures(3, groups=["level"]).fit_transform(np.pad(image, 60, mode="reflect"))
+    for s in range(3):
+        for index in range(2):
+            expected = 0
+            for tap, value in np.ndenumerate(weight[index, ..., 0]):
+                # As with padding="same": (span - 1) // 2 pixels to the left.
+                place = [t * 2**s - (k - 1) * 2**s // 2 for t, k in zip(tap, kernel_size, strict=True)]
+                rows, columns = (slice(60 + p, 60 + p + n) for p, n in zip(place, image.shape, strict=True))
+                expected = expected + value * levels[rows, columns, s]
+            np.testing.assert_allclose(features[..., 4 + 2 * s + index], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_named_filters(ndim):
+    image = random_image(SHAPES[ndim])
+    bank = AtrousFeatures(2, groups=["gradient"], filters=derivatives(1, ndim=ndim), ndim=ndim).fit(image)
+    assert bank.get_feature_names_out()[-1] == f"intensity_d{ndim - 1}_d2"
+    assert bank.transform(image).shape == (*image.shape, 2 + 2 * ndim)
+
+
+# --- halo and blocks ---
+
+
+def seen_from(bank, shape, axis):
+    """Return how far left and right of the middle an impulse changes some feature at the middle, along `axis`."""
+    middle = tuple(n // 2 for n in shape)
+    image = np.zeros(shape, np.float32)
+    image[middle] = 1e6
+    changed = np.any(bank.fit(image).transform(image) != 0, axis=-1)
+    line = np.flatnonzero(np.any(np.moveaxis(changed, axis, 0).reshape(shape[axis], -1), axis=1)) - middle[axis]
+    return int(line.max()), int(-line.min())  # what lies right of the impulse sees it on its left
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [{}, *({"groups": [group]} for group in GROUPS), {"filters": np.ones((1, 2, 13, 1))}, {"filters": np.ones((1, 4, 3, 1))}],
+    ids=str,
+)
+def test_halo_is_exact(parameters):
+    bank = AtrousFeatures(3, **parameters)
+    shape = (121, 151)
+    bank.fit(np.zeros(shape))
+    assert bank.halo_ == tuple(seen_from(bank, shape, axis) for axis in range(2))
+    assert bank.receptive_field_ == tuple(left + 1 + right for left, right in bank.halo_)
+
+
+def test_halo_of_the_default_bank():
+    bank = AtrousFeatures().fit(np.zeros((40, 40)))
+    assert bank.halo_ == ((94, 94), (94, 94))
+    assert seen_from(bank, (250, 250), 1) == (94, 94)
+
+
+@pytest.mark.parametrize("ndim", [1, 3])
+def test_halo_in_other_ranks(ndim):
+    bank = AtrousFeatures(2, ndim=ndim)
+    shape = (45, 43, 41)[:ndim]
+    bank.fit(np.zeros(shape))
+    assert bank.halo_ == tuple(seen_from(bank, shape, axis) for axis in range(ndim))
+
+
+def cuts(size, seed):
+    """Return odd places to cut an axis at."""
+    inner = np.random.default_rng(seed).choice(np.arange(1, size), min(4, size - 1), replace=False)
+    return [0, *sorted(int(place) for place in inner), size]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("ndim", "channels"), [(1, None), (2, None), (2, 3), (3, None)])
+def test_blocks_are_bitwise_those_of_the_whole(ndim, channels, seed):
+    shape = {1: (601,), 2: (67, 93), 3: (11, 18, 23)}[ndim]
+    image = random_image(shape if channels is None else (*shape, channels), seed)
+    n_levels = 2 if ndim == 3 else 4
+    filters = np.ones((3, *(3,) * ndim, 1)) / 3
+    bank = AtrousFeatures(n_levels, filters=filters, ndim=ndim, channel_axis=None if channels is None else -1)
+    whole = bank.fit_transform(image)
+    edges = [cuts(n, seed + axis) for axis, n in enumerate(shape)]
+    for corner in np.ndindex(*(len(places) - 1 for places in edges)):
+        block = tuple(slice(places[i], places[i + 1]) for places, i in zip(edges, corner, strict=True))
+        features = bank._transform_block(image if channels else image[..., np.newaxis], block)
+        assert features.flags.c_contiguous
+        np.testing.assert_array_equal(features, whole[block])
+
+
+def test_block_of_a_memory_map(tmp_path):
+    image = (255 * random_image((60, 70, 3))).astype(np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    mapped = np.load(tmp_path / "image.npy", mmap_mode="r")
+    bank = AtrousFeatures(2, channel_axis=-1).fit(mapped)
+    np.testing.assert_array_equal(bank.transform(mapped), bank.transform(image.astype(np.float64)))
+    block = (slice(3, 20), slice(50, 70))
+    np.testing.assert_array_equal(bank._transform_block(mapped, block), bank.transform(image)[block])
+
+
+def test_shift_equivariance_is_bitwise():
+    image = random_image((50, 60))
+    bank = AtrousFeatures(3, padding_mode="circular").fit(image)
+    rolled = np.roll(image, (7, -13), axis=(0, 1))
+    np.testing.assert_array_equal(bank.transform(rolled), np.roll(bank.transform(image), (7, -13), axis=(0, 1)))
+
+
+def test_threads_change_nothing():
+    image = random_image((600, 500))
+    bank = AtrousFeatures(n_jobs=1).fit(image)
+    one = bank.transform(image)
+    np.testing.assert_array_equal(bank.set_params(n_jobs=3).transform(image), one)
+    with ThreadPoolExecutor(4) as pool:
+        for features in pool.map(bank.transform, [image] * 4):
+            np.testing.assert_array_equal(features, one)
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_cpu_levels_agree(level, ndim):
+    image = random_image(SHAPES[ndim])[..., np.newaxis]
+    bank = AtrousFeatures(2, filters=np.ones((2, *(3,) * ndim, 1)), ndim=ndim, channel_axis=-1)
+    expected = bank.fit_transform(image)
+    whole = tuple(slice(0, n) for n in SHAPES[ndim])
+    actual = np.empty_like(expected)
+    bank._bank.fill(image, whole, actual, level)
+    assert_close(actual, expected, bank.get_feature_names_out(), 1)
+    part = tuple(slice(n // 3, n - 2) for n in SHAPES[ndim])
+    tile = np.empty(actual[part].shape, np.float32)
+    bank._bank.fill(image, part, tile, level)
+    np.testing.assert_array_equal(tile, actual[part])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint16, np.float16, np.float64, np.dtype(">f4")])
+def test_dtypes_are_not_rescaled(dtype):
+    image = (200 * random_image((30, 30))).astype(dtype)
+    bank = AtrousFeatures(2).fit(image)
+    np.testing.assert_array_equal(bank.transform(image), bank.transform(image.astype(np.float32)))
+
+
+def test_memory_layout_changes_nothing():
+    image = random_image((40, 50))
+    bank = AtrousFeatures(2).fit(image)
+    expected = bank.transform(image)
+    for same in (np.asfortranarray(image), image[::-1].copy()[::-1], np.repeat(image, 2, axis=1)[:, ::2]):
+        np.testing.assert_array_equal(bank.transform(same), expected)
+
+
+def test_constant_image_has_only_levels():
+    features = AtrousFeatures(3).fit(np.full((20, 20), 7)).transform(np.full((20, 20), 7))
+    assert set(np.unique(features)) == {0, 7}
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"groups": ["levels"]}, ValueError, r"groups has unknown names \['levels'\].*'level', 'wavelet'"),
+        ({"color_groups": ["hue"]}, ValueError, "color_groups has unknown names"),
+        ({"groups": "level"}, TypeError, r"pass \['level'\]"),
+        ({"groups": []}, ValueError, "no feature is left"),
+        ({"n_levels": 0}, ValueError, "n_levels"),
+        ({"n_levels": 2.0}, TypeError, "n_levels"),
+        ({"padding_mode": "mirror"}, ValueError, "padding_mode"),
+        ({"ndim": 4}, ValueError, "ndim"),
+        ({"n_jobs": 0}, ValueError, "n_jobs"),
+        ({"filters": np.ones((1, 3, 1))}, ValueError, r"filters.*ndim=2"),
+        ({"filters": np.ones((1, 3, 3, 2))}, ValueError, r"filters.*\(1, 3, 3, 2\)"),
+        ({"filters": filter_bank(np.ones((1, 3, 1)))}, ValueError, r"filters.*ndim=2"),
+    ],
+)
+def test_bad_parameters(parameters, error, message):
+    with pytest.raises(error, match=message):
+        AtrousFeatures(**parameters).fit(np.zeros((40, 40)))
+
+
+@pytest.mark.parametrize(("color", "message"), [("lab", "color must be one of"), ("opponent", "needs 3 channels")])
+def test_bad_color(color, message):
+    with pytest.raises(ValueError, match=message):
+        AtrousFeatures(color=color, channel_axis=-1).fit(np.zeros((40, 40, 4)))
+
+
+def test_small_images_are_refused_with_the_remedy():
+    with pytest.raises(ValueError, match=r"axis 0 has 20 pixels, but at least 33 .* dilation 16: lower n_levels to 4"):
+        AtrousFeatures().fit(np.zeros((20, 300)))
+    assert AtrousFeatures(4).fit(np.zeros((20, 300))).n_features_out_ == 53
+    with pytest.raises(ValueError, match="no n_levels fits"):
+        AtrousFeatures(1).fit(np.zeros((2, 300)))
+    with pytest.raises(ValueError, match=r"X\[1\].*lower n_levels to 3"):
+        AtrousFeatures(4).fit(np.zeros((20, 20))).transform([np.zeros((20, 20)), np.zeros((9, 20))])
+
+
+def test_not_finite_images_are_refused():
+    image = np.zeros((40, 40))
+    image[3, 4] = np.nan
+    with pytest.raises(ValueError, match=r"X holds nan at \(\*pixel, channel\) \(3, 4, 0\)"):
+        AtrousFeatures().fit(image)

@@ -1,0 +1,70 @@
+"""mean_iou_score against scikit-learn's jaccard_score on flat labels, and what it leaves out or refuses."""
+
+import re
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn.metrics import jaccard_score
+
+from dconv.metrics import mean_iou_score
+
+SMALL = [1, 2, 3]
+
+
+@given(data=st.data(), dtype=st.sampled_from([np.uint8, np.int64, np.int16]), n_images=st.integers(1, 3))
+def test_equals_jaccard_score(data, dtype, n_images):
+    rng = np.random.default_rng(data.draw(st.integers(0, 1000)))
+    sizes = [tuple(data.draw(st.integers(1, 7)) for _ in range(2)) for _ in range(n_images)]
+    true = [rng.integers(0, 4, size=size).astype(dtype) for size in sizes]
+    true[0].flat[0] = 3
+    predicted = [rng.integers(1, 6, size=size).astype(dtype) for size in sizes]
+    flat_true, flat_predicted = (np.concatenate([image.ravel() for image in images]) for images in (true, predicted))
+    counts = flat_true != 0
+    for average in ("macro", None):
+        expected = jaccard_score(flat_true[counts], flat_predicted[counts], average=average)
+        np.testing.assert_allclose(mean_iou_score(true, predicted, average=average), expected, rtol=1e-12)
+    every = jaccard_score(flat_true, flat_predicted, average="macro", zero_division=0)
+    assert mean_iou_score(true, predicted, ignore_label=None) == pytest.approx(every, rel=1e-12)
+
+
+def test_images_batches_and_lists_count_the_same_pixels():
+    rng = np.random.default_rng(0)
+    true, predicted = rng.integers(0, 4, size=(2, 3, 8, 9))
+    expected = mean_iou_score(true, predicted)
+    assert mean_iou_score(list(true), list(predicted)) == expected
+    assert mean_iou_score(true, list(predicted)) == mean_iou_score(list(true), predicted) == expected
+    assert np.mean([mean_iou_score(t, p) for t, p in zip(true, predicted, strict=True)]) != expected
+
+
+def test_ignored_value_is_no_class_but_a_miss_where_predicted():
+    assert mean_iou_score(np.array([1, 1, 2, 2]), np.array([1, 0, 2, 2])) == (0.5 + 1) / 2
+    assert mean_iou_score(np.array([1, 1, 0, 0]), np.array([1, 1, 2, 2])) == 1
+    assert mean_iou_score(np.array([-1, 0, 1]), np.array([0, 0, 1]), ignore_label=-1) == 1
+
+
+def test_labels_choose_and_order_classes():
+    true, predicted = np.array([1, 1, 2, 3]), np.array([1, 2, 2, 1])
+    np.testing.assert_array_equal(mean_iou_score(true, predicted, average=None), [1 / 3, 1 / 2, 0])
+    np.testing.assert_array_equal(mean_iou_score(true, predicted, labels=[3, 9, 1], average=None), [0, np.nan, 1 / 3])
+    assert mean_iou_score(true, predicted, labels=[3, 9, 1]) == 1 / 6
+    with pytest.raises(
+        ValueError, match=re.escape("none of labels=[8, 9] is in y_true or y_pred; choose from [1, 2, 3]")
+    ):
+        mean_iou_score(true, predicted, labels=[8, 9])
+
+
+@pytest.mark.parametrize(
+    ("y_true", "y_pred", "parameters", "error", "message"),
+    [
+        (SMALL, SMALL, {"average": "micro"}, ValueError, "average must be 'macro' or None, got 'micro'"),
+        ([SMALL], [SMALL, SMALL], {}, ValueError, "y_true has 1 image(s), but y_pred has 2"),
+        ([SMALL, SMALL], [SMALL, SMALL[:2]], {}, ValueError, "y_true has shape (3,), but y_pred has (2,) in image 1"),
+        ([[1.0, 2.0]], [[1, 2]], {}, TypeError, "y_true must hold integer labels, got dtype float64 in image 0"),
+        ([[0, 0]], [[1, 2]], {}, ValueError, "no pixel counts: every value of y_true is ignore_label=0"),
+    ],
+)
+def test_bad_input_is_refused(y_true, y_pred, parameters, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        mean_iou_score(y_true, y_pred, **parameters)
