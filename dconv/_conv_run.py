@@ -8,6 +8,7 @@ on sizes, so all parts of an image take the same and a tile equals the whole.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
 from typing import NamedTuple
@@ -19,7 +20,7 @@ from dconv._conv_plan import ConvPlan
 from dconv._kernels import _conv, _dispatch
 
 # A piece of an output row reads rows of x that should stay in the L2 cache while all filters pass over them.
-_PIECE_BYTES = 1 << 17
+_PIECE_BYTES = 1 << 19
 # Below this many multiply-adds a second thread costs more than it does (starting a team takes microseconds).
 _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
@@ -53,7 +54,8 @@ def run_plan(
         if source.strides[-1] != source.itemsize:  # vectors of channels need them beside each other
             source = np.ascontiguousarray(source)
         target = out[(slice(None), *region.out)]
-        offsets = _tap_offsets(source, plan, loop.taps_per_position)
+        steps = tuple(step // source.itemsize for step in source.strides[1:])  # in elements
+        offsets = _tap_offsets(plan.kernel_size, plan.dilation, loop.taps_per_position, steps)
         source, target, stride = _along_long_rows(_as_3d(source), _as_3d(target), plan.stride)
         piece = _piece(target.shape[3], stride[2] * source.shape[4] * source.itemsize * math.prod(plan.kernel_size[:-1]))
         multiply_adds = target.size * math.prod(weight.shape[1:])
@@ -63,7 +65,7 @@ def run_plan(
 
 
 def _choose_loop(plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, level: str | None) -> _Loop:
-    lanes = _dispatch.block_sizes(level, weight.dtype.name)[1]
+    lanes = _dispatch.block_sizes(level, weight.itemsize)[1]
     n_filters, n_channels = weight.shape[0] // plan.groups, weight.shape[-1]
     if n_filters == n_channels == 1 and (plan.stride[-1] == 1 or plan.groups >= lanes):
         return _depthwise(weight, bias, lanes, level)
@@ -73,7 +75,7 @@ def _choose_loop(plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, le
 
 
 def _lanes_of_filters(plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, level: str | None) -> _Loop:
-    block, lanes = _dispatch.block_sizes(level, weight.dtype.name)
+    block, lanes = _dispatch.block_sizes(level, weight.itemsize)
     packed = _pack(weight.reshape(plan.groups, weight.shape[0] // plan.groups, -1), block, lanes)
     padded = None if bias is None else _pad_filters(bias.reshape(plan.groups, -1), lanes)
 
@@ -100,8 +102,8 @@ def _depthwise(weight: np.ndarray, bias: np.ndarray | None, lanes: int, level: s
     def run(x, offsets, stride, out, piece, n_threads):
         pixel = n_channels * x.itemsize
         one_run = stride[2] == 1 and x.strides[3] == pixel and out.strides[3] == pixel
-        # Where a row is one run of samples, as many pixels side by side as fill whole vectors are one step.
-        repeats = math.lcm(n_channels, lanes) // n_channels if one_run else 1
+        # Where a row is one run of samples, as many pixels side by side as fill the widest tile are one step.
+        repeats = math.lcm(n_channels, 4 * lanes) // n_channels if one_run else 1
         weights = np.ascontiguousarray(np.tile(taps, repeats))
         biases = None if bias is None else np.tile(bias, repeats)
         _conv.depthwise_rows(x, offsets, weights, biases, stride, out, piece, n_threads, level)
@@ -150,13 +152,17 @@ def _along_long_rows(
     return x.swapaxes(3, longest), out.swapaxes(3, longest), tuple(stride[axis] for axis in order)
 
 
-def _tap_offsets(x: np.ndarray, plan: ConvPlan, n_channels: int) -> np.ndarray:
-    """Return where each (kernel position, channel) of a group lies, in elements of `x` from the first."""
-    steps = [stride // x.itemsize for stride in x.strides[1:]]
+@functools.lru_cache(maxsize=256)
+def _tap_offsets(
+    kernel_size: tuple[int, ...], dilation: tuple[int, ...], n_channels: int, steps: tuple[int, ...]
+) -> np.ndarray:
+    """Return where each (kernel position, channel) of a group lies from the first, where neighbours along the spatial
+    axes and channels are `steps` apart.
+    """
     offsets = np.zeros((), np.intp)
-    for n, spacing, step in zip(plan.kernel_size, plan.dilation, steps[:-1], strict=True):
+    for n, spacing, step in zip((*kernel_size, n_channels), (*dilation, 1), steps, strict=True):
         offsets = offsets[..., np.newaxis] + np.arange(n, dtype=np.intp) * (spacing * step)
-    return (offsets[..., np.newaxis] + np.arange(n_channels, dtype=np.intp) * steps[-1]).ravel()
+    return offsets.ravel()
 
 
 def _piece(n_pixels: int, bytes_per_pixel: int) -> int:

@@ -1,8 +1,8 @@
 """The features of one level of the bank: a table of groups, and what a group is computed from.
 
-A new group is a function that writes its planes, and one line in `GROUPS`. Distances in the table are in dilations
-of the level, so that the same line describes every level. Coordinates have three axes here, as in the kernels: 1-D and
-2-D images have leading axes of size 1.
+A new group is a function that writes its planes, and one line in `GROUPS`. Distances in the table are in dilations, so
+that one line describes every level. Places have three coordinates here, as in the kernels: 1-D and 2-D images have
+leading axes of size 1.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
@@ -20,11 +21,11 @@ from dconv._kernels import _cascade
 Place: TypeAlias = tuple[int, int, int]
 
 SMOOTHING_RADIUS = 2  # of the B3 spline, in dilations
-LINE_RADIUS = 3  # a line is followed over this many dilations to both sides
+LINE_RADIUS = 3  # a line is followed over so many dilations to both sides
 N_ORIENTATIONS = 8  # of lines in 2-D
 
-_LINE = 16  # floats
-_ROW_UNIT = 32  # floats; the kernels write rows in whole vectors (feature_rows.h)
+_LINE = 16  # floats in a cache line
+_ROW_UNIT = 32  # floats; what rows are rounded up to by the kernels (DCONV_ROW_UNIT in feature_rows.h)
 
 _ONE = (0, 0, 1, 0, 0)
 _B3 = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
@@ -34,23 +35,23 @@ _SECOND = (0, 1, -2, 1, 0)
 
 
 class Stencils(NamedTuple):
-    """The linear filters of the bank in `ndim` dimensions. Kernels are (n, 3 axes, 5 taps), steps are in dilations."""
+    """The linear filters of the bank in some rank. Kernels are (n, 3 axes, 5 taps), steps are in dilations."""
 
-    smoothing: np.ndarray
+    smoothing: np.ndarray  # (1, 3, 5)
     gradient: np.ndarray
     hessian: np.ndarray  # the diagonal, then the upper triangle row by row
-    neighbours: np.ndarray  # (n, 3), the centre left out
-    directions: np.ndarray  # (n, 3) unit vectors along the lines
-    line_weight: np.ndarray  # (n directions, parts of the Hessian): the second derivative across the line
+    neighbours: np.ndarray  # (n, 3), without the centre
+    line_directions: np.ndarray  # (n, 3) unit vectors
+    line_weight: np.ndarray  # (n, parts of the Hessian): the second derivative across the line, by the number of taps
 
 
 def _separable(ndim: int, special: dict[int, Sequence[float]], other: Sequence[float]) -> np.ndarray:
-    """Return the kernel with `special` along some axes and `other` along the rest of the last `ndim` axes."""
-    axes = [_ONE] * (3 - ndim) + [special.get(axis, other) for axis in range(ndim)]
-    return np.array(axes, np.float32)
+    """Return the kernels of `special` axes and `other` along the rest of `ndim` axes."""
+    return np.array([_ONE] * (3 - ndim) + [special.get(axis, other) for axis in range(ndim)], np.float32)
 
 
 def _line_directions(ndim: int) -> np.ndarray:
+    """Return unit vectors (n, ndim), one of each two that are opposite."""
     if ndim == 1:
         return np.zeros((0, 1))
     if ndim == 2:
@@ -64,34 +65,47 @@ def _line_directions(ndim: int) -> np.ndarray:
 def stencils(ndim: int) -> Stencils:
     """Return the filters for images with `ndim` spatial axes."""
     pairs = [(a, a) for a in range(ndim)] + list(itertools.combinations(range(ndim), 2))
-    hessian = [
-        _separable(ndim, {a: _SECOND} if a == b else {a: _FIRST, b: _FIRST}, _SMOOTH) for a, b in pairs
-    ]
+    second = [{a: _SECOND} if a == b else {a: _FIRST, b: _FIRST} for a, b in pairs]
     neighbours = [step for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
     u = _line_directions(ndim)
-    # trace(H) - u' H u, over the mean of all taps
-    weight = np.stack([1.0 - u[:, a] ** 2 if a == b else -2 * u[:, a] * u[:, b] for a, b in pairs], axis=1)
-    weight[np.abs(weight) < 1e-12] = 0  # cos(pi / 2) is not quite 0, and the kernel skips parts of weight 0
+    across = np.stack([1 - u[:, a] ** 2 if a == b else -2 * u[:, a] * u[:, b] for a, b in pairs], axis=1)
+    across[np.abs(across) < 1e-12] = 0  # cos(pi / 2) is not quite 0, and the kernel skips parts of weight 0
     lead = ((0, 0), (3 - ndim, 0))
     return Stencils(
         smoothing=_separable(ndim, {}, _B3)[np.newaxis],
         gradient=np.stack([_separable(ndim, {axis: _FIRST}, _SMOOTH) for axis in range(ndim)]),
-        hessian=np.stack(hessian),
+        hessian=np.stack([_separable(ndim, special, _SMOOTH) for special in second]),
         neighbours=np.pad(np.array(neighbours, np.intp), lead),
-        directions=np.pad(u, lead),
-        line_weight=(weight / (2 * LINE_RADIUS + 1)).astype(np.float32),
+        line_directions=np.pad(u, lead),
+        line_weight=(across / (2 * LINE_RADIUS + 1)).astype(np.float32),
     )
 
 
+@functools.lru_cache(maxsize=64)
+def _line_steps(ndim: int, dilation: int) -> np.ndarray:
+    """Return the taps of every line, in pixels, of shape (directions, taps, 3)."""
+    along = dilation * np.arange(-LINE_RADIUS, LINE_RADIUS + 1)
+    return np.rint(along[:, np.newaxis] * stencils(ndim).line_directions[:, np.newaxis]).astype(np.intp)
+
+
 def _odd_lines(n: int) -> int:
-    """Return `n` floats as an odd number of cache lines: neighbours a power of two apart would share few cache sets."""
-    return n if n // _LINE % 2 else n + _LINE
+    """Return `n` floats rounded up to an odd number of cache lines.
+
+    Rows and planes a power of two apart would compete for a few sets of the cache.
+    """
+    lines = -(-n // _LINE)
+    return _LINE * (lines + 1 - lines % 2)
 
 
 class Planes:
     """`n` float32 planes over the pixels from `start` to `stop`, in coordinates of the image.
 
-    ``data`` is (n, *shape). Its rows are padded, and the array has room behind it, for the kernels' whole vectors.
+    ``data`` is (n, *shape). Its rows have room behind them for the kernels' whole vectors.
+
+    Parameters
+    ----------
+    memory : float32 array or None, default=None
+        Where to put them: the ``memory`` of planes that are done with and were not smaller.
     """
 
     def __init__(self, n: int, start: Place, stop: Place, memory: np.ndarray | None = None) -> None:
@@ -100,96 +114,100 @@ class Planes:
         pitch = _odd_lines(-(-n2 // _ROW_UNIT) * _ROW_UNIT)
         plane = _odd_lines(n0 * n1 * pitch)
         if memory is None:
-            memory = _memory.empty((n * plane + 2 * _ROW_UNIT,), np.dtype(np.float32))
+            memory = _memory.empty((n * plane + _ROW_UNIT,), np.dtype(np.float32))
         self.memory = memory
         self.data = np.ndarray((n, n0, n1, n2), np.float32, memory, 0, (4 * plane, 4 * n1 * pitch, 4 * pitch, 4))
 
     def at(self, place: Place) -> np.ndarray:
-        """Return the view of ``data`` whose first pixel is `place`; the kernels' taps reach out of it."""
+        """Return the view of ``data`` that begins at `place`; the kernels' taps reach out of it."""
         i, j, k = (a - b for a, b in zip(place, self.start, strict=True))
         return self.data[:, i:, j:, k:]
+
+    def over(self, start: Place, stop: Place) -> np.ndarray:
+        """Return the view of ``data`` from `start` to `stop`."""
+        low, high = ([a - b for a, b in zip(place, self.start, strict=True)] for place in (start, stop))
+        return self.data[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
 
     def offsets(self, steps: np.ndarray) -> np.ndarray:
         """Return the distances in memory, in floats, of `steps` (..., 3) in pixels."""
         return steps @ (np.array(self.data.strides[1:], np.intp) // 4)
 
 
-class Level:
-    """One level of one plane of an image, over a band of pixels: what groups are computed from.
+def scratch_rows(longest: int) -> np.ndarray:
+    """Return scratch memory for kernels on planes whose rows have up to `longest` pixels."""
+    return np.empty((7, longest + _ROW_UNIT), np.float32)  # structure_tensor in 3-D takes 1 + 6
 
-    Parameters
+
+@dataclass
+class Level:
+    """One level of a plane of an image over a band of pixels: what groups are computed from.
+
+    Attributes
     ----------
-    planes, smoother : Planes
-        This level and the next one. They reach as far beyond the band as the groups do.
+    planes : Planes
+        The level itself, with as much around the band as the groups need.
+    smoother : Planes or None
+        The next level, if some group needs it.
     dilation : int
         Distance between taps, in pixels.
     start, stop : (int, int, int)
         The band.
-    gradient_margin, hessian_margin : int
-        How far beyond the band derivatives are needed, in dilations.
-    scratch : float32 array of shape (8, longest row)
+    ndim : int
+        Spatial axes of the image.
+    margins : (int, int)
+        How far beyond the band first and second derivatives are needed, in dilations.
+    scratch : ndarray
+        From `scratch_rows`.
+    cpu_level : str or None
+        For the kernels.
     """
 
-    def __init__(
-        self,
-        planes: Planes,
-        smoother: Planes | None,
-        dilation: int,
-        start: Place,
-        stop: Place,
-        ndim: int,
-        gradient_margin: int,
-        hessian_margin: int,
-        scratch: np.ndarray,
-        cpu_level: str | None,
-    ) -> None:
-        self.planes, self.smoother, self.dilation = planes, smoother, dilation
-        self.start, self.stop, self.ndim = start, stop, ndim
-        self.stencils = stencils(ndim)
-        self.scratch, self.cpu_level = scratch, cpu_level
-        self._gradient_margin, self._hessian_margin = gradient_margin, hessian_margin
+    planes: Planes
+    smoother: Planes | None
+    dilation: int
+    start: Place
+    stop: Place
+    ndim: int
+    margins: tuple[int, int]
+    scratch: np.ndarray
+    cpu_level: str | None
 
     @property
     def x(self) -> np.ndarray:
-        """The level itself, from the first pixel of the band on."""
+        """The level, from the first pixel of the band on."""
         return self.planes.at(self.start)
+
+    @property
+    def smoothing(self) -> np.ndarray:
+        """The kernels of the step to the next level, (3 axes, 5 taps)."""
+        return stencils(self.ndim).smoothing[0]
 
     @functools.cached_property
     def gradient(self) -> Planes:
         """First derivatives along every axis."""
-        return self._derivatives(self.stencils.gradient, self._gradient_margin)
+        return self._derivatives(stencils(self.ndim).gradient, self.margins[0])
 
     @functools.cached_property
     def hessian(self) -> Planes:
         """Second derivatives: the diagonal, then the upper triangle row by row."""
-        return self._derivatives(self.stencils.hessian, self._hessian_margin)
+        return self._derivatives(stencils(self.ndim).hessian, self.margins[1])
 
     def _derivatives(self, kernels: np.ndarray, margin: int) -> Planes:
-        start, stop = grow(self.start, self.stop, margin * self.dilation, self.ndim)
+        around = (0,) * (3 - self.ndim) + (margin * self.dilation,) * self.ndim
+        start = tuple(a - m for a, m in zip(self.start, around, strict=True))
+        stop = tuple(b + m for b, m in zip(self.stop, around, strict=True))
         planes = Planes(len(kernels), start, stop)
-        _cascade.separable(
-            self.planes.at(start), kernels, self.dilation, planes.data, self.scratch, self.cpu_level
-        )
+        x = self.planes.at(start)
+        _cascade.separable(x, kernels, self.dilation, planes.data, self.scratch, self.cpu_level)
         return planes
 
 
-def grow(start: Place, stop: Place, margin: int, ndim: int) -> tuple[Place, Place]:
-    """Return the region that reaches `margin` pixels further along the last `ndim` axes."""
-    margins = (0,) * (3 - ndim) + (margin,) * ndim
-    return (
-        tuple(a - m for a, m in zip(start, margins, strict=True)),
-        tuple(b + m for b, m in zip(stop, margins, strict=True)),
-    )
-
-
 def _level(level: Level, out: np.ndarray) -> None:
-    _, n0, n1, n2 = out.shape
-    out[...] = level.x[:, :n0, :n1, :n2]
+    out[...] = level.planes.over(level.start, level.stop)
 
 
 def _wavelet(level: Level, out: np.ndarray) -> None:
-    _, n0, n1, n2 = out.shape
-    np.subtract(level.x[:, :n0, :n1, :n2], level.smoother.at(level.start)[:, :n0, :n1, :n2], out=out)
+    np.subtract(level.planes.over(level.start, level.stop), level.smoother.over(level.start, level.stop), out=out)
 
 
 def _gradient(level: Level, out: np.ndarray) -> None:
@@ -201,26 +219,23 @@ def _hessian(level: Level, out: np.ndarray) -> None:
 
 
 def _structure_tensor(level: Level, out: np.ndarray) -> None:
-    gradient, smoothing = level.gradient.at(level.start), level.stencils.smoothing[0]
-    _cascade.structure_tensor(gradient, smoothing, level.dilation, out, level.scratch, level.cpu_level)
+    gradient = level.gradient.at(level.start)
+    _cascade.structure_tensor(gradient, level.smoothing, level.dilation, out, level.scratch, level.cpu_level)
 
 
 def _std(level: Level, out: np.ndarray) -> None:
-    _cascade.deviation(level.x, level.stencils.smoothing[0], level.dilation, out, level.scratch, level.cpu_level)
+    _cascade.deviation(level.x, level.smoothing, level.dilation, out, level.scratch, level.cpu_level)
 
 
 def _extrema(level: Level, out: np.ndarray) -> None:
-    offsets = level.planes.offsets(level.stencils.neighbours * level.dilation)
+    offsets = level.planes.offsets(stencils(level.ndim).neighbours * level.dilation)
     _cascade.extrema(level.x, offsets, out, level.cpu_level)
 
 
 def _lines(level: Level, out: np.ndarray) -> None:
-    along = np.arange(-LINE_RADIUS, LINE_RADIUS + 1)[:, np.newaxis] * level.dilation
-    steps = np.rint(along * level.stencils.directions[:, np.newaxis]).astype(np.intp)
-    hessian = level.hessian
-    _cascade.lines(
-        hessian.at(level.start), hessian.offsets(steps), level.stencils.line_weight, out, level.cpu_level
-    )
+    offsets = level.hessian.offsets(_line_steps(level.ndim, level.dilation))
+    weight = stencils(level.ndim).line_weight
+    _cascade.lines(level.hessian.at(level.start), offsets, weight, out, level.cpu_level)
 
 
 class FeatureGroup(NamedTuple):
@@ -229,13 +244,13 @@ class FeatureGroup(NamedTuple):
     Attributes
     ----------
     compute : callable
-        ``compute(level, out)`` writes the parts to `out` (parts, *band).
+        ``compute(level, out)`` writes the features over the band of `level` to `out` (parts, *band).
     parts : tuple of tuple of str
-        Names of its features in 1-D, 2-D and 3-D.
+        Names of its features in 1-D, in 2-D and in 3-D; none if it has no meaning there.
     reach : int, default=0
         How far it looks at the level itself, in dilations.
     gradient, hessian : int or None, default=None
-        How far beyond a pixel it looks at first and second derivatives, in dilations; None if it does not.
+        How far it looks at first and second derivatives, in dilations; None if it does not use them.
     smoother : bool, default=False
         Whether it looks at the next level.
     """
@@ -249,16 +264,17 @@ class FeatureGroup(NamedTuple):
 
     @property
     def total_reach(self) -> int:
-        """Distance in dilations to the farthest pixel of the level that has a part in a feature."""
+        """Distance in dilations to the farthest pixel of the level that has a part in its features."""
         derivatives = [margin + 1 for margin in (self.gradient, self.hessian) if margin is not None]
         return max(self.reach, *derivatives, SMOOTHING_RADIUS if self.smoother else 0, 0)
 
 
-def _in_any_rank(*parts: str) -> tuple[tuple[str, ...], ...]:
-    return (parts,) * 3
+def _in_any_rank(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    return parts, parts, parts
 
 
-def _sorted(name: str) -> tuple[tuple[str, ...], ...]:
+def _descending(name: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    """Return the names of one value per axis."""
     return (name,), (f"{name}_max", f"{name}_min"), (f"{name}_max", f"{name}_middle", f"{name}_min")
 
 
@@ -268,9 +284,14 @@ GROUPS: dict[str, FeatureGroup] = {
     "level": FeatureGroup(_level, _in_any_rank("level")),
     "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=True),
     "gradient": FeatureGroup(_gradient, _in_any_rank("gradient"), gradient=0),
-    "hessian": FeatureGroup(_hessian, _sorted("hessian"), hessian=0),
-    "structure_tensor": FeatureGroup(_structure_tensor, _sorted("structure_tensor"), gradient=SMOOTHING_RADIUS),
+    "hessian": FeatureGroup(_hessian, _descending("hessian"), hessian=0),
+    "structure_tensor": FeatureGroup(_structure_tensor, _descending("structure_tensor"), gradient=SMOOTHING_RADIUS),
     "std": FeatureGroup(_std, _in_any_rank("std"), reach=SMOOTHING_RADIUS),
     "extrema": FeatureGroup(_extrema, _in_any_rank("max", "min"), reach=1),
     "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS),
 }
+
+
+def available_groups(ndim: int) -> tuple[str, ...]:
+    """Return the names of the groups that have features in images with `ndim` spatial axes."""
+    return tuple(name for name, group in GROUPS.items() if group.parts[ndim - 1])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 from dconv._bank import Bank, PlanePlan
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, choose_block_shape, split
-from dconv._feature_groups import GROUPS
+from dconv._feature_groups import available_groups
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_images, check_finite, check_min_size, check_n_channels, check_ndim
 from dconv.filters import FilterBank, filter_bank
@@ -21,8 +21,8 @@ from dconv.shapes import as_tuple
 
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _COLORS = ("auto", "opponent", "channels")
-_BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D
-_BLOCK_HALOS = 2  # but a block is at least so many halos wide, which matters in 3-D
+_BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D, and 3-D wants more
+_MIN_BLOCK_PIXELS, _MAX_BLOCK_PIXELS = 1 << 14, 1 << 20
 
 
 class AtrousFeatures(FeatureImageTransformer):
@@ -84,8 +84,9 @@ class AtrousFeatures(FeatureImageTransformer):
     Notes
     -----
     With ``d = 2**s``, ``B_d`` the separable B3 spline ``[1, 4, 6, 4, 1] / 16`` with taps ``d`` apart and ``x_0`` the
-    image, the levels are ``x_{s+1} = B_d x_s`` [1]_. Derivatives ``g`` and ``H`` are separable too, of
-    ``[1, 2, 1] / 4`` (smoothing), ``[-1, 0, 1] / 2`` and ``[1, -2, 1]`` with taps ``d`` apart [2]_. At level ``s``:
+    image, the levels are ``x_{s+1} = B_d x_s`` [1]_ [2]_. Derivatives, the gradient ``g`` and the Hessian ``H``, are
+    separable too: ``[1, 2, 1] / 4`` (smoothing), ``[-1, 0, 1] / 2`` and ``[1, -2, 1]`` with taps ``d`` apart. At level
+    ``s``:
 
     - wavelet ``x_s - x_{s+1}``; gradient ``|g|``; Hessian ``eig(H)``
     - structure tensor ``sqrt(eig(B_d (g g')))`` [3]_; std ``sqrt(B_d x_s^2 - (B_d x_s)^2)``
@@ -93,22 +94,21 @@ class AtrousFeatures(FeatureImageTransformer):
     - lines: for a direction ``u``, the second derivative across it, ``trace(H) - u' H u``, averaged over the pixels
       ``p + round(k d u)``, ``k = -3, ..., 3``; 8 directions in 2-D, the 13 to the neighbours in 3-D [4]_
 
-    All of it is float32 and linear in the scale of the image; nothing is learnt by `fit`. Features are ordered by
-    plane, then level, then group in the order above; filters come last. A pixel's features do not depend, to the last
-    bit, on how the image is cut into blocks and on the number of threads. A grey 2-D image takes about 250
-    multiply-adds per pixel and level.
+    Images are not rescaled: features of ``2 * image`` are twice those of `image`. They are float32. Nothing is learnt by
+    `fit`. Features are ordered by plane, then level, then group in the order above; filters come last. They are those
+    of the image continued without end by `padding_mode`, and do not depend, to the last bit, on the blocks that an
+    image is cut into and on the number of threads. In 2-D they take about 300 multiply-adds per pixel and level.
 
     References
     ----------
     .. [1] J.-L. Starck, J. Fadili and F. Murtagh, "The undecimated wavelet decomposition and its reconstruction",
        IEEE Transactions on Image Processing 16(2), 2007. doi:10.1109/TIP.2006.887733
-    .. [2] H. Scharr's and Sobel's operators are of this kind: I. Sobel, "An isotropic 3x3 image gradient operator",
-       1990.
-    .. [3] J. Weickert, "Coherence-enhancing diffusion filtering", International Journal of Computer Vision 31, 1999.
+    .. [2] M. J. Shensa, "The discrete wavelet transform: wedding the a trous and Mallat algorithms", IEEE Transactions
+       on Signal Processing 40(10), 1992. doi:10.1109/78.157290
+    .. [3] J. Weickert, "Coherence-enhancing diffusion filtering", International Journal of Computer Vision 31(2), 1999.
        doi:10.1023/A:1008009714131
-    .. [4] Y. Sato et al., "Three-dimensional multi-scale line filter for segmentation and visualization of
-       curvilinear structures in medical images", Medical Image Analysis 2(2), 1998.
-       doi:10.1016/S1361-8415(98)80009-1
+    .. [4] Y. Sato et al., "Three-dimensional multi-scale line filter for segmentation and visualization of curvilinear
+       structures in medical images", Medical Image Analysis 2(2), 1998. doi:10.1016/S1361-8415(98)80009-1
 
     Examples
     --------
@@ -177,22 +177,21 @@ class AtrousFeatures(FeatureImageTransformer):
         check_ndim(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
         (n_levels,) = as_tuple(self.n_levels, 1, "n_levels")
-        groups = _check_groups(self.groups, "groups", self.ndim)
-        color_groups = _check_groups(_COLOR_GROUPS if self.color_groups is None else self.color_groups, "color_groups", self.ndim)
+        groups = _check_groups(self.groups, available_groups(self.ndim), "groups", self.ndim)
+        color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", self.ndim)
         filters = _check_filters(self.filters, self.ndim)
         images = as_images(X, self.ndim, self.channel_axis)
-        planes = [PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups)]
-        if color_groups:
-            planes += [PlanePlan(name, mixing, color_groups) for name, mixing in _color_planes(self.color, images.n_channels)]
-        bank = Bank(self.ndim, n_levels, tuple(planes), filters, self.padding_mode)
-        names = bank.feature_names()
-        if not names:
-            raise ValueError("no feature is left: groups, color_groups and filters are all empty; None means the default")
-        self._bank = bank
-        self._check_images(images)
+        _check_images(images, n_levels)
+        colors = _color_planes(self.color, images.n_channels)
+        planes = [PlanePlan(*color, color_groups) for color in colors if color_groups]
+        if groups or filters is not None:
+            planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
+        if not planes:
+            raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
+        self._bank = Bank(self.ndim, n_levels, tuple(planes), filters, self.padding_mode)
         self.n_channels_in_ = images.n_channels
-        self.n_features_out_ = len(names)
-        self.halo_ = bank.halo()
+        self.n_features_out_ = len(self._bank.feature_names())
+        self.halo_ = self._bank.halo()
         self.receptive_field_ = tuple(left + 1 + right for left, right in self.halo_)
         return self
 
@@ -213,15 +212,15 @@ class AtrousFeatures(FeatureImageTransformer):
         images = as_images(X, self.ndim, self.channel_axis)
         check_n_channels(images, self.n_channels_in_, self)
         self._check_images(images)
-        shapes = images.spatial_shapes
+        n_jobs, shapes = effective_n_jobs(self.n_jobs), images.spatial_shapes
         result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
-        tasks = [(index, block) for index, shape in enumerate(shapes) for block in self._blocks(shape)]
+        tasks = [(index, block) for index, shape in enumerate(shapes) for block in self._blocks(shape, n_jobs)]
 
         def work(task: tuple[int, tuple[slice, ...]]) -> None:
             index, block = task
             self._bank.fill(images.arrays[index], block, outputs[index][block])
 
-        run_tasks(work, tasks, effective_n_jobs(self.n_jobs))
+        run_tasks(work, tasks, n_jobs)
         return result
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -240,20 +239,8 @@ class AtrousFeatures(FeatureImageTransformer):
         return np.array(self._bank.feature_names(), dtype=object)
 
     def _check_images(self, images: Images) -> None:
-        """Check that images are finite and large enough for the coarsest level."""
-        check_finite(images)
-        dilation = 2 ** (self._bank.n_levels - 1)
-        smallest = min(min(shape) for shape in images.spatial_shapes)
-        fitting = int(math.log2(smallest - 1)) if smallest > 2 else 0
-        remedy = f"lower n_levels to {fitting}" if fitting else "no n_levels fits, leave out or enlarge such images"
-        why = f"level {self._bank.n_levels - 1} has dilation {dilation}: {remedy}"
-        check_min_size(images, (2 * dilation + 1,) * self.ndim, why)
-
-    def _blocks(self, shape: tuple[int, ...]) -> list[tuple[slice, ...]]:
-        """Return the blocks that an image is worked on in."""
-        widest = max(left + right for left, right in self.halo_)
-        n_pixels = max(_BLOCK_PIXELS, min((_BLOCK_HALOS * widest) ** self.ndim, 8 * _BLOCK_PIXELS))
-        return list(split(shape, choose_block_shape(shape, n_pixels)))
+        """Check that images are finite and large enough, as described in :mod:`dconv._block_features`."""
+        _check_images(images, self._bank.n_levels)
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""
@@ -261,17 +248,34 @@ class AtrousFeatures(FeatureImageTransformer):
         self._bank.fill(image, block, out)
         return out
 
+    def _blocks(self, shape: tuple[int, ...], n_jobs: int) -> list[tuple[slice, ...]]:
+        """Return the blocks that an image is worked on in."""
+        widest = max(left + right for left, right in self.halo_)
+        n_pixels = max(_BLOCK_PIXELS, min(widest**self.ndim, _MAX_BLOCK_PIXELS))
+        share = math.ceil(math.prod(shape) / n_jobs)  # a small image is work for all threads too
+        return list(split(shape, choose_block_shape(shape, min(n_pixels, max(share, _MIN_BLOCK_PIXELS)))))
 
-def _check_groups(groups: Any, name: str, ndim: int) -> tuple[str, ...]:
-    """Return the names of groups in the order of the table, each once; None means all that have features in `ndim`."""
-    available = [group for group in GROUPS if GROUPS[group].parts[ndim - 1]]
-    if groups is None:
-        return tuple(available)
-    if isinstance(groups, str) or not isinstance(groups, Sequence | np.ndarray | set | frozenset):
-        raise TypeError(f"{name} must be None or a sequence of names, got {groups!r}; for one group pass [{groups!r}]")
+
+def _check_images(images: Images, n_levels: int) -> None:
+    """Check that images are finite and hold the neighbours at the largest dilation along every axis."""
+    check_finite(images)
+    dilation = 2 ** (n_levels - 1)
+    fitting = (min(map(min, images.spatial_shapes)) - 1).bit_length() - 1  # 2 * 2**(fitting - 1) + 1 is not larger
+    remedy = f"lower n_levels to {fitting}" if fitting > 0 else "leave out such images, no n_levels fits"
+    minimum = (2 * dilation + 1,) * len(images.spatial_shapes[0])
+    check_min_size(images, minimum, f"level {n_levels - 1} has dilation {dilation}: {remedy}")
+
+
+def _check_groups(groups: Any, default: Sequence[str], name: str, ndim: int) -> tuple[str, ...]:
+    """Return the names of groups in the order of the table, each once; None means `default`."""
+    available = available_groups(ndim)
+    groups = default if groups is None else groups
+    if isinstance(groups, str) or not isinstance(groups, Iterable):
+        raise TypeError(f"{name} must be None or a sequence of names, got {groups!r}; one group is [{groups!r}]")
+    groups = list(groups)
     unknown = [group for group in groups if group not in available]
     if unknown:
-        raise ValueError(f"{name} has unknown names {unknown} for ndim={ndim}; choose from {available}")
+        raise ValueError(f"{name} has unknown names {unknown} for ndim={ndim}; choose from {', '.join(available)}")
     return tuple(group for group in available if group in groups)
 
 
@@ -282,25 +286,26 @@ def _check_filters(filters: Any, ndim: int) -> FilterBank | None:
     bank = filter_bank(*filters) if isinstance(filters, FilterBank) else filter_bank(filters)
     if len(bank.kernel_size) != ndim or bank.weight.shape[-1] != 1:
         raise ValueError(
-            f"filters must have shape (n_filters, *kernel, 1) with {ndim} kernel axes, as ndim={ndim}, because they are "
-            f"applied to the intensity plane; got {bank.weight.shape}"
+            f"filters must have shape (n_filters, *kernel, 1) with {ndim} kernel axes, as ndim={ndim}, since they are "
+            f"applied to one plane, the intensity; got {bank.weight.shape}"
         )
     return bank
 
 
 def _color_planes(color: Any, n_channels: int) -> list[tuple[str, tuple[float, ...]]]:
-    """Return name and channel weights of the planes beside the intensity."""
+    """Return the planes beside the intensity: name and weight of each channel."""
     if color not in _COLORS:
         raise ValueError(f"color must be one of {', '.join(map(repr, _COLORS))}, got {color!r}")
     if color == "opponent" and n_channels != 3:
         raise ValueError(
-            f"color='opponent' needs 3 channels (red, green, blue), but X has {n_channels}; use color='channels' or 'auto'"
+            f"color='opponent' needs 3 channels (red, green, blue), but X has {n_channels}; "
+            "use color='auto' or 'channels'"
         )
     if n_channels == 1:
         return []
     if color == "opponent" or (color == "auto" and n_channels == 3):
-        red_green = (1 / math.sqrt(2), -1 / math.sqrt(2), 0.0)
-        yellow_blue = (1 / math.sqrt(6), 1 / math.sqrt(6), -2 / math.sqrt(6))
-        return [("red_green", red_green), ("yellow_blue", yellow_blue)]
-    one = np.eye(n_channels)
-    return [(f"channel_{index}", tuple(one[index].tolist())) for index in range(n_channels)]
+        return [
+            ("red_green", (math.sqrt(1 / 2), -math.sqrt(1 / 2), 0.0)),
+            ("yellow_blue", (math.sqrt(1 / 6), math.sqrt(1 / 6), -2 * math.sqrt(1 / 6))),
+        ]
+    return [(f"channel_{index}", tuple(row)) for index, row in enumerate(np.eye(n_channels).tolist())]

@@ -44,11 +44,11 @@ cdef extern from "microkernel.h" nogil:
                             Py_ssize_t n_channels, const double *weight, const double *bias, Py_ssize_t n_filters,
                             double *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
         void (*lanewise_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-                                 const float *weight, Py_ssize_t weight_step, const float *bias, Py_ssize_t n_lanes,
-                                 float *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+                                 const float *weight, Py_ssize_t weight_step, const float *bias, Py_ssize_t n_lanes, float *out, Py_ssize_t out_step,
+                                 Py_ssize_t n_pixels) noexcept nogil
         void (*lanewise_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-                                 const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes,
-                                 double *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+                                 const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes, double *out, Py_ssize_t out_step,
+                                 Py_ssize_t n_pixels) noexcept nogil
         dconv_feature_rows rows
 
 
@@ -81,12 +81,12 @@ cdef inline void dot_row(
 
 cdef inline void lanewise_row(
     const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-    const real_t *weight, Py_ssize_t weight_step, const real_t *bias, Py_ssize_t n_lanes, real_t *out,
-    Py_ssize_t out_step, Py_ssize_t n_pixels,
+    const real_t *weight, Py_ssize_t weight_step, const real_t *bias, Py_ssize_t n_lanes,
+    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
 ) noexcept nogil:
     if real_t is float:
-        kernel.lanewise_row_f32(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out, out_step,
-                                n_pixels)
+        kernel.lanewise_row_f32(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
+                                out_step, n_pixels)
     else:
-        kernel.lanewise_row_f64(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out, out_step,
-                                n_pixels)
+        kernel.lanewise_row_f64(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
+                                out_step, n_pixels)

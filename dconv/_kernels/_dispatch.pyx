@@ -40,10 +40,10 @@ def max_threads():
     return dconv_max_threads()
 
 
-def block_sizes(level, real_type):
-    """Return (filters in a packed block, filters in a vector) of `level` for "float32" or "float64"."""
+def block_sizes(level, itemsize):
+    """Return (filters in a packed block, filters in a vector) of `level` for reals of 4 or 8 bytes."""
     cdef const dconv_microkernel *kernel = get_level(level)
-    if real_type == "float32":
+    if itemsize == 4:
         return kernel.block_f32, kernel.lanes_f32
     return kernel.block_f64, kernel.lanes_f64
 

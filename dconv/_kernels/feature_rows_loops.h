@@ -71,9 +71,12 @@ static void products_row(const float *restrict a, const float *restrict b, const
     }
 }
 
-static void moments_row(const float *restrict mean, const float *restrict variance, const ptrdiff_t *restrict offsets,
-                        const float *restrict weight, ptrdiff_t n_taps, float *restrict out_mean,
-                        float *restrict out_variance, ptrdiff_t n) {
+/* `spreads` is a constant where this is inlined: a branch on `variance` in the loop would part some multiplications from
+ * their additions, so that they would be rounded twice in some vectors and once in others. */
+INLINE void moments(const float *restrict mean, const float *restrict variance, int spreads,
+                    const ptrdiff_t *restrict offsets, const float *restrict weight, ptrdiff_t n_taps,
+                    float *restrict out_mean, float *restrict out_variance, ptrdiff_t n) {
+    const vec_f32 zero = {0};
     for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
         vec_f32 centre[VECTORS] = {0}, spread[VECTORS] = {0};
         for (ptrdiff_t k = 0; k < n_taps; k++) {
@@ -81,17 +84,24 @@ static void moments_row(const float *restrict mean, const float *restrict varian
             EACH_VECTOR centre[v] = scale_add_f32(weight[k], load_f32(tap + v * FL), centre[v]);
         }
         for (ptrdiff_t k = 0; k < n_taps; k++) {
-            const float *tap = mean + i + offsets[k];
+            const ptrdiff_t tap = i + offsets[k];
             EACH_VECTOR {
-                const vec_f32 apart = minus_f32(load_f32(tap + v * FL), centre[v]);
-                vec_f32 square = {0};
-                if (variance) square = load_f32(variance + i + offsets[k] + v * FL);
-                square = multiply_add_f32(apart, apart, square);
-                spread[v] = scale_add_f32(weight[k], square, spread[v]);
+                const vec_f32 apart = minus_f32(load_f32(mean + tap + v * FL), centre[v]);
+                const vec_f32 inner = spreads ? load_f32(variance + tap + v * FL) : zero;
+                spread[v] = scale_add_f32(weight[k], multiply_add_f32(apart, apart, inner), spread[v]);
             }
         }
         EACH_VECTOR store_f32(out_mean + i + v * FL, centre[v]);
         EACH_VECTOR store_f32(out_variance + i + v * FL, spread[v]);
+    }
+}
+
+static void moments_row(const float *mean, const float *variance, const ptrdiff_t *offsets, const float *weight,
+                        ptrdiff_t n_taps, float *out_mean, float *out_variance, ptrdiff_t n) {
+    if (variance) {
+        moments(mean, variance, 1, offsets, weight, n_taps, out_mean, out_variance, n);
+    } else {
+        moments(mean, NULL, 0, offsets, weight, n_taps, out_mean, out_variance, n);
     }
 }
 
@@ -100,25 +110,29 @@ static void root_row(float *restrict x, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) x[i] = sqrtf(x[i] > 0 ? x[i] : 0);
 }
 
-static void magnitude_row(const float *const *parts, ptrdiff_t n_parts, float *restrict out, ptrdiff_t n) {
-    const float *restrict a = parts[0];
-    n = whole_vectors(n);
-    if (n_parts == 1) {
-        for (ptrdiff_t i = 0; i < n; i++) out[i] = fabsf(a[i]);
-        return;
-    }
-    const float *restrict b = parts[1];
-    if (n_parts == 2) {
-        for (ptrdiff_t i = 0; i < n; i++) out[i] = sqrtf(a[i] * a[i] + b[i] * b[i]);
-        return;
-    }
-    const float *restrict c = parts[2];
+/* That pointers are restrict counts for parameters only, so rows are handed over one by one. */
+static void magnitude_1_row(const float *restrict a, float *restrict out, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = fabsf(a[i]);
+}
+
+static void magnitude_2_row(const float *restrict a, const float *restrict b, float *restrict out, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = sqrtf(a[i] * a[i] + b[i] * b[i]);
+}
+
+static void magnitude_3_row(const float *restrict a, const float *restrict b, const float *restrict c,
+                            float *restrict out, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) out[i] = sqrtf(a[i] * a[i] + b[i] * b[i] + c[i] * c[i]);
 }
 
-static void eigenvalues_2_row(const float *const *parts, float *const *out, ptrdiff_t n) {
-    const float *restrict xx = parts[0], *restrict yy = parts[1], *restrict xy = parts[2];
-    float *restrict high = out[0], *restrict low = out[1];
+static void magnitude_row(const float *const *parts, ptrdiff_t n_parts, float *out, ptrdiff_t n) {
+    n = whole_vectors(n);
+    if (n_parts == 1) magnitude_1_row(parts[0], out, n);
+    if (n_parts == 2) magnitude_2_row(parts[0], parts[1], out, n);
+    if (n_parts == 3) magnitude_3_row(parts[0], parts[1], parts[2], out, n);
+}
+
+static void eigenvalues_2_row(const float *restrict xx, const float *restrict yy, const float *restrict xy,
+                              float *restrict high, float *restrict low, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) {
         const float mean = 0.5f * (xx[i] + yy[i]), half = 0.5f * (xx[i] - yy[i]);
         const float radius = sqrtf(half * half + xy[i] * xy[i]);
@@ -131,10 +145,9 @@ static void eigenvalues_2_row(const float *const *parts, float *const *out, ptrd
  * are cos((arccos(r) + 2 pi j) / 3). For r >= 0 the largest root lies in [0.866, 1], where three steps of Newton's
  * method from a straight line give all digits without a trigonometric function; the other two follow from it. For
  * r < 0 all roots change sign. In double: near r = 1, where two eigenvalues meet, half of the digits are lost. */
-static void eigenvalues_3_row(const float *const *parts, float *const *out, ptrdiff_t n) {
-    const float *restrict xx = parts[0], *restrict yy = parts[1], *restrict zz = parts[2];
-    const float *restrict xy = parts[3], *restrict xz = parts[4], *restrict yz = parts[5];
-    float *restrict high = out[0], *restrict middle = out[1], *restrict low = out[2];
+static void eigenvalues_3_row(const float *restrict xx, const float *restrict yy, const float *restrict zz,
+                              const float *restrict xy, const float *restrict xz, const float *restrict yz,
+                              float *restrict high, float *restrict middle, float *restrict low, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) {
         const double d = xy[i], e = xz[i], f = yz[i], q = ((double)xx[i] + yy[i] + zz[i]) / 3;
         const double a = xx[i] - q, b = yy[i] - q, c = zz[i] - q;
@@ -157,9 +170,9 @@ static void eigenvalues_3_row(const float *const *parts, float *const *out, ptrd
 static void eigenvalues_row(const float *const *parts, ptrdiff_t size, float *const *out, ptrdiff_t n) {
     n = whole_vectors(n);
     if (size == 3) {
-        eigenvalues_3_row(parts, out, n);
+        eigenvalues_3_row(parts[0], parts[1], parts[2], parts[3], parts[4], parts[5], out[0], out[1], out[2], n);
     } else if (size == 2) {
-        eigenvalues_2_row(parts, out, n);
+        eigenvalues_2_row(parts[0], parts[1], parts[2], out[0], out[1], n);
     } else {
         memcpy(out[0], parts[0], (size_t)n * sizeof(float));
     }

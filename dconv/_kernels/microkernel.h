@@ -36,7 +36,7 @@
      * a filter of its own for every lane l, which is depthwise convolution. */                                      \
     void (*lanewise_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,          \
                                   const T *weight, ptrdiff_t weight_step, const T *bias, ptrdiff_t n_lanes, T *out,  \
-                                  ptrdiff_t out_step, ptrdiff_t n_pixels);            
+                                  ptrdiff_t out_step, ptrdiff_t n_pixels);
 
 typedef struct {
     const char *name;

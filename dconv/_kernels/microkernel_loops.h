@@ -156,56 +156,67 @@ static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offset
     }
 }
 
-/* One vector of lanes at PX pixels. */
-#define DEFINE_LANE_TILE(name, PX)                                                                                   \
+/* NV vectors of lanes at PX pixels, each lane with weights of its own. */
+#define DEFINE_LANE_TILE(name, PX, NV)                                                                               \
     INLINE void FN(name)(const REAL *restrict x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,                \
                          ptrdiff_t n_taps, const REAL *restrict weight, ptrdiff_t weight_step,                       \
                          const REAL *restrict bias, REAL *restrict out, ptrdiff_t out_step) {                        \
-        VEC acc[PX] = {0};                                                                                           \
+        VEC acc[PX][NV] = {0};                                                                                       \
         for (ptrdiff_t k = 0; k < n_taps; k++) {                                                                     \
             const REAL *restrict pixel = x + offsets[k];                                                             \
-            const VEC w = FN(load)(weight + k * weight_step);                                                        \
-            UNROLL for (int p = 0; p < PX; p++) {                                                                    \
-                acc[p] = FN(multiply_add)(w, FN(load)(pixel + p * x_step), acc[p]);                                  \
+            UNROLL for (int v = 0; v < NV; v++) {                                                                    \
+                const VEC w = FN(load)(weight + k * weight_step + v * L);                                            \
+                UNROLL for (int p = 0; p < PX; p++) {                                                                \
+                    acc[p][v] = FN(multiply_add)(w, FN(load)(pixel + p * x_step + v * L), acc[p][v]);                \
+                }                                                                                                    \
             }                                                                                                        \
         }                                                                                                            \
         UNROLL for (int p = 0; p < PX; p++) {                                                                        \
-            if (bias) acc[p] = FN(add)(acc[p], FN(load)(bias));                                                      \
-            FN(store)(out + p * out_step, acc[p]);                                                                   \
+            UNROLL for (int v = 0; v < NV; v++) {                                                                    \
+                if (bias) acc[p][v] = FN(add)(acc[p][v], FN(load)(bias + v * L));                                    \
+                FN(store)(out + p * out_step + v * L, acc[p][v]);                                                    \
+            }                                                                                                        \
         }                                                                                                            \
     }
 
-DEFINE_LANE_TILE(lane_tile, 8)
-DEFINE_LANE_TILE(lane_tile_1, 1)
+/* Two pixels x four vectors: whole cache lines at a time, in as few streams as the prefetcher can follow. Eight pixels
+ * x one vector were 1.6 times slower on 64 channels, with fewer loads. */
+DEFINE_LANE_TILE(lane_tile_2x4, 2, 4)
+DEFINE_LANE_TILE(lane_tile_1x4, 1, 4)
+DEFINE_LANE_TILE(lane_tile_2x1, 2, 1)
+DEFINE_LANE_TILE(lane_tile_1x1, 1, 1)
 
 /* Pixels outside, lanes inside: x and out are walked once, and the few weights stay in cache. */
 static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
                              const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
                              ptrdiff_t out_step, ptrdiff_t n_pixels) {
-    const ptrdiff_t step = n_pixels < 8 ? 1 : 8;
-    for (ptrdiff_t p = 0; p < n_pixels; p += step) {
-        if (p > n_pixels - step) p = n_pixels - step; /* the last pixels end with the row, as in DEFINE_BLOCK */
+    for (ptrdiff_t p = 0; p < n_pixels; p += 2) {
+        const int pair = n_pixels - p > 1;
         const REAL *xp = x + p * x_step;
         REAL *op = out + p * out_step;
-        if (n_lanes < L) { /* less than a vector in all: one by one */
-            for (ptrdiff_t q = 0; q < step; q++) {
-                for (ptrdiff_t l = 0; l < n_lanes; l++) {
-                    REAL sum = 0;
-                    for (ptrdiff_t k = 0; k < n_taps; k++) {
-                        sum += weight[k * weight_step + l] * xp[q * x_step + offsets[k] + l];
-                    }
-                    op[q * out_step + l] = bias ? sum + bias[l] : sum;
-                }
-            }
-            continue;
-        }
-        for (ptrdiff_t l = 0; l < n_lanes; l += L) {
-            if (l > n_lanes - L) l = n_lanes - L; /* likewise the last vector ends with the lanes */
+        ptrdiff_t l = 0;
+        for (; l + 4 * L <= n_lanes; l += 4 * L) {
             const REAL *b = bias ? bias + l : NULL;
-            if (step == 1) {
-                FN(lane_tile_1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+            if (pair) {
+                FN(lane_tile_2x4)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
             } else {
-                FN(lane_tile)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+                FN(lane_tile_1x4)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+            }
+        }
+        for (; l < n_lanes && n_lanes >= L; l += L) {
+            if (l > n_lanes - L) l = n_lanes - L; /* the last vector ends with the lanes, as pixels in DEFINE_BLOCK */
+            const REAL *b = bias ? bias + l : NULL;
+            if (pair) {
+                FN(lane_tile_2x1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+            } else {
+                FN(lane_tile_1x1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+            }
+        }
+        for (; l < n_lanes; l++) { /* less than a vector in all: one by one */
+            for (ptrdiff_t q = 0; q <= pair; q++) {
+                REAL sum = 0;
+                for (ptrdiff_t k = 0; k < n_taps; k++) sum += weight[k * weight_step + l] * xp[q * x_step + offsets[k] + l];
+                op[q * out_step + l] = bias ? sum + bias[l] : sum;
             }
         }
     }
