@@ -1,7 +1,8 @@
-"""Build the Cython extensions; the micro-kernel is compiled once per CPU level. Everything else is in pyproject.toml."""
+"""Build the Cython extensions; the micro-kernel once per CPU level. Everything else is in pyproject.toml."""
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 import sysconfig
@@ -19,7 +20,7 @@ MSVC = sys.platform == "win32" and "GCC" not in sys.version
 # Contracting a*b + c into one rounding is wanted (twice the speed); reordering sums (-ffast-math) is not: every
 # output adds its taps in one fixed order, so that tiles and thread counts cannot change a bit.
 COMMON_FLAGS = (
-    ["/O2", "/fp:precise"]
+    ["/O2", "/fp:precise", "/std:c11"]
     if MSVC
     else ["-std=c11", "-O3", "-ffp-contract=fast", "-fno-math-errno", "-fno-trapping-math", "-fvisibility=hidden"]
 )
@@ -37,21 +38,27 @@ int main(void) {
 NO_OPENMP_MESSAGE = """
 dconv: the compiler built no working OpenMP program, so the kernels will run on one thread.
   Linux:   install your compiler's OpenMP runtime (Debian: libgomp1; conda: llvm-openmp)
-  macOS:   brew install libomp, then set CPPFLAGS=-I$(brew --prefix libomp)/include LDFLAGS=-L$(brew --prefix libomp)/lib
+  macOS:   brew install libomp, then with P=$(brew --prefix libomp) set CPPFLAGS=-I$P/include LDFLAGS=-L$P/lib
   anyhow:  set DCONV_NO_OPENMP=1 to build without it and without this message
 """
 
 
+def family(machine: str) -> str:
+    """Return one name for a CPU family that systems name differently: Windows says AMD64, Linux aarch64."""
+    return {"amd64": "x86_64", "aarch64": "arm64"}.get(machine.lower(), machine.lower())
+
+
 def target_machine() -> str:
-    """Return the CPU family that the build is *for*: cross builds set it through the platform tag."""
+    """Return the CPU family that the build is *for*: cross builds set it through the platform tag or, on macOS,
+    ARCHFLAGS; "several" if it is for more than one.
+    """
     tag = os.environ.get("_PYTHON_HOST_PLATFORM", sysconfig.get_platform()).lower()
-    flags = os.environ.get("ARCHFLAGS", "")
-    if "universal2" in tag or ("x86_64" in flags and "arm64" in flags):
+    flags = os.environ.get("ARCHFLAGS", "") if sys.platform == "darwin" else ""
+    named = flags if "-arch" in flags else tag
+    if "universal2" in named or ("x86_64" in named and "arm64" in named):
         return "several"
-    for name in ("arm64", "aarch64", "x86_64", "amd64"):
-        if name in flags or name in tag:
-            return "x86_64" if name in ("x86_64", "amd64") else "arm64"
-    return platform.machine().lower()
+    found = [name for name in ("arm64", "aarch64", "x86_64", "amd64") if name in named]
+    return family(found[0] if found else platform.machine())
 
 
 def cpu_levels() -> list[tuple[str, int, list[str]]]:
@@ -67,9 +74,13 @@ def cpu_levels() -> list[tuple[str, int, list[str]]]:
         levels = [("plain", 0, []), ("baseline", 16, [])]
         extra = [
             ("avx2", 32, ["-mavx2", "-mfma"]),
-            ("avx512", 64, ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"]),
+            (
+                "avx512",
+                64,
+                ["-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-mprefer-vector-width=512"],
+            ),
         ]
-    return levels + (extra if target_machine() in ("x86_64", "amd64") else [])
+    return levels + (extra if target_machine() == "x86_64" else [])
 
 
 def openmp_candidates() -> list[tuple[list[str], list[str]]]:
@@ -103,13 +114,17 @@ class BuildExt(build_ext):
         return [], []
 
     def openmp_works(self, compile_flags, link_flags):
+        # setuptools links programs, unlike extensions, without LDFLAGS: the way to libomp on macOS.
+        search_flags = [] if MSVC else shlex.split(os.environ.get("LDFLAGS", ""))
         with tempfile.TemporaryDirectory() as folder:
             source = Path(folder, "probe.c")
             source.write_text(OPENMP_PROBE)
             try:
                 objects = self.compiler.compile([str(source)], output_dir=folder, extra_postargs=compile_flags)
-                self.compiler.link_executable(objects, "probe", output_dir=folder, extra_postargs=link_flags)
-                if target_machine() not in (platform.machine().lower(), "several"):
+                self.compiler.link_executable(
+                    objects, "probe", output_dir=folder, extra_postargs=[*search_flags, *link_flags]
+                )
+                if target_machine() not in (family(platform.machine()), "several"):
                     return True  # a cross build cannot run what it builds
                 subprocess.run([str(Path(folder, "probe" + (".exe" if MSVC else "")))], check=True, timeout=30)
             except Exception:  # every compiler fails in its own way; each means "no"

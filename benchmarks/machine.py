@@ -29,22 +29,26 @@ typedef float v __attribute__((vector_size(64)));
 typedef float v __attribute__((vector_size(32)));
 #define STREAM(p, x) _mm256_stream_ps(p, (__m256)(x))
 #endif
-/* N independent chains of multiply-adds hide the latency of each. Returns the number of operations. */
+/* N independent chains of multiply-adds hide the latency of each; peak returns the number of operations. */
+static float chains(long rounds) {
+    v a[N], m = {0}, c = {0};
+    m += 0.999f; c += 1e-3f;
+    #pragma GCC unroll 32
+    for (int i = 0; i < N; i++) a[i] = m * (float)i;
+    for (long r = 0; r < rounds; r++) {
+        #pragma GCC unroll 32
+        for (int i = 0; i < N; i++) a[i] = a[i] * m + c;
+    }
+    #pragma GCC unroll 32
+    for (int i = 1; i < N; i++) a[0] += a[i];
+    return a[0][0];
+}
 double peak(long rounds, int threads, float *sink) {
     #pragma omp parallel num_threads(threads)
     {
-        v a[N], m = {0}, c = {0};
-        m += 0.999f; c += 1e-3f;
-        #pragma GCC unroll 32
-        for (int i = 0; i < N; i++) a[i] = m * (float)i;
-        for (long r = 0; r < rounds; r++) {
-            #pragma GCC unroll 32
-            for (int i = 0; i < N; i++) a[i] = a[i] * m + c;
-            __asm__ volatile("" ::: "memory");
-        }
-        for (int i = 1; i < N; i++) a[0] += a[i];
+        const float sum = chains(rounds);
         #pragma omp critical
-        *sink += a[0][0];
+        *sink += sum;
     }
     return 2.0 * W * N * rounds * threads;
 }
@@ -78,7 +82,7 @@ def limits(n_threads: int) -> dict[str, float]:
     native.stream.argtypes = [ctypes.c_void_p, ctypes.c_long, ctypes.c_int]
     sink = ctypes.c_float()
     rounds = 10_000_000
-    operations = 2.0 * (16 if _has_avx512() else 8) * (24 if _has_avx512() else 12) * rounds * n_threads
+    operations = native.peak(1, n_threads, ctypes.byref(sink)) * rounds
     fma = operations / _best(lambda: native.peak(rounds, n_threads, ctypes.byref(sink)), 5)
 
     out = np.zeros(1 << 26, np.float32)
@@ -90,10 +94,6 @@ def limits(n_threads: int) -> dict[str, float]:
     product = np.empty_like(a)
     sgemm = 2 * 2048**3 / _best(lambda: np.matmul(a, a, out=product), 9)
     return {"fma": fma / 1e9, "sgemm": sgemm / 1e9, "stream": stream / 1e9}
-
-
-def _has_avx512() -> bool:
-    return "avx512f" in Path("/proc/cpuinfo").read_text()
 
 
 if __name__ == "__main__":

@@ -41,9 +41,9 @@ def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tupl
     """
     items = items_of(value)
     if items is None:
-        values = (_as_int(value, name),) * (1 if ndim is None else ndim)
+        values = (as_int(value, name),) * (1 if ndim is None else ndim)
     else:
-        values = tuple(_as_int(item, name) for item in items)
+        values = tuple(as_int(item, name) for item in items)
         if ndim is None and not 1 <= len(values) <= 3:
             raise ValueError(f"{name} must have 1 to 3 spatial axes, but got {values} with {len(values)}")
         if ndim is not None and len(values) != ndim:
@@ -102,7 +102,8 @@ def common_rank(*values: Ints) -> int:
     return max([1, *(len(items) for value in values if (items := items_of(value)) is not None)])
 
 
-def _as_int(value: object, name: str) -> int:
+def as_int(value: object, name: str) -> int:
+    """Return `value` as a Python int; `name` is the argument it belongs to, for the message."""
     # bool passes operator.index, but stride=True is a slip and not a stride of 1.
     if not isinstance(value, bool):
         try:

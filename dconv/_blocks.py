@@ -18,7 +18,7 @@ PADDING_MODES = ("zeros", "reflect", "symmetric", "edge", "circular")
 
 def check_padding_mode(mode: object) -> None:
     """Check that `mode` is one of `PADDING_MODES`."""
-    if mode not in PADDING_MODES:
+    if not isinstance(mode, str) or mode not in PADDING_MODES:
         raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {mode!r}")
 
 
@@ -48,7 +48,9 @@ def border_index(size: int, start: int, stop: int, mode: str) -> np.ndarray:
     return np.minimum(place, period - place) if size > 1 else np.zeros_like(place)
 
 
-def read_block(x: np.ndarray, start: Sequence[int], stop: Sequence[int], mode: str, *, first_axis: int = 0) -> np.ndarray:
+def read_block(
+    x: np.ndarray, start: Sequence[int], stop: Sequence[int], mode: str, *, first_axis: int = 0
+) -> np.ndarray:
     """Return ``x[start:stop]`` along the spatial axes, extended by `mode` where it lies outside `x`.
 
     Parameters
@@ -72,10 +74,12 @@ def read_block(x: np.ndarray, start: Sequence[int], stop: Sequence[int], mode: s
     inner = [slice(min(max(a, 0), n), max(min(b, n), 0)) for a, b, n in zip(start, stop, sizes, strict=True)]
     if all(a >= 0 and b <= n for a, b, n in zip(start, stop, sizes, strict=True)):
         return x[(*lead, *inner)]
+    shape = list(x.shape)
+    for axis, a, b in zip(axes, start, stop, strict=True):
+        shape[axis] = max(b - a, 0)
+    if 0 in shape:
+        return np.zeros(shape, x.dtype)
     if mode == "zeros":
-        shape = list(x.shape)
-        for axis, a, b in zip(axes, start, stop, strict=True):
-            shape[axis] = b - a
         block = np.zeros(shape, x.dtype)
         target = tuple(slice(s.start - a, max(s.stop, s.start) - a) for s, a in zip(inner, start, strict=True))
         block[(*lead, *target)] = x[(*lead, *inner)]
@@ -99,7 +103,8 @@ def read_block(x: np.ndarray, start: Sequence[int], stop: Sequence[int], mode: s
 def split(shape: Sequence[int], block_shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Return the blocks of at most `block_shape` pixels that cover `shape`, in row order."""
     steps = [
-        [slice(i, min(i + step, size)) for i in range(0, size, step)] for size, step in zip(shape, block_shape, strict=True)
+        [slice(i, min(i + step, size)) for i in range(0, size, step)]
+        for size, step in zip(shape, block_shape, strict=True)
     ]
     return itertools.product(*steps)
 
@@ -111,7 +116,9 @@ def choose_block_shape(shape: Sequence[int], n_pixels: int) -> tuple[int, ...]:
     """
     block = [0] * len(shape)
     left = n_pixels
-    order = sorted(range(len(shape)), key=lambda axis: shape[axis])  # short axes first: what they leave goes to the long
+    order = sorted(
+        range(len(shape)), key=lambda axis: shape[axis]
+    )  # short axes first: what they leave goes to the long
     for done, axis in enumerate(order):
         side = max(1, round(left ** (1 / (len(shape) - done))))
         # Equal pieces rather than full ones and a sliver: every piece pays for its halo.

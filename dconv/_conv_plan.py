@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 from dconv import shapes
 from dconv._axes import as_tuple
-from dconv._blocks import check_padding_mode
 
 # Inputs this small are padded whole: cutting the border off costs more in Python than it saves in copying.
 _FRAME_BYTES = 1 << 18
@@ -123,10 +122,9 @@ def conv_plan(
     groups: int,
     padding_mode: str,
 ) -> ConvPlan:
-    """Check a convolution and return its plan; arguments as in :func:`dconv.conv`, hashable."""
+    """Check a convolution and return its plan; arguments as in :func:`dconv.conv`, hashable, of a mode that exists."""
     (groups,) = as_tuple(groups, 1, "groups", 1)
     _check_shapes(x_shape, weight_shape, groups)
-    check_padding_mode(padding_mode)
     size, kernel_size = x_shape[1:-1], weight_shape[1:-1]
     strides, dilations = as_tuple(stride, len(size), "stride", 1), as_tuple(dilation, len(size), "dilation", 1)
     out_size = shapes.conv_shape(size, kernel_size, stride=strides, padding=padding, dilation=dilations)

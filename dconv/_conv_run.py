@@ -51,13 +51,17 @@ def run_plan(
     loop = _choose_loop(plan, weight, bias, level)
     for region in plan.regions:
         source = read_block(x, region.start, region.stop, plan.padding_mode, first_axis=1)
-        if source.strides[-1] != source.itemsize:  # vectors of channels need them beside each other
+        # Vectors need numbers beside each other: the channels of a pixel or, of one channel, the pixels of a row.
+        axis = -1 if source.shape[-1] > 1 else -2
+        if source.strides[axis] != source.itemsize and (axis == -1 or plan.stride[-1] == 1):
             source = np.ascontiguousarray(source)
         target = out[(slice(None), *region.out)]
         steps = tuple(step // source.itemsize for step in source.strides[1:])  # in elements
         offsets = _tap_offsets(plan.kernel_size, plan.dilation, loop.taps_per_position, steps)
         source, target, stride = _along_long_rows(_as_3d(source), _as_3d(target), plan.stride)
-        piece = _piece(target.shape[3], stride[2] * source.shape[4] * source.itemsize * math.prod(plan.kernel_size[:-1]))
+        piece = _piece(
+            target.shape[3], stride[2] * source.shape[4] * source.itemsize * math.prod(plan.kernel_size[:-1])
+        )
         multiply_adds = target.size * math.prod(weight.shape[1:])
         loop.run(
             source, offsets, stride, target, piece, max(1, min(n_threads, multiply_adds // _MULTIPLY_ADDS_PER_THREAD))

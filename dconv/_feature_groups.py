@@ -21,11 +21,10 @@ from dconv._kernels import _cascade
 Place: TypeAlias = tuple[int, int, int]
 
 SMOOTHING_RADIUS = 2  # of the B3 spline, in dilations
-LINE_RADIUS = 3  # a line is followed over so many dilations to both sides
+LINE_RADIUS = _cascade.LINE_TAPS // 2  # a line is followed over so many dilations to both sides
 N_ORIENTATIONS = 8  # of lines in 2-D
 
 _LINE = 16  # floats in a cache line
-_ROW_UNIT = 32  # floats; what rows are rounded up to by the kernels (DCONV_ROW_UNIT in feature_rows.h)
 
 _ONE = (0, 0, 1, 0, 0)
 _B3 = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
@@ -77,7 +76,7 @@ def stencils(ndim: int) -> Stencils:
         hessian=np.stack([_separable(ndim, special, _SMOOTH) for special in second]),
         neighbours=np.pad(np.array(neighbours, np.intp), lead),
         line_directions=np.pad(u, lead),
-        line_weight=(across / (2 * LINE_RADIUS + 1)).astype(np.float32),
+        line_weight=(across / _cascade.LINE_TAPS).astype(np.float32),
     )
 
 
@@ -111,10 +110,10 @@ class Planes:
     def __init__(self, n: int, start: Place, stop: Place, memory: np.ndarray | None = None) -> None:
         self.start, self.stop = start, stop
         n0, n1, n2 = (b - a for a, b in zip(start, stop, strict=True))
-        pitch = _odd_lines(-(-n2 // _ROW_UNIT) * _ROW_UNIT)
+        pitch = _odd_lines(-(-n2 // _cascade.ROW_UNIT) * _cascade.ROW_UNIT)
         plane = _odd_lines(n0 * n1 * pitch)
         if memory is None:
-            memory = _memory.empty((n * plane + _ROW_UNIT,), np.dtype(np.float32))
+            memory = _memory.empty((n * plane + _cascade.ROW_UNIT,), np.dtype(np.float32))
         self.memory = memory
         self.data = np.ndarray((n, n0, n1, n2), np.float32, memory, 0, (4 * plane, 4 * n1 * pitch, 4 * pitch, 4))
 
@@ -135,7 +134,7 @@ class Planes:
 
 def scratch_rows(longest: int) -> np.ndarray:
     """Return scratch memory for kernels on planes whose rows have up to `longest` pixels."""
-    return np.empty((7, longest + _ROW_UNIT), np.float32)  # structure_tensor in 3-D takes 1 + 6
+    return np.empty((7, longest + _cascade.ROW_UNIT), np.float32)  # structure_tensor in 3-D takes 1 + 6
 
 
 @dataclass

@@ -65,9 +65,7 @@ def _take(size: int) -> np.ndarray:
 def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     """Return a new array, not initialised, whose first element begins a cache line."""
     size = math.prod(shape) * dtype.itemsize
-    if size < _SMALL:
-        memory = np.empty(size + _CACHE_LINE, np.uint8)
-    else:
-        memory = np.asarray(_Lease(_take(size + _CACHE_LINE)))
+    wanted = size + _CACHE_LINE
+    memory = np.empty(wanted, np.uint8) if size < _SMALL else np.asarray(_Lease(_take(wanted)))
     start = -memory.ctypes.data % _CACHE_LINE
     return memory[start : start + size].view(dtype).reshape(shape)

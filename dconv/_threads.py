@@ -34,6 +34,15 @@ def _physical_cores() -> int:
     return joblib.cpu_count(only_physical_cores=True)  # respects affinity and cgroup limits
 
 
+def _environment_threads() -> int | None:
+    """Return the first number in ``OMP_NUM_THREADS`` (the others are for nested teams), None if there is none.
+
+    Read here and not only by OpenMP, which reads it once when it is loaded, and which not every build has.
+    """
+    first = os.environ.get("OMP_NUM_THREADS", "").split(",")[0].strip()
+    return int(first) if first.isdecimal() and int(first) > 0 else None
+
+
 def default_n_threads() -> int:
     """Return how many threads a call uses when it is not told: 1 in a forked child, ``OMP_NUM_THREADS`` where
     it is set (as joblib sets it in its worker processes), else the physical cores allowed to the process, and
@@ -41,10 +50,8 @@ def default_n_threads() -> int:
     """
     if _forked:
         return 1
-    limit = _dispatch.max_threads()
-    if os.environ.get("OMP_NUM_THREADS") and _dispatch.HAS_OPENMP:
-        return limit
-    return min(_physical_cores(), limit) if _dispatch.HAS_OPENMP else _physical_cores()
+    wanted = _environment_threads() or _physical_cores()
+    return min(wanted, _dispatch.max_threads()) if _dispatch.HAS_OPENMP else wanted
 
 
 def _check_count(value: Any, name: str) -> int:

@@ -19,7 +19,9 @@ def real_dtype(array: np.ndarray, name: str) -> np.dtype:
         If the dtype is complex, object, string, or otherwise not a real number.
     """
     if array.dtype.kind not in "buif":
-        hint = "pass its real and imaginary parts as two channels" if array.dtype.kind == "c" else "convert it to numbers"
+        hint = (
+            "pass its real and imaginary parts as two channels" if array.dtype.kind == "c" else "convert it to numbers"
+        )
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}; {hint}")
     return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
 
@@ -70,6 +72,14 @@ class Images(NamedTuple):
         """Return how a message should call image `index`: ``X`` or ``X[3]``."""
         return name if self.kind == "image" else f"{name}[{index}]"
 
+    def hint(self) -> str:
+        """Return what to add to a message about shapes: an image in colour is easily taken for a batch."""
+        if self.kind != "batch" or self.n_channels > 1:
+            return ""
+        return (
+            f"; X was taken for a batch of {len(self.arrays)} images: pass channel_axis if an axis of it holds channels"
+        )
+
     def allocate(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype | type) -> tuple[Any, list[np.ndarray]]:
         """Return an empty result of the user's kind, and one array of `shapes[i]` to write for every image."""
         if self.kind == "batch":
@@ -88,7 +98,9 @@ def _channels_last(image: np.ndarray, ndim: int, channel_axis: int | None, name:
     if channel_axis is None:
         if image.ndim != ndim:
             remedy = (
-                "pass channel_axis=-1 if the last axis holds channels" if image.ndim == ndim + 1 else "check ndim and the array"
+                "pass channel_axis=-1 if the last axis holds channels"
+                if image.ndim == ndim + 1
+                else "check ndim and the array"
             )
             raise ValueError(
                 f"{name} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis=None an image has "
@@ -98,8 +110,8 @@ def _channels_last(image: np.ndarray, ndim: int, channel_axis: int | None, name:
     if image.ndim != ndim + 1:
         remedy = "pass channel_axis=None for a grey image" if image.ndim == ndim else "check ndim and the array"
         raise ValueError(
-            f"{name} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis={channel_axis} an image has "
-            f"{ndim + 1} axes; {remedy}"
+            f"{name} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis={channel_axis} an "
+            f"image has {ndim + 1} axes; {remedy}"
         )
     return np.moveaxis(image, channel_axis, -1)
 
@@ -150,7 +162,9 @@ def as_images(X: Any, ndim: int, channel_axis: int | None, *, name: str = "X") -
         real_dtype(image, images.describe(index, name))
         raw[index] = _channels_last(image, ndim, channel_axis, images.describe(index, name))
         if raw[index].size == 0:
-            raise ValueError(f"{images.describe(index, name)} has shape {image.shape}: an axis of size 0 holds no pixels")
+            raise ValueError(
+                f"{images.describe(index, name)} has shape {image.shape}: an axis of size 0 holds no pixels"
+            )
     counts = [image.shape[-1] for image in raw]
     if len(set(counts)) > 1:
         odd = next(index for index, count in enumerate(counts) if count != counts[0])
@@ -165,8 +179,8 @@ def check_n_channels(images: Images, expected: int, owner: object, *, name: str 
     """Check that images have the number of channels `owner` was fitted with."""
     if images.n_channels != expected:
         raise ValueError(
-            f"{name} has {images.n_channels} channel(s) per image, but {type(owner).__name__} was fitted with {expected}; "
-            "pass images of the kind seen at fit"
+            f"{name} has {images.n_channels} channel(s) per image, but {type(owner).__name__} was fitted with "
+            f"{expected}; pass images of the kind seen at fit"
         )
 
 
@@ -186,8 +200,8 @@ def check_finite(images: Images, *, name: str = "X") -> None:
             if len(bad):
                 place = (int(bad[0][0]) + start, *(int(i) for i in bad[0][1:]))
                 raise ValueError(
-                    f"{images.describe(index, name)} holds {part[tuple(bad[0])]} at (*pixel, channel) {place}; features need "
-                    "finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
+                    f"{images.describe(index, name)} holds {part[tuple(bad[0])]} at (*pixel, channel) {place}; "
+                    "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
                 )
 
 
@@ -197,8 +211,8 @@ def check_min_size(images: Images, minimum: Sequence[int], why: str, *, name: st
         for axis, (size, least) in enumerate(zip(shape, minimum, strict=True)):
             if size < least:
                 raise ValueError(
-                    f"{images.describe(index, name)} has spatial shape {shape}: axis {axis} has {size} pixels, but at least "
-                    f"{least} are needed; {why}"
+                    f"{images.describe(index, name)} has spatial shape {shape}: axis {axis} has {size} pixels, but at "
+                    f"least {least} are needed; {why}{images.hint()}"
                 )
 
 
@@ -209,12 +223,15 @@ def _as_pixel_maps(values: Any, images: Images, name: str) -> list[np.ndarray]:
     else:
         maps = [_as_array(value) for value in values]
         if len(maps) != len(images.arrays):
-            raise ValueError(f"{name} has {len(maps)} image(s), but X has {len(images.arrays)}; pass one {name} image per image")
+            raise ValueError(
+                f"{name} has {len(maps)} image(s), but X has {len(images.arrays)}; "
+                f"pass one {name} image per image{images.hint()}"
+            )
     for index, (array, shape) in enumerate(zip(maps, images.spatial_shapes, strict=True)):
         if array.shape != shape:
             raise ValueError(
                 f"{images.describe(index, name)} has shape {array.shape}, but the image has spatial shape {shape}; "
-                f"{name} gives one value per pixel"
+                f"{name} gives one value per pixel{images.hint()}"
             )
     return maps
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from dconv import _memory
 from dconv._bank import Bank, PlanePlan
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, choose_block_shape, split
@@ -21,8 +22,9 @@ from dconv.shapes import as_tuple
 
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _COLORS = ("auto", "opponent", "channels")
-_BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D, and 3-D wants more
-_MIN_BLOCK_PIXELS, _MAX_BLOCK_PIXELS = 1 << 14, 1 << 20
+_BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D ...
+_BLOCK_HALOS = 2  # ... but 3-D wants blocks at least so many halos wide ...
+_MIN_BLOCK_PIXELS, _MAX_BLOCK_PIXELS = 1 << 14, 1 << 20  # ... as long as the planes of a block fit in memory
 
 
 class AtrousFeatures(FeatureImageTransformer):
@@ -94,10 +96,10 @@ class AtrousFeatures(FeatureImageTransformer):
     - lines: for a direction ``u``, the second derivative across it, ``trace(H) - u' H u``, averaged over the pixels
       ``p + round(k d u)``, ``k = -3, ..., 3``; 8 directions in 2-D, the 13 to the neighbours in 3-D [4]_
 
-    Images are not rescaled: features of ``2 * image`` are twice those of `image`. They are float32. Nothing is learnt by
-    `fit`. Features are ordered by plane, then level, then group in the order above; filters come last. They are those
-    of the image continued without end by `padding_mode`, and do not depend, to the last bit, on the blocks that an
-    image is cut into and on the number of threads. In 2-D they take about 300 multiply-adds per pixel and level.
+    Nothing is learnt by `fit`, and images are not rescaled: ``2 * image`` has twice the features of `image`. Features
+    are float32, ordered by plane, then level, then group in the order above; filters come last. They are those of the
+    image continued without end by `padding_mode`, and do not depend, to the last bit, on the number of threads and the
+    blocks that an image is cut into. In 2-D they take about 300 multiply-adds per pixel and level.
 
     References
     ----------
@@ -170,8 +172,8 @@ class AtrousFeatures(FeatureImageTransformer):
         TypeError
             If a parameter or the images have the wrong type.
         ValueError
-            If a parameter is out of range, a group is unknown, no feature is left, or images have the wrong rank,
-            NaN, or fewer than ``2 * 2**(n_levels - 1) + 1`` pixels along an axis.
+            If a parameter is out of range, a group is unknown, no feature is left, two have the same name, or images
+            have the wrong rank, NaN, or fewer than ``2 * 2**(n_levels - 1) + 1`` pixels along an axis.
         """
         effective_n_jobs(self.n_jobs)
         check_ndim(self.ndim, self.channel_axis)
@@ -188,10 +190,15 @@ class AtrousFeatures(FeatureImageTransformer):
             planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
         if not planes:
             raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-        self._bank = Bank(self.ndim, n_levels, tuple(planes), filters, self.padding_mode)
+        bank = Bank(self.ndim, n_levels, tuple(planes), filters, self.padding_mode)
+        names = bank.feature_names()
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"filters are named like features of the bank: {repeated} occur twice; rename the filters")
+        self._bank = bank
         self.n_channels_in_ = images.n_channels
-        self.n_features_out_ = len(self._bank.feature_names())
-        self.halo_ = self._bank.halo()
+        self.n_features_out_ = len(names)
+        self.halo_ = bank.halo()
         self.receptive_field_ = tuple(left + 1 + right for left, right in self.halo_)
         return self
 
@@ -244,14 +251,15 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""
-        out = np.empty((*(part.stop - part.start for part in block), self.n_features_out_), np.float32)
+        shape = tuple(part.stop - part.start for part in block)
+        out = _memory.empty((*shape, self.n_features_out_), np.dtype(np.float32))
         self._bank.fill(image, block, out)
         return out
 
     def _blocks(self, shape: tuple[int, ...], n_jobs: int) -> list[tuple[slice, ...]]:
         """Return the blocks that an image is worked on in."""
         widest = max(left + right for left, right in self.halo_)
-        n_pixels = max(_BLOCK_PIXELS, min(widest**self.ndim, _MAX_BLOCK_PIXELS))
+        n_pixels = max(_BLOCK_PIXELS, min((_BLOCK_HALOS * widest) ** self.ndim, _MAX_BLOCK_PIXELS))
         share = math.ceil(math.prod(shape) / n_jobs)  # a small image is work for all threads too
         return list(split(shape, choose_block_shape(shape, min(n_pixels, max(share, _MIN_BLOCK_PIXELS)))))
 

@@ -8,18 +8,23 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dconv import _memory
-from dconv._axes import Ints
+from dconv._axes import Ints, as_int, items_of
+from dconv._blocks import check_padding_mode
 from dconv._conv_plan import conv_plan
 from dconv._conv_run import run_plan
 from dconv._threads import effective_n_threads
 from dconv._validation import as_real
 
 
-def _hashable(value: Any) -> Any:
-    """Return nested sequences as tuples, so that plans can be cached by their arguments."""
-    if isinstance(value, list | tuple | np.ndarray):
-        return tuple(_hashable(item) for item in value)
-    return value
+def _hashable(value: Any, name: str) -> Any:
+    """Return ints, and nested sequences of them as tuples, so that plans can be cached by their arguments.
+
+    Only ints: 1.0 and True equal 1, so a cache would take them for it once it has seen 1. Words stay as they are.
+    """
+    items = items_of(value)
+    if items is not None:
+        return tuple(_hashable(item, name) for item in items)
+    return value if isinstance(value, str) else as_int(value, name)
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, out: Any, inputs: list) -> np.ndarray:
@@ -143,14 +148,15 @@ def conv(
     ((1, 7, 7, 1), 24.0)
     """
     x, weight, bias = as_real(x=x, weight=weight, bias=bias)
+    check_padding_mode(padding_mode)
     plan = conv_plan(
         x.shape,
         weight.shape,
         x.itemsize,
-        _hashable(stride),
-        _hashable(padding),
-        _hashable(dilation),
-        groups,
+        _hashable(stride, "stride"),
+        _hashable(padding, "padding"),
+        _hashable(dilation, "dilation"),
+        as_int(groups, "groups"),
         padding_mode,
     )
     if bias is not None and bias.shape != plan.out_shape[-1:]:

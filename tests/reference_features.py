@@ -1,4 +1,5 @@
-"""The definition of the atrous feature bank in NumPy and SciPy, float64, as slow as it is plain. Imports no dconv.
+"""The definition of the atrous feature bank in NumPy and SciPy, float64, as slow as it is plain, and how to compare
+with it. Imports no dconv.
 
 The image is extended by hand, so far that what wraps around at the end of the extension never reaches the image.
 """
@@ -9,6 +10,7 @@ import numpy as np
 from scipy import ndimage
 
 PAD_MODES = {"reflect": "reflect", "symmetric": "symmetric", "edge": "edge", "circular": "wrap", "zeros": "constant"}
+SHAPES = {1: (83,), 2: (33, 47), 3: (13, 19, 17)}  # small images, whose sizes are multiples of nothing
 B3 = np.array([1, 4, 6, 4, 1]) / 16
 SMOOTH, FIRST, SECOND = np.array([1, 2, 1]) / 4, np.array([-1, 0, 1]) / 2, np.array([1, -2, 1])
 
@@ -75,7 +77,7 @@ def level_features(x, dilation):
 
 def plane_features(plane, n_levels, mode, name="intensity"):
     """Return {full feature name: plane} for all groups of a plane (*spatial), in the bank's order."""
-    margin = 8 * 2**n_levels
+    margin = 4 * 2**n_levels
     x = np.pad(np.asarray(plane, np.float64), margin, mode=PAD_MODES[mode])
     inside = (slice(margin, -margin),) * plane.ndim
     features = {}
@@ -84,3 +86,23 @@ def plane_features(plane, n_levels, mode, name="intensity"):
         features |= {f"{name}_{part}_d{2**s}": values[inside] for part, values in parts.items()}
     features[f"{name}_level_d{2**n_levels}"] = x[inside]
     return features
+
+
+def random_image(shape, seed=0, scale=1.0):
+    return (scale * np.random.default_rng(seed).random(shape)).astype(np.float32)
+
+
+def assert_close(actual, expected, names, scale):
+    """Compare feature images (*spatial, n_features) of an image with values up to `scale`.
+
+    Every feature is a sum of at most 3**7 products that cancel down from `scale`, rounded once or twice each; square
+    roots of what is left of a cancellation are compared as squares.
+    """
+    tolerance = 64 * np.finfo(np.float32).eps * scale
+    for index, name in enumerate(names):
+        a, b = actual[..., index].astype(float), expected[..., index].astype(float)
+        if "structure_tensor" in name or "std" in name:
+            a, b, bound = a**2, b**2, tolerance * scale
+        else:
+            bound = tolerance
+        np.testing.assert_allclose(a, b, rtol=0, atol=bound, err_msg=name)

@@ -22,6 +22,14 @@ runs on the calling thread; callers work on several blocks of an image at once.
 
 from dconv._kernels._dispatch cimport dconv_feature_rows, get_level
 
+cdef extern from "feature_rows.h":
+    enum:
+        DCONV_ROW_UNIT
+        DCONV_LINE_TAPS
+
+ROW_UNIT = DCONV_ROW_UNIT  # floats that rows are rounded up to
+LINE_TAPS = DCONV_LINE_TAPS  # of `lines`
+
 cdef enum:
     SIZE = 5  # taps of a kernel along one axis; shorter kernels have zeros at their ends
     MAX_TAPS = SIZE * SIZE
@@ -219,7 +227,7 @@ def extrema(
 
 def lines(
     const float[:, :, :, :] hessian,  # IN (parts, i0, i1, i2)
-    const Py_ssize_t[:, ::1] offsets,  # IN (directions, DCONV_LINE_TAPS), in floats
+    const Py_ssize_t[:, ::1] offsets,  # IN (directions, LINE_TAPS), in floats
     const float[:, ::1] weight,  # IN (directions, parts)
     float[:, :, :, :] out,  # OUT (3, i0, i1, i2)
     str level=None,

@@ -71,8 +71,8 @@ static void products_row(const float *restrict a, const float *restrict b, const
     }
 }
 
-/* `spreads` is a constant where this is inlined: a branch on `variance` in the loop would part some multiplications from
- * their additions, so that they would be rounded twice in some vectors and once in others. */
+/* `spreads` is a constant where this is inlined. A branch on `variance` in the loop parted some multiplications
+ * from their additions: they were rounded twice in some vectors and once in others. */
 INLINE void moments(const float *restrict mean, const float *restrict variance, int spreads,
                     const ptrdiff_t *restrict offsets, const float *restrict weight, ptrdiff_t n_taps,
                     float *restrict out_mean, float *restrict out_variance, ptrdiff_t n) {

@@ -1,0 +1,69 @@
+"""The definition of the padded, dilated, strided, grouped cross-correlation: nested loops over Python floats.
+
+    out[n, o, f] = bias[f] + sum over k, c of weight[f, k, c] * x[n, o * stride + k * dilation - before, g * C + c]
+
+x: (batch, *spatial, groups * C), weight: (F, *kernel, C), filter f is in group g = f // (F // groups). Imports no
+dconv, and is never to be made faster: it is read, to know what is right.
+"""
+
+import itertools
+
+import numpy as np
+
+
+def sample_at(place, size, mode):
+    """Return which sample of an axis stands at `place`, which may lie outside 0 ... size - 1; None is a zero."""
+    if 0 <= place < size:
+        return place
+    if mode == "zeros":
+        return None
+    if mode == "edge":
+        return 0 if place < 0 else size - 1
+    if mode == "circular":
+        while place < 0:
+            place += size
+        while place >= size:
+            place -= size
+        return place
+    if mode == "symmetric":  # mirrors stand between samples: -1 shows 0, and size shows size - 1
+        while not 0 <= place < size:
+            place = -1 - place if place < 0 else 2 * size - 1 - place
+        return place
+    assert mode == "reflect"  # mirrors stand on samples: -1 shows 1, and size shows size - 2
+    if size == 1:
+        return 0
+    while not 0 <= place < size:
+        place = -place if place < 0 else 2 * (size - 1) - place
+    return place
+
+
+def output_size(size, kernel, stride, pads, dilation):
+    """Return at how many places a kernel fits in a padded axis, by trying them."""
+    before, after = pads
+    count = 0
+    while count * stride + (kernel - 1) * dilation < before + size + after:
+        count += 1
+    return count
+
+
+def conv(x, weight, bias=None, *, stride, padding, dilation, groups=1, padding_mode="zeros"):
+    """Return the convolution in float64; `stride` and `dilation` are one int, `padding` one pair per spatial axis."""
+    x, weight = np.asarray(x, np.float64), np.asarray(weight, np.float64)
+    batch, *sizes, _ = x.shape
+    n_filters, *kernel, n_channels = weight.shape
+    out_sizes = [output_size(*of_axis) for of_axis in zip(sizes, kernel, stride, padding, dilation, strict=True)]
+    out = np.zeros((batch, *out_sizes, n_filters))
+    for n, f in itertools.product(range(batch), range(n_filters)):
+        first_channel = f // (n_filters // groups) * n_channels
+        for o in itertools.product(*map(range, out_sizes)):
+            total = 0.0
+            for k in itertools.product(*map(range, kernel)):
+                place = tuple(
+                    sample_at(o[axis] * stride[axis] + k[axis] * dilation[axis] - padding[axis][0], size, padding_mode)
+                    for axis, size in enumerate(sizes)
+                )
+                for c in range(n_channels):
+                    value = 0.0 if None in place else float(x[(n, *place, first_channel + c)])
+                    total += float(weight[(f, *k, c)]) * value
+            out[(n, *o, f)] = total if bias is None else total + float(bias[f])
+    return out

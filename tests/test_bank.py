@@ -1,0 +1,163 @@
+"""The bank at work: what a feature sees, blocks of images, threads, CPU levels, and the laws that features keep."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+from dconv._kernels._dispatch import supported_levels
+from reference_features import SHAPES, assert_close, random_image
+
+from dconv import shapes
+from dconv._feature_groups import GROUPS
+from dconv.features import AtrousFeatures
+
+# --- what a feature sees ---
+
+
+def seen_from(bank, shape, axis):
+    """Return how far left and right of the middle an impulse changes some feature at the middle, along `axis`."""
+    middle = tuple(n // 2 for n in shape)
+    image = np.zeros(shape, np.float32)
+    image[middle] = 1e6
+    changed = np.any(bank.fit(image).transform(image) != 0, axis=-1)
+    line = np.flatnonzero(np.any(np.moveaxis(changed, axis, 0).reshape(shape[axis], -1), axis=1)) - middle[axis]
+    return int(line.max()), int(-line.min())  # what lies right of the impulse sees it on its left
+
+
+@pytest.mark.parametrize(
+    "parameters",
+    [
+        {},
+        *({"groups": [group]} for group in GROUPS),
+        {"filters": np.ones((1, 2, 13, 1))},
+        {"groups": [], "filters": np.ones((1, 4, 3, 1))},
+    ],
+    ids=["default", *GROUPS, "wide filter", "filter alone"],
+)
+def test_halo_is_exact(parameters):
+    bank = AtrousFeatures(3, **parameters)
+    shape = (121, 151)
+    bank.fit(np.zeros(shape))
+    assert bank.halo_ == tuple(seen_from(bank, shape, axis) for axis in range(2))
+    assert bank.receptive_field_ == tuple(left + 1 + right for left, right in bank.halo_)
+
+
+def test_halo_of_the_default_bank():
+    bank = AtrousFeatures().fit(np.zeros((40, 40)))
+    assert bank.halo_ == ((94, 94), (94, 94))
+    assert shapes.cascade_halo(5, reach=4, last_level=True) == 94
+    assert seen_from(bank, (250, 250), 1) == (94, 94)
+
+
+@pytest.mark.parametrize("ndim", [1, 3])
+def test_halo_in_other_ranks(ndim):
+    bank = AtrousFeatures(2, ndim=ndim)
+    shape = (45, 43, 41)[:ndim]
+    bank.fit(np.zeros(shape))
+    assert bank.halo_ == tuple(seen_from(bank, shape, axis) for axis in range(ndim))
+
+
+# --- blocks, threads, CPU levels ---
+
+
+def cuts(size, seed):
+    """Return odd places to cut an axis at."""
+    inner = np.random.default_rng(seed).choice(np.arange(1, size), min(4, size - 1), replace=False)
+    return [0, *sorted(int(place) for place in inner), size]
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("ndim", "channels"), [(1, None), (2, None), (2, 3), (3, None)])
+def test_blocks_are_bitwise_those_of_the_whole(ndim, channels, seed):
+    shape = {1: (601,), 2: (67, 93), 3: (11, 18, 23)}[ndim]
+    image = random_image(shape if channels is None else (*shape, channels), seed)
+    n_levels = 2 if ndim == 3 else 4
+    filters = np.ones((3, *(3,) * ndim, 1)) / 3
+    bank = AtrousFeatures(n_levels, filters=filters, ndim=ndim, channel_axis=None if channels is None else -1)
+    whole = bank.fit_transform(image)
+    edges = [cuts(n, seed + axis) for axis, n in enumerate(shape)]
+    for corner in np.ndindex(*(len(places) - 1 for places in edges)):
+        block = tuple(slice(places[i], places[i + 1]) for places, i in zip(edges, corner, strict=True))
+        features = bank._transform_block(image if channels else image[..., np.newaxis], block)
+        assert features.flags.c_contiguous
+        np.testing.assert_array_equal(features, whole[block])
+
+
+def test_block_of_a_memory_map(tmp_path):
+    image = (255 * random_image((60, 70, 3))).astype(np.uint8)
+    np.save(tmp_path / "image.npy", image)
+    mapped = np.load(tmp_path / "image.npy", mmap_mode="r")
+    bank = AtrousFeatures(2, channel_axis=-1).fit(mapped)
+    np.testing.assert_array_equal(bank.transform(mapped), bank.transform(image.astype(np.float64)))
+    block = (slice(3, 20), slice(50, 70))
+    np.testing.assert_array_equal(bank._transform_block(mapped, block), bank.transform(image)[block])
+
+
+def test_threads_change_nothing():
+    image = random_image((600, 500))
+    bank = AtrousFeatures(n_jobs=1).fit(image)
+    one = bank.transform(image)
+    np.testing.assert_array_equal(bank.set_params(n_jobs=3).transform(image), one)
+    with ThreadPoolExecutor(4) as pool:
+        for features in pool.map(bank.transform, [image] * 4):
+            np.testing.assert_array_equal(features, one)
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_cpu_levels_agree(level, ndim):
+    image = random_image(SHAPES[ndim])[..., np.newaxis]
+    bank = AtrousFeatures(2, filters=np.ones((2, *(3,) * ndim, 1)), ndim=ndim, channel_axis=-1)
+    expected = bank.fit_transform(image)
+    whole = tuple(slice(0, n) for n in SHAPES[ndim])
+    actual = np.empty_like(expected)
+    bank._bank.fill(image, whole, actual, level)
+    assert_close(actual, expected, bank.get_feature_names_out(), 1)
+    part = tuple(slice(n // 3, n - 2) for n in SHAPES[ndim])
+    tile = np.empty(actual[part].shape, np.float32)
+    bank._bank.fill(image, part, tile, level)
+    np.testing.assert_array_equal(tile, actual[part])
+
+
+@pytest.mark.parametrize("dtype", [bool, np.uint8, np.int16, np.uint16, np.float16, np.float64, np.dtype(">f4")])
+def test_dtypes_are_not_rescaled(dtype):
+    image = (200 * random_image((30, 30))).astype(dtype)
+    bank = AtrousFeatures(2).fit(image)
+    np.testing.assert_array_equal(bank.transform(image), bank.transform(image.astype(np.float32)))
+
+
+def test_memory_layout_changes_nothing():
+    image = random_image((40, 50))
+    bank = AtrousFeatures(2).fit(image)
+    expected = bank.transform(image)
+    for same in (np.asfortranarray(image), image[::-1].copy()[::-1], np.repeat(image, 2, axis=1)[:, ::2]):
+        np.testing.assert_array_equal(bank.transform(same), expected)
+
+
+# --- laws ---
+
+
+def test_shift_equivariance_is_bitwise():
+    image = random_image((50, 60))
+    bank = AtrousFeatures(3, padding_mode="circular").fit(image)
+    rolled = np.roll(image, (7, -13), axis=(0, 1))
+    np.testing.assert_array_equal(bank.transform(rolled), np.roll(bank.transform(image), (7, -13), axis=(0, 1)))
+
+
+def test_doubling_an_image_doubles_its_features():
+    image = random_image((40, 50))
+    bank = AtrousFeatures(3).fit(image)
+    np.testing.assert_array_equal(bank.transform(2 * image), 2 * bank.transform(image))
+
+
+@pytest.mark.parametrize("turn", [np.rot90, np.flipud, np.fliplr, lambda a: np.swapaxes(a, 0, 1)])
+def test_features_turn_with_the_image(turn):
+    image = random_image((40, 50))
+    bank = AtrousFeatures(3).fit(image)
+    assert_close(bank.transform(turn(image)), turn(bank.transform(image)), bank.get_feature_names_out(), 1)
+
+
+def test_constant_image_has_only_levels():
+    features = AtrousFeatures(3).fit(np.full((20, 20), 7)).transform(np.full((20, 20), 7))
+    assert set(np.unique(features)) == {0, 7}
+

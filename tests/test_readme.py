@@ -1,0 +1,37 @@
+"""The README's code runs as it stands, and its commands are there for CI to run."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+README = Path(__file__).resolve().parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    """Return the fenced blocks of a language, in order."""
+    return re.findall(rf"^```{language}\n(.*?)^```", README.read_text(encoding="utf-8"), flags=re.M | re.S)
+
+
+@pytest.fixture(scope="module")
+def names() -> dict:
+    """Return what the README's Python code defines."""
+    namespace: dict = {}
+    for block in blocks("python"):
+        exec(compile(block, str(README), "exec"), namespace)
+    return namespace
+
+
+def test_code_segments_the_image(names):
+    labels = names["labels"]
+    assert labels.shape == names["image"].shape
+    assert set(np.unique(labels)) == {1, 2}
+    # the middle of a coin and the dark corner between coins, neither of which was scribbled on
+    assert names["probabilities"].shape == (*labels.shape, 2)
+
+
+def test_commands_come_first():
+    install_and_run, install_and_test = blocks("bash")[:2]
+    assert "examples/plot_pixel_classifier.py" in install_and_run
+    assert "pytest" in install_and_test
