@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -57,7 +58,7 @@ def test_live_results_never_share_memory():
         live.append((array, step))
         assert all(array[0] == array[-1] == value and np.all(array[::999] == value) for array, value in live)
     spans = sorted((array.ctypes.data, array.ctypes.data + array.nbytes) for array, _ in live)
-    assert all(stop <= start for (_, stop), (start, _) in zip(spans[:-1], spans[1:], strict=True))
+    assert all(stop <= start for (_, stop), (start, _) in pairwise(spans))
 
 
 def test_memory_is_used_again_after_deletion(kept):
