@@ -35,7 +35,8 @@ stacks = {
 weights = n_parameters(1, 1, (3, 3))
 curves = {name: [receptive_field(layers[: n + 1]) for n in range(N_LAYERS)] for name, layers in stacks.items()}
 for name, layers in stacks.items():
-    print(f"{name:24} sees {curves[name][-1]:3} pixels with {N_LAYERS * weights} weights, an output every {jump(layers)}")
+    seen = curves[name][-1]
+    print(f"{name:24} sees {seen:3} pixels with {N_LAYERS * weights} weights, an output every {jump(layers)}")
 
 # %%
 # How often each pixel is used
