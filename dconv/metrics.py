@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+__all__ = ["mean_iou_score"]
+
 
 def mean_iou_score(
     y_true: ArrayLike,

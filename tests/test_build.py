@@ -1,119 +1,262 @@
-"""Builds by compilers without OpenMP: they succeed, and say so; what they build says so too, and runs on one thread."""
+"""Builds without OpenMP, and what setup.py decides for systems other than this one.
+
+Builds take place in a copy of the sources, so that nothing in the checkout is touched.
+"""
 
 import importlib.util
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
-import sysconfig
 from pathlib import Path
 
 import numpy as np
 import pytest
-import reference
 from processes import output
-from tolerance import assert_close, term_scale
+
+import dconv
+from dconv._kernels import _dispatch
 
 ROOT = Path(__file__).resolve().parents[1]
-SOURCES = ["setup.py", "pyproject.toml", "README.md", "LICENSE"]
-COMPILER = os.environ.get("CC") or sysconfig.get_config_var("CC") or "gcc"
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason=f"no setup.py in {ROOT}: not run from a checkout"),
-    pytest.mark.skipif(
-        any(importlib.util.find_spec(name) is None for name in ("Cython", "setuptools")),
-        reason='what builds the package is not installed (pip install "Cython>=3.1" "setuptools>=77")',
-    ),
-    pytest.mark.skipif(
-        os.name != "posix" or shutil.which(shlex.split(COMPILER)[0]) is None,
-        reason="needs a compiler that a shell script can stand in for",
-    ),
+pytest.importorskip("Cython", minversion="3.1", reason="building needs Cython")
+pytest.importorskip("setuptools", minversion="77", reason="building needs setuptools")
+pytestmark = pytest.mark.skipif(not (ROOT / "setup.py").exists(), reason="there are no sources to build")
+
+needs_gcc = pytest.mark.skipif(
+    os.name != "posix" or shutil.which("gcc") is None, reason="these builds use gcc, through scripts for sh"
+)
+
+
+def write_compiler(path, rule):
+    """Write a script that is gcc, except that it fails where `rule`, lines of sh about an argument $a, says so."""
+    path.write_text(f'#!/bin/sh\nall="$*"\nfor a in "$@"; do\n{rule}\ndone\nexec gcc "$@"\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+WITHOUT_OPENMP = 'case "$a" in *openmp*) echo "unknown option $a" >&2; exit 1;; esac'
+
+# --- builds ---
+
+
+@pytest.fixture(scope="module")
+def sources(tmp_path_factory):
+    """Return a copy of the sources, with nothing that is built."""
+    folder = tmp_path_factory.mktemp("build") / "sources"
+    built = shutil.ignore_patterns("*.so", "*.pyd", "_*.c", "__pycache__", ".ruff_cache")
+    shutil.copytree(ROOT / "dconv", folder / "dconv", ignore=built)
+    for name in ("setup.py", "pyproject.toml", "README.md", "LICENSE"):
+        shutil.copy(ROOT / name, folder)
+    return folder
+
+
+@pytest.fixture(scope="module", params=["asked for", "missing"])
+def serial(request, sources):
+    """Return (why, path of a build without OpenMP, what the build printed)."""
+    place = sources.parent / request.param.replace(" ", "_")
+    place.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name not in ("CC", "DCONV_NO_OPENMP")}
+    if request.param == "asked for":
+        environment["DCONV_NO_OPENMP"] = "1"
+    else:
+        environment["CC"] = write_compiler(place / "cc", WITHOUT_OPENMP)
+    command = [sys.executable, "setup.py", "build_ext", "--parallel", "2"]
+    done = subprocess.run(
+        [*command, "--build-lib", place / "lib", "--build-temp", place / "temp"],
+        cwd=sources,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=900,
+    )
+    assert done.returncode == 0, done.stdout[-5000:]
+    shutil.copytree(
+        sources / "dconv", place / "lib" / "dconv", ignore=shutil.ignore_patterns("*.c"), dirs_exist_ok=True
+    )
+    return request.param, place / "lib", done.stdout
+
+
+def run_build(library, program, *arguments, **environment):
+    """Return what a program prints that imports the dconv in `library`."""
+    check = f"import dconv; assert dconv.__file__.startswith({str(library)!r}), dconv.__file__\n"
+    return output(check + program, *arguments, PYTHONPATH=str(library), **environment)
+
+
+@needs_gcc
+@pytest.mark.slow
+def test_message_says_what_to_do(serial):
+    why, _, printed = serial
+    assert ("dconv: the compiler built no working OpenMP program" in printed) == (why == "missing")
+    for remedy in ("libgomp1", "brew install libomp", "DCONV_NO_OPENMP=1"):
+        assert (remedy in printed) == (why == "missing")
+
+
+@needs_gcc
+@pytest.mark.slow
+def test_build_says_that_it_is_serial(serial):
+    printed = run_build(serial[1], "dconv.show_config()")
+    assert "OpenMP:               no, kernels run on one thread" in printed
+    assert f"CPU levels built:     {', '.join(_dispatch.built_levels())}" in printed
+    program = "from dconv._kernels._dispatch import *; print(HAS_OPENMP, max_threads())"
+    assert run_build(serial[1], program) == "False 1"
+
+
+@needs_gcc
+@pytest.mark.slow
+def test_threads_of_a_serial_build(serial):
+    """Kernels run on one thread, tasks of estimators on as many as elsewhere."""
+    program = "from dconv._threads import *; print(effective_n_threads(4), effective_n_jobs(), effective_n_jobs(3))"
+    assert run_build(serial[1], program, OMP_NUM_THREADS="2") == "1 2 3"
+
+
+CONVOLVE = """
+import sys
+import numpy as np
+
+arrays = np.load(sys.argv[1])
+x, weight, depthwise = arrays["x"], arrays["weight"], arrays["depthwise"]
+np.savez(
+    sys.argv[2],
+    dense=dconv.conv(x, weight, arrays["bias"], padding="same", dilation=3, padding_mode="reflect", n_threads=4),
+    doubles=dconv.conv(x.astype(float), weight, stride=2, n_threads=4),
+    few=dconv.conv(x, weight[:2], dilation=2, n_threads=4),
+    depthwise=dconv.conv(x, depthwise, groups=16, padding=1, n_threads=4),
+    features=dconv.AtrousFeatures(3, n_jobs=2).fit_transform(x[0, ..., 0]),
+)
+"""
+
+
+@needs_gcc
+@pytest.mark.slow
+@pytest.mark.parametrize("level", _dispatch.supported_levels())
+def test_serial_build_computes_the_same_bits(serial, level, tmp_path):
+    rng = np.random.default_rng(0)
+    shapes = {"x": (1, 150, 160, 16), "weight": (20, 3, 3, 16), "bias": (20,), "depthwise": (16, 3, 3, 1)}
+    np.savez(tmp_path / "in.npz", **{name: rng.normal(size=shape).astype("f4") for name, shape in shapes.items()})
+    output("import dconv\n" + CONVOLVE, tmp_path / "in.npz", tmp_path / "tested.npz", DCONV_CPU=level)
+    run_build(serial[1], CONVOLVE, tmp_path / "in.npz", tmp_path / "serial.npz", DCONV_CPU=level)
+    with np.load(tmp_path / "tested.npz") as tested, np.load(tmp_path / "serial.npz") as serial_results:
+        assert sorted(tested) == sorted(serial_results) == ["dense", "depthwise", "doubles", "features", "few"]
+        for name in tested:
+            np.testing.assert_array_equal(serial_results[name], tested[name], err_msg=name)
+
+
+# --- setup.py's decisions ---
+
+
+@pytest.fixture
+def load_setup(monkeypatch):
+    """Return a function that executes setup.py as on `system`, without building anything."""
+
+    def load(system=sys.platform):
+        monkeypatch.setattr("setuptools.setup", lambda **_: None)
+        monkeypatch.setattr("Cython.Build.cythonize", lambda *_, **__: [])
+        monkeypatch.chdir(ROOT)
+        spec = importlib.util.spec_from_file_location("dconv_setup", ROOT / "setup.py")
+        module = importlib.util.module_from_spec(spec)
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "platform", system)
+            patch.setattr(sys, "version", "3.11 [MSC v.1940 64 bit (AMD64)]" if system == "win32" else sys.version)
+            spec.loader.exec_module(module)
+        monkeypatch.setattr(sys, "platform", system)
+        return module
+
+    for name in ("ARCHFLAGS", "_PYTHON_HOST_PLATFORM", "DCONV_NO_OPENMP", "LDFLAGS"):
+        monkeypatch.delenv(name, raising=False)
+    yield load
+    monkeypatch.undo()  # before pytest goes on in what it takes for another system
+
+
+MACHINES = [
+    # system, platform tag, ARCHFLAGS, machine that builds, machine that is built for
+    ("linux", "linux-x86_64", "", "x86_64", "x86_64"),
+    ("linux", "linux-aarch64", "", "aarch64", "arm64"),
+    ("linux", "linux-riscv64", "", "riscv64", "riscv64"),
+    ("win32", "win-amd64", "", "AMD64", "x86_64"),
+    ("win32", "win-arm64", "", "ARM64", "arm64"),
+    ("darwin", "macosx-11.0-arm64", "", "arm64", "arm64"),
+    ("darwin", "macosx-11.0-arm64", "-arch arm64", "x86_64", "arm64"),
+    ("darwin", "macosx-10.13-x86_64", "-arch x86_64", "arm64", "x86_64"),
+    ("darwin", "macosx-10.13-universal2", "", "arm64", "several"),
+    ("darwin", "macosx-10.13-universal2", "-arch arm64 -arch x86_64", "arm64", "several"),
+    ("darwin", "macosx-10.13-universal2", "-arch x86_64", "x86_64", "x86_64"),
+    ("darwin", "macosx-11.0-arm64", "-arch x86_64", "arm64", "x86_64"),
 ]
 
-# Optimising is most of a compiler's work, and changes nothing here.
-FAST = f"""#!/bin/sh
-exec {COMPILER} "$@" -O0
-"""
-REFUSES = f"""#!/bin/sh
-case " $* " in *" -fopenmp "*) echo "unknown option -fopenmp" >&2; exit 1 ;; esac
-exec {COMPILER} "$@" -O0
-"""
-# As where libgomp can be linked with but is missing, or another one, when the program starts.
-PROBE_FAILS = f"""#!/bin/sh
-{COMPILER} "$@" -O0 || exit 1
-for argument; do
-    case "$previous $argument" in "-o "*/probe) printf '#!/bin/sh\\nexit 1\\n' > "$argument" ;; esac
-    previous=$argument
-done
-"""
-SAYS_SO = "built no working OpenMP program, so the kernels will run on one thread"
 
-# The convolution is large enough for a build with OpenMP to use every thread that it may.
-PROGRAM = """
-import os, sys, threading
-import numpy as np
-import dconv
-
-rng = np.random.default_rng(0)
-x, weight = rng.normal(size=(1, 300, 300, 8)).astype("f4"), rng.normal(size=(16, 3, 3, 8)).astype("f4")
-system = "/proc/self/task"
-before = len(os.listdir(system)) if os.path.isdir(system) else None
-one = dconv.conv(x, weight, dilation=2, n_threads=1)
-four = dconv.conv(x, weight, dilation=2, n_threads=4)
-assert before is None or len(os.listdir(system)) == before
-assert np.array_equal(one, four)
-small = dconv.conv(x[:, :9, :12], weight, dilation=2)
-np.savez(sys.argv[1], x=x[:, :9, :12], weight=weight, out=small)
-
-image, labels = x[0, ..., 0], np.zeros((300, 300), int)
-labels[10:20], labels[30:40] = 1, 2
-for n_jobs in (1, 2):  # estimators have Python's threads all the same
-    assert dconv.PixelClassifier(n_jobs=n_jobs, random_state=0).fit(image, labels).predict(image).shape == image.shape
-dconv.show_config()
-print(dconv.__file__)
-"""
+@pytest.mark.parametrize(("system", "tag", "flags", "machine", "expected"), MACHINES)
+def test_machine_and_levels(load_setup, monkeypatch, system, tag, flags, machine, expected):
+    setup = load_setup(system)
+    monkeypatch.setattr("sysconfig.get_platform", lambda: tag)
+    monkeypatch.setattr("platform.machine", lambda: machine)
+    monkeypatch.setenv("ARCHFLAGS", flags)
+    assert setup.target_machine() == expected
+    levels = {name: vector_bytes for name, vector_bytes, _ in setup.cpu_levels()}
+    vectors = [0, 0, 0, 0] if system == "win32" else [0, 16, 32, 64]
+    names = ["plain", "baseline", "avx2", "avx512"][: 4 if expected == "x86_64" else 2]
+    assert levels == dict(zip(names, vectors, strict=False))
 
 
-def build(folder, compiler, **environment):
-    """Build dconv in `folder` with a shell script as the compiler; return what the build printed."""
-    script = folder / "compiler"
-    script.write_text(compiler, "utf-8")
-    script.chmod(0o755)
-    for name in SOURCES:
-        shutil.copy2(ROOT / name, folder)
-    ignored = shutil.ignore_patterns("*.so", "*.pyd", "__pycache__", ".*")
-    shutil.copytree(ROOT / "dconv", folder / "dconv", ignore=ignored)
-    inherited = {name: value for name, value in os.environ.items() if name != "DCONV_NO_OPENMP"}
-    done = subprocess.run(
-        [sys.executable, "setup.py", "build_ext", "--inplace"],
-        cwd=folder,
-        env={**inherited, "CC": str(script), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout + done.stderr
+def test_flags_are_those_of_the_compiler(load_setup):
+    setup = load_setup("win32")
+    flags = [*setup.COMMON_FLAGS, *(flag for _, _, flags in setup.cpu_levels() for flag in flags)]
+    assert all(flag.startswith("/") for flag in flags)
+    assert {"/std:c11", "/fp:precise"} <= set(flags)
+    assert setup.openmp_candidates() == [(["/openmp"], [])]
+    for system in ("linux", "darwin"):
+        setup = load_setup(system)
+        assert {"-std=c11", "-ffp-contract=fast"} <= set(setup.COMMON_FLAGS)
+        assert not any("fast-math" in flag for flag in setup.COMMON_FLAGS)
+    assert setup.openmp_candidates()[0] == (["-Xpreprocessor", "-fopenmp"], ["-lomp"])
 
 
-@pytest.mark.parametrize(
-    ("compiler", "environment", "says_so"),
-    [
-        pytest.param(FAST, {"DCONV_NO_OPENMP": "1"}, False, id="asked for without"),
-        pytest.param(REFUSES, {}, True, id="compiler refuses"),
-        pytest.param(PROBE_FAILS, {}, True, id="program does not run"),
-    ],
-)
-def test_without_openmp(compiler, environment, says_so, tmp_path):
-    printed = build(tmp_path, compiler, **environment)
-    assert (SAYS_SO in printed) == says_so
-    config = output(PROGRAM, tmp_path / "results.npz", PYTHONPATH=str(tmp_path), PYTHONSAFEPATH="1")
-    assert config.endswith(str(tmp_path / "dconv" / "__init__.py"))
-    assert re.search(r"^OpenMP: +no, kernels run on one thread$", config, flags=re.M)
-    with np.load(tmp_path / "results.npz") as results:
-        x, weight, out = results["x"], results["weight"], results["out"]
-    expected = reference.conv(x, weight, stride=(1, 1), padding=((0, 0),) * 2, dilation=(2, 2))
-    assert_close(out, expected, weight[0].size, term_scale(x, weight))
+def test_openmp_can_be_declined(load_setup, monkeypatch):
+    setup = load_setup()
+    assert setup.openmp_candidates() != []
+    monkeypatch.setenv("DCONV_NO_OPENMP", "1")
+    assert setup.openmp_candidates() == []
+
+
+def probe(setup):
+    """Return the OpenMP flags that setup.py finds with the compiler in CC."""
+    from setuptools import Distribution
+
+    command = setup.BuildExt(Distribution({"name": "probe", "ext_modules": []}))
+    command.finalize_options()
+    command.extensions = []
+    flags = []
+    command.build_extensions = lambda: flags.append(command.find_openmp())
+    command.extensions = [object()]  # `run` sets the compiler up only where there is something to build
+    command.run()
+    return flags[0]
+
+
+@needs_gcc
+@pytest.mark.skipif(not _dispatch.HAS_OPENMP, reason="this build found no OpenMP")
+def test_openmp_is_looked_for_with_the_users_linker_flags(load_setup, monkeypatch, tmp_path):
+    """libomp of Homebrew lies where LDFLAGS says."""
+    needs_flag = 'case "$all" in *-c*) ;; *-L/of/libomp*) ;; *) exit 1;; esac'
+    monkeypatch.setenv("CC", write_compiler(tmp_path / "cc", needs_flag))
+    assert probe(load_setup()) == ([], [])
+    monkeypatch.setenv("LDFLAGS", "-L/of/libomp")
+    assert probe(load_setup())[0] == ["-fopenmp"]
+
+
+@needs_gcc
+@pytest.mark.skipif(not _dispatch.HAS_OPENMP, reason="this build found no OpenMP")
+def test_openmp_that_does_not_run_is_not_taken(load_setup, monkeypatch, tmp_path, capfd):
+    """A library that is found when linking can be missing when the program runs."""
+    fails = tmp_path / "fails.c"
+    fails.write_text("int main(void) { return 1; }")
+    link = f'case "$all" in *-c*) ;; *) exec gcc {fails} -o "$(echo "$all" | sed "s/.*-o \\([^ ]*\\).*/\\1/")";; esac'
+    monkeypatch.setenv("CC", write_compiler(tmp_path / "cc", link))
+    assert probe(load_setup()) == ([], [])
+    assert "DCONV_NO_OPENMP=1" in capfd.readouterr().err
+
+
+def test_version_is_one():
+    """It stands in the package and in pyproject.toml."""
+    assert f'\nversion = "{dconv.__version__}"\n' in (ROOT / "pyproject.toml").read_text("utf-8")
