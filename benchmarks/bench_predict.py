@@ -167,19 +167,23 @@ def resident(field: str) -> float:
     return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
 
 
-def measure(call: Callable[[], Any], seconds: float = 3.0) -> tuple[Any, float, float]:
-    """Return the result of the first call, the best time of as many as `seconds` allow, and the first's peak in MB."""
+def first_call(call: Callable[[], Any]) -> tuple[Any, float, float]:
+    """Return the result of a call, its time and the peak of the resident memory in MB."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     start = time.perf_counter()
     result = call()
-    best = spent = time.perf_counter() - start
-    peak = resident("VmHWM")
+    return result, time.perf_counter() - start, resident("VmHWM")
+
+
+def best_time(call: Callable[[], Any], first: float, seconds: float = 3.0) -> float:
+    """Return the best time of the `first` call and of as many more as `seconds` allow."""
+    best = spent = first
     while spent + best < seconds:
         start = time.perf_counter()
         call()
         took = time.perf_counter() - start
         best, spent = min(best, took), spent + took
-    return result, best, peak
+    return best
 
 
 def run_side(name: str, size: int, threads: int) -> dict[str, Any]:
@@ -188,10 +192,17 @@ def run_side(name: str, size: int, threads: int) -> dict[str, Any]:
     strokes = simulate_strokes(sections.train[1])
     image, truth = (mosaic([pair[part] for pair in sections.test], size) for part in (0, 1))
     side = make_side(name, threads)
+
+    def fit() -> Any:
+        return side.fit(sections.train[0], strokes)
+
     before = resident("VmRSS")
-    segmenter, fit_s, fit_mb = measure(lambda: side.fit(sections.train[0], strokes))
-    labels, predict_s, predict_mb = measure(lambda: side.predict(segmenter, image))
-    _, features_s, _ = measure(lambda: side.features(image))
+    segmenter, fit_s, fit_mb = first_call(fit)
+    labels, predict_s, predict_mb = first_call(lambda: side.predict(segmenter, image))
+    features_s = first_call(lambda: side.features(image))[1]
+    fit_s = best_time(fit, fit_s)
+    predict_s = best_time(lambda: side.predict(segmenter, image), predict_s)
+    features_s = best_time(lambda: side.features(image), features_s)
     return {
         "side": name,
         "size": size,

@@ -82,7 +82,8 @@ def serial(request, sources):
 def run_build(library, program, *arguments, **environment):
     """Return what a program prints that imports the dconv in `library`."""
     check = f"import dconv; assert dconv.__file__.startswith({str(library)!r}), dconv.__file__\n"
-    return output(check + program, *arguments, PYTHONPATH=str(library), **environment)
+    environment = {"PYTHONPATH": str(library), "PYTHONSAFEPATH": "1", **environment}  # and not the current folder
+    return output(check + program, *arguments, **environment)
 
 
 @needs_gcc
