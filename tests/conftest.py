@@ -12,6 +12,7 @@ from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -20,3 +21,7 @@ if not any((ROOT / "dconv" / "_kernels" / f"_dispatch{suffix}").exists() for suf
     os.environ["PYTHONSAFEPATH"] = "1"  # nor may the processes that tests start look into the current folder
     if importlib.util.find_spec("dconv") is None:
         pytest.exit(f'dconv is not installed in {sys.prefix}; run there: pip install ".[test]"', returncode=1)
+
+# A busy machine draws examples slowly, which is no fault of a test.
+settings.register_profile("any speed", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any speed")

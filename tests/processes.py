@@ -9,7 +9,7 @@ import sys
 OURS = ("OMP_NUM_THREADS", "OMP_THREAD_LIMIT", "OMP_DYNAMIC", "LOKY_MAX_CPU_COUNT", "DCONV_CPU", "PYTHONWARNINGS")
 
 
-def start(program, *arguments, timeout=120, **environment):
+def start(program, *arguments, timeout=300, **environment):
     """Return the finished process of a Python program; kill it with all its children if it does not end in time.
 
     Output is decoded; `environment` is added to this process's own, less the variables above.
