@@ -102,8 +102,8 @@ labels = segmenter.classes_[probabilities.argmax(axis=-1)]  # as segmenter.predi
 # The second image
 # ----------------
 #
-# The same fitted segmenter, an image that it has not learnt from. A few strokes are drawn here too, only to count how many
-# of their pixels come out right. That is a sanity check and no measure of accuracy: the strokes lie where the tissue is
+# The same fitted segmenter, an image that it has not learnt from. A few strokes are drawn here too, only to count how
+# many of their pixels come out right. That is a sanity check and no measure of accuracy: they lie where the tissue is
 # plain, and the scribbles above were mended by someone who had seen this half.
 
 second_probabilities = segmenter.predict_proba(second_image)
