@@ -61,7 +61,8 @@ def conv(
     ----------
     x : array_like of shape (batch, *spatial, in_channels)
         Real. float64 is computed in float64; every other real dtype becomes float32, without rescaling. Any memory
-        layout is read in place: Fortran order, negative strides, read-only memory maps.
+        layout will do: Fortran order, negative strides, read-only memory maps. Where the channels of a pixel lie
+        beside each other the image is read in place; otherwise loops over vectors of channels take a copy.
     weight : array_like of shape (out_channels, *kernel, in_channels // groups)
         The filters; the number of kernel axes, 1 to 3, says how many spatial axes there are. Converted to the dtype
         that `x` is computed in. As in every deep-learning library the kernel is not flipped.

@@ -165,6 +165,10 @@ def test_regions_cover_the_output_once(case):
     for region in plan.regions:
         count[region.out] += 1
     assert np.all(count == 1)
+    if len(plan.regions) > 1:
+        interior = plan.regions[-1]  # reads nothing beyond the border, or it would be copied to extend it
+        assert min(interior.start) >= 0
+        assert all(stop <= n for stop, n in zip(interior.stop, case.shape[1:-1], strict=True))
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
@@ -177,6 +181,19 @@ def test_a_large_image_has_a_frame(rank):
     assert len(plan.regions) == 2 * rank + 1
     interior = plan.regions[-1]  # which reads only what exists, all of it: nothing is copied
     assert (interior.start, interior.stop) == ((0,) * rank, case.shape[1:-1])
+
+
+@pytest.mark.parametrize("groups", [1, 3])
+def test_frame_one_pixel_wide(groups):
+    """What its slabs read is one run of samples, but what they write is not."""
+    rng = np.random.default_rng(0)
+    x, weight = rng.normal(size=(1, 40, 30, 3)), rng.normal(size=(3, 3, 1, 3 // groups))
+    results = []
+    for n_bytes in (0, 1 << 62):
+        with framed(n_bytes):
+            results.append(dconv.conv(x, weight, padding=1, groups=groups, padding_mode="edge"))
+    _conv_plan.conv_plan.cache_clear()
+    assert_bitwise(*results)
 
 
 @pytest.mark.parametrize("stride", [1, 2])

@@ -25,6 +25,7 @@ X, W = np.zeros((1, 9, 11, 4), np.float32), np.zeros((6, 3, 3, 4), np.float32)
         ({"weight": W[:, :0]}, ValueError, r"weight has shape \(6, 0, 3, 4\)"),
         ({"x": X[:, :0]}, ValueError, r"x has shape \(1, 0, 11, 4\): only the batch axis may be empty"),
         ({"x": X[..., :3]}, ValueError, "weight takes 4 .* x must have 4 channels .* but it has 3"),
+        ({"weight": W[..., :3]}, ValueError, "weight takes 3 .* x must have 3 channels .* but it has 4"),
         ({"groups": 2}, ValueError, "groups=2, so x must have 8 channels .* it has 4"),
         ({"weight": W[..., :1], "groups": 4}, ValueError, "groups=4 must divide the 6 filters"),
         ({"groups": 0}, ValueError, "groups must be at least 1, but got 0"),
