@@ -40,7 +40,8 @@ def as_real(**arrays: Any) -> list[np.ndarray | None]:
         array = np.asarray(value)
         own = real_dtype(array, name)
         dtype = own if dtype is None else dtype
-        converted.append(np.asarray(array, dtype=dtype))
+        array = np.asarray(array, dtype=dtype)
+        converted.append(array if array.flags.aligned else array.copy())  # kernels read whole vectors of aligned reals
     return converted
 
 

@@ -167,5 +167,5 @@ def conv(
     threads = effective_n_threads(n_threads)
     out = _allocate(plan.out_shape, x.dtype, out, [x, weight, bias])
     if x.size:
-        run_plan(plan, x if x.flags.aligned else x.copy(), weight, bias, out, threads)
+        run_plan(plan, x, weight, bias, out, threads)
     return out
