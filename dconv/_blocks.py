@@ -90,10 +90,8 @@ def read_block(
     for axis, places, crop, a, middle in zip(axes, index, box, start, inner, strict=True):
         places = places - crop.start
         low, high = max(middle.start - a, 0), max(middle.stop - a, 0)
-        if middle.stop <= middle.start:  # the block lies wholly outside on this axis
-            block = np.take(block, places, axis=axis)
-        elif low > 0 or high < len(places):
-            # Only the margins go through an index: the middle is copied in long runs.
+        if low > 0 or high < len(places):
+            # Only the margins go through an index: the middle, where there is one, is copied in long runs.
             inside = (slice(None),) * axis + (slice(middle.start - crop.start, middle.stop - crop.start),)
             margins = np.take(block, places[:low], axis=axis), np.take(block, places[high:], axis=axis)
             block = np.concatenate((margins[0], block[inside], margins[1]), axis=axis)
@@ -116,9 +114,7 @@ def choose_block_shape(shape: Sequence[int], n_pixels: int) -> tuple[int, ...]:
     """
     block = [0] * len(shape)
     left = n_pixels
-    order = sorted(
-        range(len(shape)), key=lambda axis: shape[axis]
-    )  # short axes first: what they leave goes to the long
+    order = sorted(range(len(shape)), key=lambda axis: shape[axis])  # what short axes leave goes to the long ones
     for done, axis in enumerate(order):
         side = max(1, round(left ** (1 / (len(shape) - done))))
         # Equal pieces rather than full ones and a sliver: every piece pays for its halo.

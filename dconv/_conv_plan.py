@@ -62,7 +62,8 @@ def _region(axes: list[_Axis], box: list[tuple[int, int]]) -> Region:
 def _frame(axes: list[_Axis]) -> Iterator[Region]:
     """Cut the output into slabs that read the extension, and last the interior, which reads only real samples.
 
-    So only the input of the slabs is copied, where padding the whole input would copy all of it.
+    So only the input of the slabs is copied, where padding the whole input would copy all of it. There must be an
+    interior.
     """
     box = [(0, axis.out_size) for axis in axes]
     for number, axis in enumerate(axes):
@@ -70,8 +71,6 @@ def _frame(axes: list[_Axis]) -> Iterator[Region]:
         for slab in ((0, first), (stop, axis.out_size)):
             if slab[0] < slab[1]:
                 yield _region(axes, [*box[:number], slab, *box[number + 1 :]])
-        if first == stop:
-            return
         box[number] = (first, stop)
     yield _region(axes, box)
 

@@ -69,17 +69,18 @@ def run_plan(
 
 
 def _choose_loop(plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, level: str | None) -> _Loop:
-    lanes = _dispatch.block_sizes(level, weight.itemsize)[1]
+    block, lanes = _dispatch.block_sizes(level, weight.itemsize)
     n_filters, n_channels = weight.shape[0] // plan.groups, weight.shape[-1]
     if n_filters == n_channels == 1 and (plan.stride[-1] == 1 or plan.groups >= lanes):
         return _depthwise(weight, bias, lanes, level)
     if n_filters <= _FEW_FILTERS and n_channels % lanes == 0:
         return _lanes_of_channels(plan, weight, bias, level)
-    return _lanes_of_filters(plan, weight, bias, level)
+    return _lanes_of_filters(plan, weight, bias, block, lanes, level)
 
 
-def _lanes_of_filters(plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, level: str | None) -> _Loop:
-    block, lanes = _dispatch.block_sizes(level, weight.itemsize)
+def _lanes_of_filters(
+    plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, block: int, lanes: int, level: str | None
+) -> _Loop:
     packed = _pack(weight.reshape(plan.groups, weight.shape[0] // plan.groups, -1), block, lanes)
     padded = None if bias is None else _pad_filters(bias.reshape(plan.groups, -1), lanes)
 

@@ -18,6 +18,13 @@ NUMPY_MODES = {
     "edge": "edge",
     "circular": "wrap",
 }
+SCIPY_MODES = {
+    "zeros": "constant",
+    "reflect": "mirror",
+    "symmetric": "reflect",
+    "edge": "nearest",
+    "circular": "grid-wrap",
+}
 # (channels per group, filters per group, groups): dense, few filters over whole vectors, many filters, grouped,
 # depthwise with one filter a channel and with two.
 CHANNELS = st.one_of(

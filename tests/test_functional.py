@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import reference
-from conv_cases import cases
+from conv_cases import SCIPY_MODES, cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
@@ -16,13 +16,6 @@ from tolerance import assert_close, term_scale
 import dconv
 from dconv._blocks import PADDING_MODES
 
-SCIPY_MODES = {
-    "zeros": "constant",
-    "reflect": "mirror",
-    "symmetric": "reflect",
-    "edge": "nearest",
-    "circular": "grid-wrap",
-}
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(size=(2, 9, 11, 3)).astype(np.float32)  # batch, rows, columns, channels
 WEIGHT = RNG.normal(size=(5, 3, 2, 3)).astype(np.float32)

@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 import scipy.ndimage
+from conv_cases import SCIPY_MODES
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
@@ -14,13 +15,6 @@ from dconv.filters import FilterBank, derivatives, filter_bank, gaussian
 from dconv.functional import conv
 from dconv.transformers import DilatedConv
 
-SCIPY_MODES = {
-    "zeros": "constant",
-    "reflect": "mirror",
-    "symmetric": "reflect",
-    "edge": "nearest",
-    "circular": "grid-wrap",
-}
 RNG = np.random.default_rng(0)
 
 
