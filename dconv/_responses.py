@@ -1,14 +1,12 @@
 """What a fitted classifier answers, as functions that several threads can call at once.
 
-scikit-learn checks its input under `warnings.catch_warnings`, which changes the filters of the whole process: called
-from several threads at once it raises warnings of its own and can leave the user's filters changed. So a classifier is
-called by one thread at a time, while others compute features. Many bring threads of their own (BLAS, OpenMP), which
-then do not compete. Forests do not, and are what takes longest: their trees are asked one by one, without that check.
+A classifier is called by one thread at a time (:func:`dconv._threads.scikit_learn_alone` says why), while others
+compute features. Many bring threads of their own (BLAS, OpenMP), which then do not compete. Forests do not, and are
+what takes longest: their trees are asked one by one, without the check of their input.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +14,8 @@ import numpy as np
 from sklearn import config_context, get_config
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.pipeline import Pipeline
+
+from dconv._threads import scikit_learn_alone
 
 # All trees pass over rows that stay in the L2 or L3 cache: a third faster than over the rows of a whole block.
 _FOREST_ROWS = 1 << 13
@@ -41,14 +41,14 @@ def response_of(classifier: Any, method: str) -> Respond:
 
 
 def _one_at_a_time(function: Respond) -> Respond:
-    """Return `function` behind a lock, run with the scikit-learn configuration of the thread that made it."""
-    lock, config = threading.Lock(), get_config()
+    """Return `function` for one thread at a time, run with the scikit-learn configuration of the thread here."""
+    config = get_config()
 
-    def locked(rows: np.ndarray) -> np.ndarray:
-        with lock, config_context(**config):
+    def alone(rows: np.ndarray) -> np.ndarray:
+        with scikit_learn_alone(), config_context(**config):
             return function(rows)
 
-    return locked
+    return alone
 
 
 def _forest_proba(forest: Any, rows: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""How many threads a call may use, running tasks on them, and what this build can do.
+"""How many threads a call may use, running tasks on them, what must run alone, and what this build can do.
 
 OpenMP's runtime from GCC waits for ever in a forked child whose parent has used it, because the
 threads of its pool do not exist there. A forked child therefore computes on one thread. Worker
@@ -7,9 +7,11 @@ processes that start afresh (loky, spawn, forkserver) are not affected.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -18,11 +20,13 @@ import joblib
 from dconv._kernels import _dispatch
 
 _forked = False
+_scikit_learn = threading.RLock()
 
 
 def _mark_forked() -> None:
-    global _forked
+    global _forked, _scikit_learn
     _forked = True
+    _scikit_learn = threading.RLock()  # the thread that held the parent's does not exist here
 
 
 if hasattr(os, "register_at_fork"):
@@ -76,6 +80,17 @@ def effective_n_jobs(n_jobs: int | None = None) -> int:
     if count == 0:
         raise ValueError("n_jobs must not be 0; None or -1 uses the physical cores")
     return count if count > 0 else max(1, _physical_cores() + 1 + count)
+
+
+@contextlib.contextmanager
+def scikit_learn_alone() -> Iterator[None]:
+    """Let one thread at a time into what scikit-learn does under `warnings.catch_warnings`: fitting, checking input.
+
+    Before Python 3.14 that changes the warning filters of the whole process: from several threads at once it raises
+    warnings of its own ("delayed should be used with Parallel") and can leave the user's filters changed.
+    """
+    with _scikit_learn:
+        yield
 
 
 def run_tasks(function: Callable[[Any], None], tasks: Iterable[Any], n_jobs: int) -> None:

@@ -31,7 +31,7 @@ from dconv._pixels import (
     take,
 )
 from dconv._responses import Respond, response_of
-from dconv._threads import effective_n_jobs, run_tasks
+from dconv._threads import effective_n_jobs, run_tasks, scikit_learn_alone
 from dconv._validation import Images, as_images, as_labels, as_weights, check_finite, check_n_channels
 
 
@@ -187,7 +187,8 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         rows = gather_rows(features, images, channel_axis, masks, n_jobs)
         self._say(f"{rows.shape[1]} features of {rows.shape[0]} pixels: {perf_counter() - start:.2f} s")
         start = perf_counter()
-        with warnings.catch_warnings():  # forests fit on threads, which can leave the user's filters changed
+        # Forests fit on threads of their own, which can leave the user's warning filters changed.
+        with scikit_learn_alone(), warnings.catch_warnings():
             classifier.fit(rows, targets, **weighting)
         self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
 

@@ -19,10 +19,6 @@ from sklearn.linear_model import LogisticRegression
 import dconv
 from dconv import filters, metrics, shapes
 
-# Before Python 3.14 a forest of scikit-learn that is fitted empties the warning filters of the whole process for a
-# moment, and one that another thread begins to fit just then takes them for a mistake of its caller.
-pytestmark = pytest.mark.filterwarnings("ignore:`sklearn.utils.parallel.delayed` should be used:UserWarning")
-
 N_THREADS = 8
 N_CALLS = 64
 

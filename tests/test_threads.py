@@ -277,6 +277,43 @@ def test_estimators_in_forked_children(parent):
     assert output(parent + SETUP + FORKED_ESTIMATORS) == "the children finished"
 
 
+FORKED_WHILE_FITTING = """
+import multiprocessing, threading
+from sklearn.linear_model import LogisticRegression
+
+image = np.pad(np.ones((20, 40)), ((0, 20), (0, 0)))
+model = dconv.PixelClassifier(dconv.AtrousFeatures(2), LogisticRegression())
+fitting, forked = threading.Event(), threading.Event()
+
+def fit():
+    with _threads.scikit_learn_alone():
+        fitting.set()
+        forked.wait()
+
+def child():
+    labels = (image > 0).astype(int) + 1
+    assert (model.fit(image, labels).predict(image) == labels).mean() > 0.9
+
+thread = threading.Thread(target=fit)
+thread.start()
+fitting.wait()
+process = multiprocessing.get_context("fork").Process(target=child)
+process.start()
+process.join(60)
+code = process.exitcode
+process.kill()
+forked.set()
+thread.join()
+assert code == 0, code
+print("the child finished")
+"""
+
+
+@needs_fork
+def test_fork_while_another_thread_fits():
+    assert output(SETUP + FORKED_WHILE_FITTING) == "the child finished"
+
+
 WORKERS = """
 import joblib
 
