@@ -1,87 +1,76 @@
-"""What a convolution computes, from shapes alone: every check is done once its plan exists."""
+"""What a convolution computes, from shapes alone: every check is done once its plan exists.
+
+A plan has one :class:`Axis` per spatial axis. Along an axis, outputs that read the same taps at the same distances
+form a :class:`Phase`, which is a plain dilated convolution: a convolution has one phase, and a transposed convolution
+with stride s has s of them, whose outputs take turns.
+"""
 
 from __future__ import annotations
 
 import functools
-import math
-from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from dconv import shapes
 from dconv._axes import as_tuple
 
-# Inputs this small are padded whole: cutting the border off costs more in Python than it saves in copying.
-_FRAME_BYTES = 1 << 18
+
+class Phase(NamedTuple):
+    """Some outputs of an axis: the first, how many, and the taps that each of them reads."""
+
+    first: int
+    count: int
+    taps: range  # positions in the kernel, in the order of the samples that they read
+    low: int  # the sample that the first output reads with the first tap; negative before the border
 
 
-class Region(NamedTuple):
-    """A box of output pixels, and the box of the extended input that it reads; both per spatial axis."""
+class Axis(NamedTuple):
+    """One spatial axis of a convolution; its phases cover its outputs, each once."""
 
-    out: tuple[slice, ...]
-    start: tuple[int, ...]
-    stop: tuple[int, ...]
+    size: int  # samples of x
+    out_size: int
+    in_step: int  # samples between what neighbouring outputs of a phase read
+    out_step: int  # outputs from one of a phase to the next
+    spacing: int  # samples between neighbouring taps of a phase
+    phases: tuple[Phase, ...]
+
+    def span(self, phase: Phase) -> int:
+        """Return the samples from the first to the last that an output reads."""
+        return (len(phase.taps) - 1) * self.spacing + 1 if phase.taps else 0
+
+    def inside(self, phase: Phase) -> tuple[int, int]:
+        """Return the first output of `phase` that reads only samples that exist, and the one after the last."""
+        if not phase.taps:
+            return 0, phase.count
+        first = min(-(min(phase.low, 0) // self.in_step), phase.count)
+        last = (self.size - self.span(phase) - phase.low) // self.in_step
+        return first, max(min(last + 1, phase.count), first)
+
+    def beyond(self) -> tuple[int, int]:
+        """Return how many samples before the first, and after the last, outputs read."""
+        reads = [
+            (phase.low, phase.low + (phase.count - 1) * self.in_step + self.span(phase))
+            for phase in self.phases
+            if phase.taps and phase.count
+        ]
+        low = min((first for first, _ in reads), default=0)
+        stop = max((last for _, last in reads), default=0)
+        return max(0, -low), max(0, stop - self.size)
 
 
 class ConvPlan(NamedTuple):
-    """A convolution that has passed all checks; `regions` cover its output, each pixel once."""
+    """A convolution that has passed all checks. There are three axes: the first of fewer have size 1."""
 
     out_shape: tuple[int, ...]
-    kernel_size: tuple[int, ...]
-    stride: tuple[int, ...]
-    dilation: tuple[int, ...]
+    axes: tuple[Axis, Axis, Axis]
     groups: int
     padding_mode: str
-    regions: tuple[Region, ...]
 
 
-class _Axis(NamedTuple):
-    """One spatial axis of a convolution, in samples."""
-
-    size: int
-    out_size: int
-    stride: int
-    span: int
-    left: int  # padding before the first sample
-
-    def inside(self) -> tuple[int, int]:
-        """Return the first output that reads only samples that exist, and the one after the last."""
-        first = min(-(-self.left // self.stride), self.out_size)
-        last = (self.size + self.left - self.span) // self.stride
-        return first, max(min(last + 1, self.out_size), first)
-
-    def reads(self, first: int, stop: int) -> tuple[int, int]:
-        """Return the samples that outputs `first` to `stop` read, counted from the first that exists."""
-        return first * self.stride - self.left, (stop - 1) * self.stride - self.left + self.span
+_NO_AXIS = Axis(1, 1, 1, 1, 1, (Phase(0, 1, range(1), 0),))
 
 
-def _region(axes: list[_Axis], box: list[tuple[int, int]]) -> Region:
-    reads = [axis.reads(*pair) for axis, pair in zip(axes, box, strict=True)]
-    return Region(tuple(slice(*pair) for pair in box), *(tuple(ends) for ends in zip(*reads, strict=True)))
-
-
-def _frame(axes: list[_Axis]) -> Iterator[Region]:
-    """Cut the output into slabs that read the extension, and last the interior, which reads only real samples.
-
-    So only the input of the slabs is copied, where padding the whole input would copy all of it. There must be an
-    interior.
-    """
-    box = [(0, axis.out_size) for axis in axes]
-    for number, axis in enumerate(axes):
-        first, stop = axis.inside()
-        for slab in ((0, first), (stop, axis.out_size)):
-            if slab[0] < slab[1]:
-                yield _region(axes, [*box[:number], slab, *box[number + 1 :]])
-        box[number] = (first, stop)
-    yield _region(axes, box)
-
-
-def _cut(axes: list[_Axis], n_bytes: int) -> tuple[Region, ...]:
-    """Return the regions in which the output is computed."""
-    whole = _region(axes, [(0, axis.out_size) for axis in axes])
-    interior = math.prod(stop - first for first, stop in map(_Axis.inside, axes))
-    if n_bytes < _FRAME_BYTES or interior < math.prod(axis.out_size for axis in axes) / 2:
-        return (whole,)
-    return tuple(_frame(axes))
+def _conv_axis(size: int, out_size: int, kernel_size: int, stride: int, dilation: int, left: int) -> Axis:
+    return Axis(size, out_size, stride, 1, dilation, (Phase(0, out_size, range(kernel_size), -left),))
 
 
 def _check_shapes(x_shape: tuple[int, ...], weight_shape: tuple[int, ...], groups: int) -> None:
@@ -114,7 +103,6 @@ def _check_shapes(x_shape: tuple[int, ...], weight_shape: tuple[int, ...], group
 def conv_plan(
     x_shape: tuple[int, ...],
     weight_shape: tuple[int, ...],
-    itemsize: int,
     stride: Any,
     padding: Any,
     dilation: Any,
@@ -128,9 +116,10 @@ def conv_plan(
     strides, dilations = as_tuple(stride, len(size), "stride", 1), as_tuple(dilation, len(size), "dilation", 1)
     out_size = shapes.conv_shape(size, kernel_size, stride=strides, padding=padding, dilation=dilations)
     pads = shapes.normalize_padding(padding, kernel_size, dilations, strides, size)
-    spans = shapes.span(kernel_size, dilations)
-    axes = [_Axis(*values, left) for *values, (left, _) in zip(size, out_size, strides, spans, pads, strict=True)]
-    regions = _cut(axes, math.prod(x_shape) * itemsize)
+    axes = [
+        _conv_axis(*values, left)
+        for *values, (left, _) in zip(size, out_size, kernel_size, strides, dilations, pads, strict=True)
+    ]
     return ConvPlan(
-        (x_shape[0], *out_size, weight_shape[0]), kernel_size, strides, dilations, groups, padding_mode, regions
+        (x_shape[0], *out_size, weight_shape[0]), tuple([_NO_AXIS] * (3 - len(axes)) + axes), groups, padding_mode
     )

@@ -1,4 +1,4 @@
-"""How a planned convolution is computed: the loop that suits its channels, and its regions one after another.
+"""How a planned convolution is computed: the loop that suits its channels, over all rows of the output.
 
 A vector holds 4 to 16 numbers. What lies side by side in its lanes decides the speed, so there are three loops over
 the same table of offsets: lanes of filters (the rule), lanes of channels summed at the end (few filters), lanes of
@@ -8,31 +8,18 @@ on sizes, so all parts of an image take the same and a tile equals the whole.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 
-from dconv._blocks import read_block
+from dconv._conv_layout import Rows, row_order, rows_of
 from dconv._conv_plan import ConvPlan
 from dconv._kernels import _conv, _dispatch
 
-# A piece of an output row reads rows of x that should stay in the L2 cache while all filters pass over them.
-_PIECE_BYTES = 1 << 19
 # Below this many multiply-adds a second thread costs more than it does (starting a team takes microseconds).
 _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
 _FEW_FILTERS = 4
-_TILE = 24  # pixels: a multiple of the micro-kernel's tiles, 6 and 8, by which a row is best cut
-
-
-class _Loop(NamedTuple):
-    """A loop with its weights laid out: ``run(x, offsets, stride, out, piece, n_threads)`` on 5-D views."""
-
-    run: Callable[[np.ndarray, np.ndarray, tuple[int, ...], np.ndarray, int, int], None]
-    taps_per_position: int  # entries in the table of offsets for one kernel position
 
 
 def run_plan(
@@ -48,75 +35,81 @@ def run_plan(
 
     `level` is a CPU level of :func:`dconv._kernels._dispatch.supported_levels`; None is the active one.
     """
-    loop = _choose_loop(plan, weight, bias, level)
-    for region in plan.regions:
-        source = read_block(x, region.start, region.stop, plan.padding_mode, first_axis=1)
-        # Vectors need numbers beside each other: the channels of a pixel or, of one channel, the pixels of a row.
-        axis = -1 if source.shape[-1] > 1 else -2
-        if source.strides[axis] != source.itemsize and (axis == -1 or plan.stride[-1] == 1):
-            source = np.ascontiguousarray(source)
-        target = out[(slice(None), *region.out)]
-        steps = tuple(step // source.itemsize for step in source.strides[1:])  # in elements
-        offsets = _tap_offsets(plan.kernel_size, plan.dilation, loop.taps_per_position, steps)
-        source, target, stride = _along_long_rows(_as_3d(source), _as_3d(target), plan.stride)
-        piece = _piece(
-            target.shape[3], stride[2] * source.shape[4] * source.itemsize * math.prod(plan.kernel_size[:-1])
-        )
-        multiply_adds = target.size * math.prod(weight.shape[1:])
-        loop.run(
-            source, offsets, stride, target, piece, max(1, min(n_threads, multiply_adds // _MULTIPLY_ADDS_PER_THREAD))
-        )
+    # Vectors need numbers beside each other: the channels of a pixel or, of one channel, the pixels of a row.
+    beside = -1 if x.shape[-1] > 1 else -2
+    if x.strides[beside] != x.itemsize and (beside == -1 or plan.axes[-1].in_step == 1):
+        x = np.ascontiguousarray(x)
+    x, weight, out = _as_3d(x), _as_3d(weight), _as_3d(out)
+    lanes = _choose_lanes(plan, weight, level)
+    taps_per_position = weight.shape[-1] if lanes == _conv.FILTERS else 1
+    x_steps = tuple(step // x.itemsize for step in x.strides[1:])
+    order = (0, *(1 + axis for axis in row_order(plan)), 4)
+    for rows in rows_of(plan, x.shape[-1], taps_per_position, x_steps, x.itemsize):
+        target = out[(slice(None), *rows.out)]
+        kernels = [weight[(slice(None), *taps)] for taps in rows.kernels]
+        n_taps = sum(math.prod(kernel.shape[1:]) for kernel in kernels)  # of all phases, which share the pixels
+        if not n_taps:
+            target[...] = 0 if bias is None else bias
+            continue
+        packed, biases = _pack(plan.groups, kernels, bias, lanes, _lanes_in_a_step(plan, rows, x, lanes, level), level)
+        threads = max(1, min(n_threads, target.size * n_taps // rows.out_step // _MULTIPLY_ADDS_PER_THREAD))
+        _conv.conv_rows(
+            x.transpose(order), packed, biases, target.transpose(order), rows.axes, rows.borders, rows.phases,
+            rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row, rows.out_step,
+            lanes, rows.piece, threads, level,
+        )  # fmt: skip
 
 
-def _choose_loop(plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, level: str | None) -> _Loop:
-    block, lanes = _dispatch.block_sizes(level, weight.itemsize)
+def _as_3d(array: np.ndarray) -> np.ndarray:
+    """Return `array` with axes of size 1 after its first, so that three spatial axes follow it and one of channels."""
+    return array.reshape(array.shape[0], *(1,) * (5 - array.ndim), *array.shape[1:])
+
+
+def _choose_lanes(plan: ConvPlan, weight: np.ndarray, level: str | None) -> int:
+    _, lanes = _dispatch.block_sizes(level, weight.itemsize)
     n_filters, n_channels = weight.shape[0] // plan.groups, weight.shape[-1]
-    if n_filters == n_channels == 1 and (plan.stride[-1] == 1 or plan.groups >= lanes):
-        return _depthwise(weight, bias, lanes, level)
+    last = plan.axes[-1]
+    if n_filters == n_channels == 1 and (last.in_step == last.out_step == 1 or plan.groups >= lanes):
+        return _conv.PIXELS
     if n_filters <= _FEW_FILTERS and n_channels % lanes == 0:
-        return _lanes_of_channels(plan, weight, bias, level)
-    return _lanes_of_filters(plan, weight, bias, block, lanes, level)
+        return _conv.CHANNELS
+    return _conv.FILTERS
 
 
-def _lanes_of_filters(
-    plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, block: int, lanes: int, level: str | None
-) -> _Loop:
-    packed = _pack(weight.reshape(plan.groups, weight.shape[0] // plan.groups, -1), block, lanes)
-    padded = None if bias is None else _pad_filters(bias.reshape(plan.groups, -1), lanes)
+def _lanes_in_a_step(plan: ConvPlan, rows: Rows, x: np.ndarray, lanes: int, level: str | None) -> int:
+    """Return how many samples of a row are one step of the depthwise loop.
 
-    def run(x, offsets, stride, out, piece, n_threads):
-        _conv.conv_rows(x, offsets, 0, packed, padded, stride, out, piece, n_threads, level)
-
-    return _Loop(run, weight.shape[-1])
-
-
-def _lanes_of_channels(plan: ConvPlan, weight: np.ndarray, bias: np.ndarray | None, level: str | None) -> _Loop:
-    packed = np.ascontiguousarray(weight.reshape(plan.groups, -1))
-    biases = None if bias is None else np.ascontiguousarray(bias.reshape(plan.groups, -1))
-
-    def run(x, offsets, stride, out, piece, n_threads):
-        _conv.conv_rows(x, offsets, weight.shape[-1], packed, biases, stride, out, piece, n_threads, level)
-
-    return _Loop(run, 1)
+    Where a row is one run of samples, as many pixels side by side as fill the widest tile, else one pixel.
+    """
+    n_channels = plan.groups
+    row = plan.axes[row_order(plan)[2]]
+    pixel = n_channels * x.itemsize
+    one_run = row.in_step == row.out_step == 1 and row_order(plan)[2] == 2 and x.strides[3] == pixel
+    _, width = _dispatch.block_sizes(level, x.itemsize)
+    return math.lcm(n_channels, 4 * width) if one_run else n_channels
 
 
-def _depthwise(weight: np.ndarray, bias: np.ndarray | None, lanes: int, level: str | None) -> _Loop:
-    n_channels = weight.shape[0]
-    taps = weight.reshape(n_channels, -1).T
+def _pack(
+    groups: int, kernels: list[np.ndarray], bias: np.ndarray | None, lanes: int, n_lanes: int, level: str | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return weights and bias as the loop reads them: the kernels of all phases, one after another."""
+    if lanes == _conv.PIXELS:
+        repeats = n_lanes // groups
+        parts = [np.tile(kernel.reshape(groups, -1).T, repeats).reshape(1, -1) for kernel in kernels]
+        biases = None if bias is None else np.tile(bias, repeats)[np.newaxis]
+    else:
+        grouped = [kernel.reshape(groups, kernel.shape[0] // groups, -1) for kernel in kernels]
+        biases = None if bias is None else np.ascontiguousarray(bias.reshape(groups, -1))
+        if lanes == _conv.CHANNELS:
+            parts = [each.reshape(groups, -1) for each in grouped]
+        else:
+            block, width = _dispatch.block_sizes(level, kernels[0].itemsize)
+            parts = [_pack_filters(each, block, width) for each in grouped]
+            biases = None if bias is None else _pad_filters(biases, width)
+    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), biases
 
-    def run(x, offsets, stride, out, piece, n_threads):
-        pixel = n_channels * x.itemsize
-        one_run = stride[2] == 1 and x.strides[3] == pixel and out.strides[3] == pixel
-        # Where a row is one run of samples, as many pixels side by side as fill the widest tile are one step.
-        repeats = math.lcm(n_channels, 4 * lanes) // n_channels if one_run else 1
-        weights = np.ascontiguousarray(np.tile(taps, repeats))
-        biases = None if bias is None else np.tile(bias, repeats)
-        _conv.depthwise_rows(x, offsets, weights, biases, stride, out, piece, n_threads, level)
 
-    return _Loop(run, 1)
-
-
-def _pack(taps: np.ndarray, block: int, lanes: int) -> np.ndarray:
+def _pack_filters(taps: np.ndarray, block: int, lanes: int) -> np.ndarray:
     """Return (groups, filters, taps) as (groups, packed): blocks of filters, each (taps, filters in the block).
 
     Where the filters left over fit in one vector their block is a vector wide, else as wide as the others; what a
@@ -133,45 +126,3 @@ def _pad_filters(array: np.ndarray, lanes: int) -> np.ndarray:
     padded = np.zeros((*array.shape[:-1], -(-n_filters // lanes) * lanes), array.dtype)
     padded[..., :n_filters] = array
     return padded
-
-
-def _as_3d(array: np.ndarray) -> np.ndarray:
-    """Return `(batch, *spatial, channels)` with leading spatial axes of size 1, so that there are three."""
-    return array.reshape(array.shape[0], *(1,) * (5 - array.ndim), *array.shape[1:])
-
-
-def _along_long_rows(
-    x: np.ndarray, out: np.ndarray, stride: tuple[int, ...]
-) -> tuple[np.ndarray, np.ndarray, tuple[int, ...]]:
-    """Return 5-D views and three strides whose last spatial axis is long enough for tiles.
-
-    Slabs at the left and right border are a few pixels wide and many rows long: walked along the rows, they would
-    be computed pixel by pixel. The offsets of taps, and so the order of sums, do not change with the axes.
-    """
-    stride = (1,) * (3 - len(stride)) + stride
-    longest = max((3, 2, 1), key=lambda axis: out.shape[axis])
-    if out.shape[3] >= _TILE or longest == 3:
-        return x, out, stride
-    order = list(range(3))
-    order[2], order[longest - 1] = order[longest - 1], order[2]
-    return x.swapaxes(3, longest), out.swapaxes(3, longest), tuple(stride[axis] for axis in order)
-
-
-@functools.lru_cache(maxsize=256)
-def _tap_offsets(
-    kernel_size: tuple[int, ...], dilation: tuple[int, ...], n_channels: int, steps: tuple[int, ...]
-) -> np.ndarray:
-    """Return where each (kernel position, channel) of a group lies from the first, where neighbours along the spatial
-    axes and channels are `steps` apart.
-    """
-    offsets = np.zeros((), np.intp)
-    for n, spacing, step in zip((*kernel_size, n_channels), (*dilation, 1), steps, strict=True):
-        offsets = offsets[..., np.newaxis] + np.arange(n, dtype=np.intp) * (spacing * step)
-    return offsets.ravel()
-
-
-def _piece(n_pixels: int, bytes_per_pixel: int) -> int:
-    """Return how many pixels of an output row are computed together: equal pieces within `_PIECE_BYTES`."""
-    longest = min(max(2 * _TILE, _PIECE_BYTES // bytes_per_pixel), 2048)
-    equal = math.ceil(n_pixels / math.ceil(n_pixels / longest))
-    return -(-equal // _TILE) * _TILE

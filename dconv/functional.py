@@ -153,7 +153,6 @@ def conv(
     plan = conv_plan(
         x.shape,
         weight.shape,
-        x.itemsize,
         _hashable(stride, "stride"),
         _hashable(padding, "padding"),
         _hashable(dilation, "dilation"),

@@ -1,41 +1,38 @@
 """Laws that convolutions keep, whatever their sizes: each is a property of the formula or a promise of conv."""
 
+import dataclasses
 import itertools
 from unittest import mock
 
 import numpy as np
 import pytest
-from conv_cases import CHANNELS, Case, cases
+from conv_cases import CHANNELS, NUMPY_MODES, Case, cases
 from dconv._kernels._dispatch import built_levels, supported_levels
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tolerance import assert_close, term_scale
 
 import dconv
-from dconv import _conv_plan, _conv_run
+from dconv import _conv_layout, _conv_plan, _conv_run
+from dconv._blocks import PADDING_MODES
 
 MANY = settings(deadline=None, max_examples=200)
 SOME = settings(deadline=None, max_examples=60)  # against the definition, which is slow
 seeds = st.integers(0, 2**32 - 1)
+# (channels, filters per group, groups): grey, depthwise of a few and of many channels, few filters, filters.
+LOOPS = [(1, 1, 1), (3, 1, 3), (64, 1, 64), (16, 2, 1), (3, 17, 1)]
 
 
 def plan_of(case):
     return _conv_plan.conv_plan(
         case.shape,
         case.weight_shape,
-        np.dtype(case.dtype).itemsize,
         case.stride,
         case.padding,
         case.dilation,
         case.groups,
         case.padding_mode,
     )
-
-
-def framed(n_bytes):
-    """Return a context in which inputs from `n_bytes` on have their border cut off; plans made before are forgotten."""
-    _conv_plan.conv_plan.cache_clear()
-    return mock.patch.object(_conv_plan, "_FRAME_BYTES", n_bytes)
 
 
 def small_threads():
@@ -144,64 +141,35 @@ def test_threads_change_nothing(case, n_threads, seed):
 
 @MANY
 @given(cases(), seeds)
-def test_framed_equals_padded_whole(case, seed):
+def test_borders_equal_padding_beforehand(case, seed):
     x, weight, bias = case.arrays(seed)
-    with framed(0):
-        in_parts = case.conv(x, weight, bias)
-    with framed(1 << 62):
-        assert len(plan_of(case).regions) == 1
-        at_once = case.conv(x, weight, bias)
-    _conv_plan.conv_plan.cache_clear()
-    assert_bitwise(in_parts, at_once)
+    assert_bitwise(case.conv(x, weight, bias), case.conv(case.padded(x), weight, bias, padding="valid"))
 
 
-@MANY
-@given(cases())
-def test_regions_cover_the_output_once(case):
-    with framed(0):
-        plan = plan_of(case)
-    _conv_plan.conv_plan.cache_clear()
-    count = np.zeros(plan.out_shape[1:-1], int)
-    for region in plan.regions:
-        count[region.out] += 1
-    assert np.all(count == 1)
-    if len(plan.regions) > 1:
-        interior = plan.regions[-1]  # reads nothing beyond the border, or it would be copied to extend it
-        assert min(interior.start) >= 0
-        assert all(stop <= n for stop, n in zip(interior.stop, case.shape[1:-1], strict=True))
-
-
-@pytest.mark.parametrize("rank", [1, 2, 3])
-def test_a_large_image_has_a_frame(rank):
-    size, pads = (40_000, 200, 40)[rank - 1], ((2, 3),) * rank
-    case = Case(
-        (1, *(size,) * rank, 2), (1, *(3,) * rank, 2), False, (1,) * rank, pads, (2,) * rank, 1, "zeros", np.float32
-    )
-    plan = plan_of(case)
-    assert len(plan.regions) == 2 * rank + 1
-    interior = plan.regions[-1]  # which reads only what exists, all of it: nothing is copied
-    assert (interior.start, interior.stop) == ((0,) * rank, case.shape[1:-1])
-
-
-@pytest.mark.parametrize("groups", [1, 3])
-def test_frame_one_pixel_wide(groups):
-    """What its slabs read is one run of samples, but what they write is not."""
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize(("channels", "filters", "groups"), LOOPS, ids=str)
+@pytest.mark.parametrize("size", [(3000,), (70, 90), (90, 10), (30, 31, 32), (40, 6, 5)])
+def test_borders_of_images_with_an_interior(size, channels, filters, groups, mode):
+    """Most pixels read x in place, and none of the seams may be seen; `size` has rows along every axis."""
     rng = np.random.default_rng(0)
-    x, weight = rng.normal(size=(1, 40, 30, 3)), rng.normal(size=(3, 3, 1, 3 // groups))
-    results = []
-    for n_bytes in (0, 1 << 62):
-        with framed(n_bytes):
-            results.append(dconv.conv(x, weight, padding=1, groups=groups, padding_mode="edge"))
-    _conv_plan.conv_plan.cache_clear()
-    assert_bitwise(*results)
+    x = rng.normal(size=(2, *size, channels)).astype(np.float32)
+    weight = rng.normal(size=(filters * groups, *(3,) * len(size), channels // groups)).astype(np.float32)
+    pads = ((3, 5),) * len(size)
+    padded = np.pad(x, [(0, 0), *pads, (0, 0)], mode=NUMPY_MODES[mode])
+    actual = dconv.conv(x, weight, padding=pads, dilation=2, groups=groups, padding_mode=mode, n_threads=2)
+    assert_bitwise(actual, dconv.conv(padded, weight, dilation=2, groups=groups))
+
+
+@pytest.mark.parametrize("size", [(1_000_000,), (1000, 1000), (100, 100, 100)])
+def test_only_the_border_is_copied(size):
+    case = Case((1, *size, 2), (1, *(3,) * len(size), 2), False, (1,), ((2, 2),) * len(size), (2,), 1, "zeros", float)
+    plan = plan_of(dataclasses.replace(case, stride=(1,) * len(size), dilation=(2,) * len(size)))
+    (rows,) = _conv_layout.rows_of(plan, 2, 2, (0, 0, 0, 1), 4)
+    assert 0 < rows.scratch_size < np.prod(size) / 10
 
 
 @pytest.mark.parametrize("stride", [1, 2])
-@pytest.mark.parametrize(
-    ("channels", "filters", "groups"),
-    [(1, 1, 1), (3, 1, 3), (64, 1, 64), (16, 2, 1), (3, 17, 1), (96, 33, 1)],
-    ids=["grey", "colour depthwise", "depthwise", "few filters", "filters", "many taps"],
-)
+@pytest.mark.parametrize(("channels", "filters", "groups"), [*LOOPS, (96, 33, 1)], ids=str)
 def test_pieces_of_long_rows(channels, filters, groups, stride):
     """Rows this long are cut into pieces: none of their borders may be seen."""
     rng = np.random.default_rng(0)
@@ -238,12 +206,12 @@ def test_every_cpu_level_equals_the_definition(level, case, n_threads, seed):
 def test_every_cpu_level_has_no_borders_between_threads_and_tiles(level, case, data):
     x, weight, bias = case.arrays()
 
-    def run(n_threads, n_bytes):
-        with framed(n_bytes), small_threads():
-            plan = plan_of(case)
-            out = np.full(plan.out_shape, np.nan, case.dtype)
-            _conv_run.run_plan(plan, x, weight, bias, out, n_threads, level)
-        _conv_plan.conv_plan.cache_clear()
+    def run(plan, image, n_threads):
+        out = np.full(plan.out_shape, np.nan, case.dtype)
+        with small_threads():
+            _conv_run.run_plan(plan, image, weight, bias, out, n_threads, level)
         return out
 
-    assert_bitwise(run(data.draw(st.integers(2, 4)), 0), run(1, 1 << 62))
+    padded = case.padded(x)
+    inside = dataclasses.replace(case, shape=padded.shape, padding="valid")
+    assert_bitwise(run(plan_of(case), x, data.draw(st.integers(2, 4))), run(plan_of(inside), padded, 1))

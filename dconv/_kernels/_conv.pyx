@@ -1,130 +1,282 @@
-"""Dilated convolution over 1 to 3 axes, channels last, no borders.
+"""Convolution over 1 to 3 axes, channels last, with its borders: every loop of microkernel.h over all output rows.
 
-    out[n, o, g*F + f] = bias[g*F + f] + sum_{k, c} weight[g*F + f, k, c] * x[n, o*stride + k*dilation, g*C + c]
+    out[n, o, g*F + f] = bias[g*F + f] + sum_{k, c} weight[g*F + f, k, c] * x[n, low + o*step + k*spacing, g*C + c]
 
 Letters: n image, o output pixel (o0, o1, o2), k kernel position, g group, F filters and C channels per group.
-1-D and 2-D arrive as 3-D with leading axes of size 1. Dilation, kernel positions and channels arrive as one table of
-offsets into x (in elements); x may have any strides, out is contiguous in its last axis.
+1-D and 2-D arrive as 3-D with leading axes of size 1. Spacing, kernel positions and channels arrive as one table of
+offsets into x (in elements); x may have any strides, out is contiguous in its last axis. Along a row, o2, outputs may
+belong to several phases, each with taps of its own, whose pixels take turns (transposed convolution).
 
-Parallel over pieces of output rows (n, o0, o1, piece of o2): each is written by one thread. Within a piece: groups,
-blocks of filters, pixels, and innermost the taps (microkernel.h). A piece is so short that the rows of x it reads
-stay in the L2 cache while the blocks of filters pass over them.
+Parallel over pieces of output rows (n, o0, o1, piece of o2): each is written by one thread. Within a piece: phases,
+groups, blocks of filters, pixels, and innermost the taps (microkernel.h). A piece is so short that the rows of x it
+reads stay in the L2 cache while the blocks of filters pass over them.
+
+Pixels whose window lies inside x read it in place. For the others, near a border, the samples of their windows are
+first copied, with what lies beyond the border, to a scratch of the thread, which has a table of offsets of its own:
+so x is never padded as a whole, and all outputs add their taps in the same order.
 """
 
-from cython.parallel cimport prange
+from cython.parallel cimport prange, threadid
+from libc.string cimport memcpy, memset
 
 from dconv._kernels._dispatch cimport conv_row, dconv_microkernel, dot_row, get_level, lanewise_row, real_t
 
+# What lies side by side in the lanes of a vector.
+FILTERS, CHANNELS, PIXELS = 0, 1, 2
+cdef enum:
+    _FILTERS = 0
+    _CHANNELS = 1
+    _PIXELS = 2
+    # Pixels at a border are computed this many together, a multiple of the tile of 6: one by one they are four times
+    # slower each, and copying the windows of more costs more than it saves.
+    _BORDER_PIXELS = 12
+
+
+cdef struct Axis:
+    # How a spatial axis of x is read. Along rows, `low`, `n_taps` and `inside` are those of a phase instead.
+    Py_ssize_t size, step, low, n_taps, spacing
+    Py_ssize_t first_inside, stop_inside  # outputs whose windows lie inside x
+    Py_ssize_t n_before  # entries of `border` for places before x
+    const Py_ssize_t *border  # the sample at each place just before and just after x; NULL: zeros
+
+
+cdef struct Phase:
+    # Pixels first, first + out_step, ... of a row.
+    Py_ssize_t first, count, low, n_taps, first_inside, stop_inside
+    Py_ssize_t position  # of its first tap in the tables of offsets, in kernel positions
+
 
 cdef struct Rows:
-    # How output rows are cut into pieces and where a piece begins. Strides are in elements.
-    Py_ssize_t n1, n2, piece, n_pieces
-    Py_ssize_t x_strides[4]  # of n, and of one step of o0, o1, o2
+    # Everything that all pieces share. Strides and lengths are in elements.
+    Axis axis[3]
+    const Phase *phases
+    Py_ssize_t n_phases, out_step, piece, n_pieces, n_rows0, n_rows1
+    Py_ssize_t n_groups, n_channels, n_filters  # per group
+    Py_ssize_t x_strides[5]
     Py_ssize_t out_strides[4]
+    const Py_ssize_t *x_offsets
+    const Py_ssize_t *scratch_offsets
+    Py_ssize_t scratch_row  # pixels
+    int lanes
+    Py_ssize_t n_lanes  # with lanes of pixels: how many samples one step of a row has
+    Py_ssize_t offsets_per_position, weights_per_position, weights_per_group
 
 
-cdef inline Py_ssize_t locate(const Rows *rows, const Py_ssize_t *strides, Py_ssize_t task) noexcept nogil:
-    """Return the offset of the first pixel of piece `task`: rows run fastest, so that a thread walks down a column
-    of pieces and finds most input rows of one piece in its L2 cache from the piece above.
+cdef inline Py_ssize_t sample_at(const Axis *axis, Py_ssize_t place) noexcept nogil:
+    """Return which sample stands at `place`, counted from the first of x; -1 is a zero."""
+    if 0 <= place < axis.size:
+        return place
+    if axis.border == NULL:
+        return -1
+    return axis.border[axis.n_before + (place if place < 0 else place - axis.size)]
+
+
+cdef inline bint is_inside(const Axis *axis, Py_ssize_t output) noexcept nogil:
+    return axis.first_inside <= output < axis.stop_inside
+
+
+cdef void copy_row(
+    const Rows *rows, const real_t *x, Py_ssize_t place, Py_ssize_t n_pixels, real_t *row
+) noexcept nogil:
+    """Copy `n_pixels` pixels from `place` on of a row of x, extended beyond its borders, to `row`."""
+    cdef Py_ssize_t n_channels = rows.n_groups * rows.n_channels
+    cdef Py_ssize_t step = rows.x_strides[3], channel_step = rows.x_strides[4]
+    cdef Py_ssize_t pixel, channel, sample, n_inside
+    cdef bint one_run = channel_step == 1 and step == n_channels
+    pixel = 0
+    while pixel < n_pixels:
+        if one_run and 0 <= place + pixel < rows.axis[2].size:
+            n_inside = min(n_pixels - pixel, rows.axis[2].size - place - pixel)
+            memcpy(row + pixel * n_channels, x + (place + pixel) * step, n_inside * n_channels * sizeof(real_t))
+            pixel += n_inside
+            continue
+        sample = sample_at(&rows.axis[2], place + pixel)
+        for channel in range(n_channels):
+            row[pixel * n_channels + channel] = 0 if sample < 0 else x[sample * step + channel * channel_step]
+        pixel += 1
+
+
+cdef void copy_windows(
+    const Rows *rows, const real_t *x, Py_ssize_t o0, Py_ssize_t o1, Py_ssize_t place, Py_ssize_t n_pixels,
+    real_t *scratch,
+) noexcept nogil:
+    """Copy the rows of x that output row (o0, o1) reads, `n_pixels` from `place` on, extended, to `scratch`."""
+    cdef const Axis *axis0 = &rows.axis[0]
+    cdef const Axis *axis1 = &rows.axis[1]
+    cdef Py_ssize_t row_size = rows.scratch_row * rows.n_groups * rows.n_channels
+    cdef Py_ssize_t k0, k1, i0, i1
+    cdef real_t *row = scratch
+    for k0 in range(axis0.n_taps):
+        i0 = sample_at(axis0, axis0.low + o0 * axis0.step + k0 * axis0.spacing)
+        for k1 in range(axis1.n_taps):
+            i1 = sample_at(axis1, axis1.low + o1 * axis1.step + k1 * axis1.spacing)
+            if i0 < 0 or i1 < 0:
+                memset(row, 0, n_pixels * rows.n_groups * rows.n_channels * sizeof(real_t))
+            else:
+                copy_row(rows, x + i0 * rows.x_strides[1] + i1 * rows.x_strides[2], place, n_pixels, row)
+            row += row_size
+
+
+cdef void compute_pixels(
+    const dconv_microkernel *kernel, const Rows *rows, const Phase *phase, const real_t *window, Py_ssize_t pixel_step,
+    Py_ssize_t channel_step, const Py_ssize_t *offsets, const real_t *weight, const real_t *bias,
+    Py_ssize_t bias_step, real_t *out, Py_ssize_t n_pixels,
+) noexcept nogil:
+    """Compute `n_pixels` neighbours of one phase; `window` is where the first tap of the first of them lies."""
+    cdef Py_ssize_t n_taps = rows.axis[0].n_taps * rows.axis[1].n_taps * phase.n_taps * rows.offsets_per_position
+    cdef Py_ssize_t out_step = rows.out_step * rows.out_strides[3]
+    cdef Py_ssize_t group, n_channels, per_step, n_steps, n_left
+    offsets += phase.position * rows.offsets_per_position
+    weight += phase.position * rows.weights_per_position
+    if rows.lanes == _PIXELS:
+        n_channels = rows.n_groups
+        per_step = rows.n_lanes // n_channels
+        n_steps = n_pixels // per_step
+        n_left = n_pixels % per_step * n_channels
+        lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, weight, rows.n_lanes, bias, rows.n_lanes,
+                     out, out_step * per_step, n_steps)
+        if n_left:
+            lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_lanes,
+                         bias, n_left, out + n_steps * per_step * out_step, 0, 1)
+        return
+    for group in range(rows.n_groups):
+        if rows.lanes == _CHANNELS:
+            dot_row(kernel, window, pixel_step, offsets, n_taps, rows.n_channels, weight, bias, rows.n_filters,
+                    out, out_step, n_pixels)
+        else:
+            conv_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step,
+                     n_pixels)
+        window += rows.n_channels * channel_step
+        weight += rows.weights_per_group
+        out += rows.n_filters
+        if bias != NULL:
+            bias += bias_step
+
+
+cdef void compute_copied(
+    const dconv_microkernel *kernel, const Rows *rows, const Phase *phase, const real_t *x, Py_ssize_t o0,
+    Py_ssize_t o1, Py_ssize_t first, Py_ssize_t stop, const real_t *weight, const real_t *bias, Py_ssize_t bias_step,
+    real_t *out, real_t *scratch,
+) noexcept nogil:
+    """Compute pixels `first` to `stop` of a phase from a copy of their windows; `x` is the image, `out` the row."""
+    cdef Py_ssize_t step = rows.axis[2].step, n_channels = rows.n_groups * rows.n_channels
+    if first >= stop:
+        return
+    copy_windows(rows, x, o0, o1, phase.low + first * step,
+                 (stop - 1 - first) * step + (phase.n_taps - 1) * rows.axis[2].spacing + 1, scratch)
+    compute_pixels(kernel, rows, phase, scratch, step * n_channels, 1, rows.scratch_offsets, weight, bias, bias_step,
+                   out + (phase.first + first * rows.out_step) * rows.out_strides[3], stop - first)
+
+
+cdef inline Py_ssize_t whole_tiles(Py_ssize_t n_pixels) noexcept nogil:
+    return (n_pixels + _BORDER_PIXELS - 1) // _BORDER_PIXELS * _BORDER_PIXELS
+
+
+cdef void compute_piece(
+    const dconv_microkernel *kernel, const Rows *rows, Py_ssize_t task, const real_t *x, const real_t *weight,
+    const real_t *bias, Py_ssize_t bias_step, real_t *out, real_t *scratch,
+) noexcept nogil:
+    """Compute one piece of a row. Rows run fastest over tasks, so that a thread walks down a column of pieces and
+    finds most rows of x that one piece reads in its L2 cache from the piece above.
     """
-    cdef Py_ssize_t column = task // rows.n2
-    return (
-        task % rows.n2 * strides[2]
-        + column % rows.n_pieces * rows.piece * strides[3]
-        + column // rows.n_pieces % rows.n1 * strides[1]
-        + column // rows.n_pieces // rows.n1 * strides[0]
-    )
-
-
-cdef Rows plan_rows(
-    const Py_ssize_t *x_strides, const Py_ssize_t *out_strides, const Py_ssize_t *out_shape, Py_ssize_t itemsize,
-    tuple strides, Py_ssize_t piece,
-):
-    """Return the rows of `out` in pieces; memoryview strides are in bytes, `strides` are the convolution's."""
-    cdef Rows rows
-    cdef int axis
-    rows.n1, rows.n2, rows.piece = out_shape[1], out_shape[2], piece
-    rows.n_pieces = (out_shape[3] + piece - 1) // piece
-    for axis in range(4):
-        rows.x_strides[axis] = x_strides[axis] // itemsize * (strides[axis - 1] if axis else 1)
-        rows.out_strides[axis] = out_strides[axis] // itemsize
-    return rows
+    cdef Py_ssize_t o1 = task % rows.n_rows1, column = task // rows.n_rows1
+    cdef Py_ssize_t begin = column % rows.n_pieces * rows.piece, o0 = column // rows.n_pieces % rows.n_rows0
+    cdef Py_ssize_t image = column // rows.n_pieces // rows.n_rows0
+    cdef Py_ssize_t index, end, first, stop
+    cdef const Phase *phase
+    cdef bint rows_inside = is_inside(&rows.axis[0], o0) and is_inside(&rows.axis[1], o1)
+    x += image * rows.x_strides[0]
+    out += image * rows.out_strides[0] + o0 * rows.out_strides[1] + o1 * rows.out_strides[2]
+    for index in range(rows.n_phases):
+        phase = &rows.phases[index]
+        end = min(begin + rows.piece, phase.count)
+        if begin >= end:
+            continue
+        # The pixels read in place are first to stop; borders take from them what fills their last tile.
+        first, stop = begin, begin
+        if rows_inside or phase.n_taps == 0:
+            first = min(max(phase.first_inside, begin), end)
+            stop = min(max(phase.stop_inside, first), end)
+            first = min(begin + whole_tiles(first - begin), end)
+            stop = max(end - whole_tiles(end - stop), first)
+        compute_copied(kernel, rows, phase, x, o0, o1, begin, first, weight, bias, bias_step, out, scratch)
+        if first < stop:
+            compute_pixels(
+                kernel, rows, phase,
+                x + (rows.axis[0].low + o0 * rows.axis[0].step) * rows.x_strides[1]
+                + (rows.axis[1].low + o1 * rows.axis[1].step) * rows.x_strides[2]
+                + (phase.low + first * rows.axis[2].step) * rows.x_strides[3],
+                rows.axis[2].step * rows.x_strides[3], rows.x_strides[4], rows.x_offsets, weight, bias, bias_step,
+                out + (phase.first + first * rows.out_step) * rows.out_strides[3], stop - first,
+            )
+        compute_copied(kernel, rows, phase, x, o0, o1, stop, end, weight, bias, bias_step, out, scratch)
 
 
 def conv_rows(
     const real_t[:, :, :, :, :] x,  # IN (n, i0, i1, i2, groups * C)
-    const Py_ssize_t[::1] offsets,  # IN (taps of one group,), or with a run (kernel positions,)
-    Py_ssize_t run,  # lanes are filters if 0, else the channels of a group: so many lie beside each other
-    const real_t[:, ::1] weight,  # IN (groups, packed: see microkernel.h), or with a run (groups, F * taps)
-    const real_t[:, ::1] bias,  # IN (groups, F padded to whole vectors) or None
-    tuple strides,  # of the convolution, one per axis
+    const real_t[:, ::1] weight,  # IN (groups, packed: see microkernel.h); with lanes of pixels (1, positions * lanes)
+    const real_t[:, ::1] bias,  # IN (groups, F padded to whole vectors), with lanes of pixels (1, lanes); or None
     real_t[:, :, :, :, :] out,  # OUT (n, o0, o1, o2, groups * F), last axis contiguous
-    Py_ssize_t piece,  # output pixels in a piece
+    const Py_ssize_t[:, ::1] axes,  # IN (3, fields of Axis up to stop_inside)
+    tuple borders,  # three arrays (places before and after x,), or None for each: zeros
+    const Py_ssize_t[:, ::1] phases,  # IN (phases, fields of Phase)
+    const Py_ssize_t[:, ::1] offsets,  # IN (2, positions of all phases * offsets at each): in x, in scratch
+    real_t[:, ::1] scratch,  # (threads, at least rows read * scratch_row * channels)
+    Py_ssize_t scratch_row,  # pixels in a row of the scratch
+    Py_ssize_t out_step,  # pixels from one of a phase to the next
+    int lanes,  # FILTERS, CHANNELS (a multiple of a vector per group, beside each other) or PIXELS (depthwise)
+    Py_ssize_t piece,  # pixels of a phase in a piece
     int n_threads,
     str level=None,
 ):
-    """Write the convolution of `x` to `out`; see the head of this file."""
-    if out.size == 0:
-        return
-    cdef const dconv_microkernel *kernel = get_level(level)
-    cdef Rows rows = plan_rows(x.strides, out.strides, out.shape, sizeof(real_t), strides, piece)
-    cdef Py_ssize_t n_groups = weight.shape[0], n_filters = out.shape[4] // n_groups, n_taps = offsets.shape[0]
-    cdef Py_ssize_t channel_step = x.strides[4] // <Py_ssize_t>sizeof(real_t) * (x.shape[4] // n_groups)
-    cdef Py_ssize_t n_tasks = out.shape[0] * rows.n1 * rows.n2 * rows.n_pieces
-    cdef Py_ssize_t task, group, n_pixels
-    cdef const real_t *source
-    cdef const real_t *bias_row
-    cdef real_t *target
-    for task in prange(n_tasks, nogil=True, schedule="static", num_threads=n_threads):
-        n_pixels = min(piece, out.shape[3] - task // rows.n2 % rows.n_pieces * piece)
-        for group in range(n_groups):
-            source = &x[0, 0, 0, 0, 0] + locate(&rows, rows.x_strides, task) + group * channel_step
-            target = &out[0, 0, 0, 0, 0] + locate(&rows, rows.out_strides, task) + group * n_filters
-            bias_row = NULL if bias is None else &bias[group, 0]
-            if run:
-                dot_row(kernel, source, rows.x_strides[3], &offsets[0], n_taps, run, &weight[group, 0], bias_row,
-                        n_filters, target, rows.out_strides[3], n_pixels)
-            else:
-                conv_row(kernel, source, rows.x_strides[3], &offsets[0], n_taps, &weight[group, 0], bias_row,
-                         n_filters, target, rows.out_strides[3], n_pixels)
+    """Write the convolution of `x` to `out`; see the head of this file.
 
-
-def depthwise_rows(
-    const real_t[:, :, :, :, :] x,  # IN (n, i0, i1, i2, C), last axis contiguous
-    const Py_ssize_t[::1] offsets,  # IN (kernel positions,)
-    const real_t[:, ::1] weight,  # IN (kernel positions, lanes): the C filters beside each other, again and again
-    const real_t[::1] bias,  # IN (lanes,) or None
-    tuple strides,
-    real_t[:, :, :, :, :] out,  # OUT (n, o0, o1, o2, C), last axis contiguous
-    Py_ssize_t piece,
-    int n_threads,
-    str level=None,
-):
-    """Write the depthwise convolution of `x` (groups = C = filters) to `out`.
-
-    Where pixels lie beside each other in x and in out, channels and pixels are one run of samples, and `lanes` may be
-    several pixels: then few channels, even a single one, fill whole vectors. Otherwise `lanes` must be C.
+    With lanes of pixels every channel is a group of one filter. Where pixels lie beside each other in x and in out,
+    a step of a row may be several pixels, so that few channels, even a single one, fill whole vectors; otherwise it
+    must be one pixel.
     """
     if out.size == 0:
         return
     cdef const dconv_microkernel *kernel = get_level(level)
-    cdef Rows rows = plan_rows(x.strides, out.strides, out.shape, sizeof(real_t), strides, piece)
-    cdef Py_ssize_t n_taps = offsets.shape[0], n_channels = out.shape[4], n_lanes = weight.shape[1]
-    cdef Py_ssize_t pixels_per_step = n_lanes // n_channels
-    cdef Py_ssize_t x_step = rows.x_strides[3] * pixels_per_step, out_step = rows.out_strides[3] * pixels_per_step
-    cdef Py_ssize_t n_tasks = out.shape[0] * rows.n1 * rows.n2 * rows.n_pieces
-    cdef Py_ssize_t task, n_steps, n_left, n_pixels
-    cdef const real_t *bias_row = NULL if bias is None else &bias[0]
-    cdef const real_t *source
-    cdef real_t *target
+    cdef Rows rows
+    cdef const Py_ssize_t[::1] border
+    cdef Py_ssize_t axis, task, n_tasks, n_positions, bias_step
+    for axis in range(5):
+        rows.x_strides[axis] = x.strides[axis] // <Py_ssize_t>sizeof(real_t)
+    for axis in range(4):
+        rows.out_strides[axis] = out.strides[axis] // <Py_ssize_t>sizeof(real_t)
+    for axis in range(3):
+        rows.axis[axis].size, rows.axis[axis].step, rows.axis[axis].low = axes[axis, 0], axes[axis, 1], axes[axis, 2]
+        rows.axis[axis].n_taps, rows.axis[axis].spacing = axes[axis, 3], axes[axis, 4]
+        rows.axis[axis].first_inside, rows.axis[axis].stop_inside = axes[axis, 5], axes[axis, 6]
+        rows.axis[axis].n_before, rows.axis[axis].border = axes[axis, 7], NULL
+        if borders[axis] is not None:
+            border = borders[axis]
+            if border.shape[0]:
+                rows.axis[axis].border = &border[0]
+    rows.phases, rows.n_phases, rows.out_step = <const Phase *>&phases[0, 0], phases.shape[0], out_step
+    rows.piece, rows.n_pieces = piece, ((out.shape[3] + out_step - 1) // out_step + piece - 1) // piece
+    rows.n_rows0, rows.n_rows1 = out.shape[1], out.shape[2]
+    rows.lanes, rows.n_lanes = lanes, 0
+    rows.n_groups = x.shape[4] if lanes == _PIXELS else weight.shape[0]
+    rows.n_channels, rows.n_filters = x.shape[4] // rows.n_groups, out.shape[4] // rows.n_groups
+    rows.x_offsets = rows.scratch_offsets = NULL
+    rows.offsets_per_position = rows.n_channels if lanes == _FILTERS else 1
+    n_positions = offsets.shape[1] // rows.offsets_per_position
+    if offsets.shape[1]:
+        rows.x_offsets, rows.scratch_offsets = &offsets[0, 0], &offsets[1, 0]
+    rows.weights_per_group = weight.shape[1]
+    rows.weights_per_position = weight.shape[1] // max(n_positions, 1)
+    if lanes == _PIXELS:
+        rows.n_lanes = rows.weights_per_position
+    rows.scratch_row = scratch_row
+    cdef const real_t *first_bias = NULL
+    bias_step = 0
+    if bias is not None:
+        first_bias, bias_step = &bias[0, 0], bias.shape[1]
+    n_tasks = out.shape[0] * rows.n_rows0 * rows.n_rows1 * rows.n_pieces
     for task in prange(n_tasks, nogil=True, schedule="static", num_threads=n_threads):
-        n_pixels = min(piece, out.shape[3] - task // rows.n2 % rows.n_pieces * piece)
-        n_steps = n_pixels // pixels_per_step
-        n_left = n_pixels % pixels_per_step * n_channels
-        source = &x[0, 0, 0, 0, 0] + locate(&rows, rows.x_strides, task)
-        target = &out[0, 0, 0, 0, 0] + locate(&rows, rows.out_strides, task)
-        lanewise_row(kernel, source, x_step, &offsets[0], n_taps, &weight[0, 0], n_lanes, bias_row, n_lanes, target,
-                     out_step, n_steps)
-        if n_left:
-            lanewise_row(kernel, source + n_steps * x_step, 0, &offsets[0], n_taps, &weight[0, 0], n_lanes, bias_row,
-                         n_left, target + n_steps * out_step, 0, 1)
+        compute_piece(
+            kernel, &rows, task, &x[0, 0, 0, 0, 0], &weight[0, 0], first_bias, bias_step,
+            &out[0, 0, 0, 0, 0], &scratch[threadid(), 0],
+        )
