@@ -98,6 +98,35 @@ def read_block(
     return block
 
 
+def fold_border(block: np.ndarray, pads: Sequence[tuple[int, int]], mode: str, *, first_axis: int = 0) -> np.ndarray:
+    """Add the border of `block`, `pads` wide, to the pixels that `mode` copies it from: the adjoint of extending.
+
+    Parameters
+    ----------
+    block : ndarray
+        Written to.
+    pads : sequence of (left, right)
+        Pixels of border on each spatial axis; these begin at `first_axis`.
+    mode : str
+        One of `PADDING_MODES` other than "zeros".
+
+    Returns
+    -------
+    folded : ndarray
+        The part of `block` between the borders, which now holds their sums.
+    """
+    for axis, (left, right) in enumerate(pads, first_axis):
+        lead = (slice(None),) * axis
+        size = block.shape[axis] - left - right
+        inner = block[(*lead, slice(left, left + size))]
+        margins = itertools.chain(range(-left, 0), range(size, size + right))
+        sources = np.concatenate([border_index(size, -left, 0, mode), border_index(size, size, size + right, mode)])
+        for place, source in zip(margins, sources, strict=True):
+            inner[(*lead, source)] += block[(*lead, place + left)]
+        block = inner
+    return block
+
+
 def split(shape: Sequence[int], block_shape: Sequence[int]) -> Iterator[tuple[slice, ...]]:
     """Return the blocks of at most `block_shape` pixels that cover `shape`, in row order."""
     steps = [

@@ -18,6 +18,13 @@ _PIECE_BYTES = 1 << 19
 _TILE = 24  # pixels: a multiple of the micro-kernel's tiles, 6 and 8, by which a row is best cut
 
 
+class Tap(NamedTuple):
+    """What one entry in the table of offsets stands for."""
+
+    per_position: int  # entries for one kernel position of a group
+    n_channels: int  # that one entry covers
+
+
 class Rows(NamedTuple):
     """The output rows of one phase of each of two axes, which the kernel walks along the third; see _conv.pyx."""
 
@@ -46,19 +53,15 @@ def row_order(plan: ConvPlan) -> tuple[int, int, int]:
 
 
 @functools.lru_cache(maxsize=256)
-def rows_of(
-    plan: ConvPlan, n_channels: int, taps_per_position: int, x_steps: tuple[int, ...], itemsize: int
-) -> tuple[Rows, ...]:
+def rows_of(plan: ConvPlan, n_channels: int, tap: Tap, x_steps: tuple[int, ...], itemsize: int) -> tuple[Rows, ...]:
     """Return the tables of every combination of phases of the two axes that rows do not run along.
 
-    `x_steps` are the strides of the spatial axes and of the channels, in elements; at each kernel position of a group
-    the table of offsets has `taps_per_position` entries.
+    `x_steps` are the strides of the spatial axes and of the channels, in elements.
     """
     order = row_order(plan)
     outer_phases = (plan.axes[axis].phases for axis in order[:2])
     return tuple(
-        _rows(plan, order, outer, n_channels, taps_per_position, x_steps, itemsize)
-        for outer in itertools.product(*outer_phases)
+        _rows(plan, order, outer, n_channels, tap, x_steps, itemsize) for outer in itertools.product(*outer_phases)
     )
 
 
@@ -67,7 +70,7 @@ def _rows(
     order: tuple[int, int, int],
     outer: tuple[Phase, ...],
     n_channels: int,
-    taps_per_position: int,
+    tap: Tap,
     x_steps: tuple[int, ...],
     itemsize: int,
 ) -> Rows:
@@ -98,9 +101,7 @@ def _rows(
         axes=_axes_table(axes, (*outer, row.phases[0]), [before for before, _ in beyond]),
         borders=tuple(_border(axis, pads, plan.padding_mode) for axis, pads in zip(axes, beyond, strict=True)),
         phases=_phases_table(row, [math.prod(len(phase.taps) for phase in each) for each in phases]),
-        offsets=np.stack(
-            [np.concatenate([_tap_offsets(each, *space, taps_per_position) for each in phases]) for space in spaces]
-        ),
+        offsets=np.stack([np.concatenate([_tap_offsets(each, *space, tap) for each in phases]) for space in spaces]),
         out_step=row.out_step,
         piece=piece,
         scratch_row=scratch_row,
@@ -148,13 +149,13 @@ def _border(axis: Axis, pads: tuple[int, int], mode: str) -> np.ndarray | None:
     return np.concatenate([border_index(axis.size, *ends, mode) for ends in places]).astype(np.intp)
 
 
-def _tap_offsets(phases: Sequence[Phase], spacings: Sequence[int], steps: Sequence[int], n_channels: int) -> np.ndarray:
-    """Return where each (kernel position, channel) of a group lies from the first, where taps along an axis are
+def _tap_offsets(phases: Sequence[Phase], spacings: Sequence[int], steps: Sequence[int], tap: Tap) -> np.ndarray:
+    """Return where each (kernel position, tap) of a group lies from the first, where positions along an axis are
     `spacings` samples apart, and neighbours along the spatial axes and channels `steps` elements.
     """
     offsets = np.zeros((), np.intp)
-    counts = (*(len(phase.taps) for phase in phases), n_channels)
-    for n, spacing, step in zip(counts, (*spacings, 1), steps, strict=True):
+    counts = (*(len(phase.taps) for phase in phases), tap.per_position)
+    for n, spacing, step in zip(counts, (*spacings, tap.n_channels), steps, strict=True):
         offsets = offsets[..., np.newaxis] + np.arange(n, dtype=np.intp) * (spacing * step)
     return offsets.ravel()
 

@@ -8,6 +8,7 @@ with stride s has s of them, whose outputs take turns.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from dconv import shapes
@@ -66,37 +67,37 @@ class ConvPlan(NamedTuple):
     padding_mode: str
 
 
-_NO_AXIS = Axis(1, 1, 1, 1, 1, (Phase(0, 1, range(1), 0),))
+NO_AXIS = Axis(1, 1, 1, 1, 1, (Phase(0, 1, range(1), 0),))
 
 
-def _conv_axis(size: int, out_size: int, kernel_size: int, stride: int, dilation: int, left: int) -> Axis:
-    return Axis(size, out_size, stride, 1, dilation, (Phase(0, out_size, range(kernel_size), -left),))
+def three_axes(axes: Sequence[Axis]) -> tuple[Axis, Axis, Axis]:
+    """Return `axes` with trivial ones before them, so that there are three."""
+    return (*[NO_AXIS] * (3 - len(axes)), *axes)  # type: ignore[return-value]
 
 
-def _check_shapes(x_shape: tuple[int, ...], weight_shape: tuple[int, ...], groups: int) -> None:
-    """Check that the shapes of a convolution fit together."""
-    ndim = len(weight_shape) - 2
-    if ndim not in (1, 2, 3):
+def check_weight(weight_shape: tuple[int, ...], groups: int) -> None:
+    """Check what the weights of a convolution and of a transposed convolution have in common."""
+    if len(weight_shape) - 2 not in (1, 2, 3):
         raise ValueError(
             "weight must have shape (out_channels, *kernel, in_channels // groups) with 1 to 3 kernel axes, "
             f"got {weight_shape}"
         )
-    if len(x_shape) != ndim + 2:
-        raise ValueError(
-            f"x must have shape (batch, *spatial, channels) with {ndim} spatial axes, as weight {weight_shape} has, "
-            f"got {x_shape}; add what is missing, as in x[None, ..., None]"
-        )
     if 0 in weight_shape:
         raise ValueError(f"weight has shape {weight_shape}: no axis may be empty")
-    if 0 in x_shape[1:]:
-        raise ValueError(f"x has shape {x_shape}: only the batch axis may be empty")
-    if x_shape[-1] != weight_shape[-1] * groups:
-        raise ValueError(
-            f"weight takes {weight_shape[-1]} channel(s) per group and groups={groups}, so x must have "
-            f"{weight_shape[-1] * groups} channels on its last axis, but it has {x_shape[-1]}"
-        )
     if weight_shape[0] % groups:
         raise ValueError(f"groups={groups} must divide the {weight_shape[0]} filters of weight (its first axis)")
+
+
+def check_image(name: str, shape: tuple[int, ...], weight_shape: tuple[int, ...], channels: str) -> None:
+    """Check the rank and the sizes of the batch of images that goes with a weight."""
+    ndim = len(weight_shape) - 2
+    if len(shape) != ndim + 2:
+        raise ValueError(
+            f"{name} must have shape (batch, *spatial, {channels}) with {ndim} spatial axes, as weight {weight_shape} "
+            f"has, got {shape}; add what is missing, as in {name}[None, ..., None]"
+        )
+    if 0 in shape[1:]:
+        raise ValueError(f"{name} has shape {shape}: only the batch axis may be empty")
 
 
 @functools.lru_cache(maxsize=256)
@@ -111,15 +112,21 @@ def conv_plan(
 ) -> ConvPlan:
     """Check a convolution and return its plan; arguments as in :func:`dconv.conv`, hashable, of a mode that exists."""
     (groups,) = as_tuple(groups, 1, "groups", 1)
-    _check_shapes(x_shape, weight_shape, groups)
+    check_weight(weight_shape, groups)
+    check_image("x", x_shape, weight_shape, "channels")
+    if x_shape[-1] != weight_shape[-1] * groups:
+        raise ValueError(
+            f"weight takes {weight_shape[-1]} channel(s) per group and groups={groups}, so x must have "
+            f"{weight_shape[-1] * groups} channels on its last axis, but it has {x_shape[-1]}"
+        )
     size, kernel_size = x_shape[1:-1], weight_shape[1:-1]
     strides, dilations = as_tuple(stride, len(size), "stride", 1), as_tuple(dilation, len(size), "dilation", 1)
     out_size = shapes.conv_shape(size, kernel_size, stride=strides, padding=padding, dilation=dilations)
     pads = shapes.normalize_padding(padding, kernel_size, dilations, strides, size)
     axes = [
-        _conv_axis(*values, left)
-        for *values, (left, _) in zip(size, out_size, kernel_size, strides, dilations, pads, strict=True)
+        Axis(n, out, step, 1, spacing, (Phase(0, out, range(k), -left),))
+        for n, out, k, step, spacing, (left, _) in zip(
+            size, out_size, kernel_size, strides, dilations, pads, strict=True
+        )
     ]
-    return ConvPlan(
-        (x_shape[0], *out_size, weight_shape[0]), tuple([_NO_AXIS] * (3 - len(axes)) + axes), groups, padding_mode
-    )
+    return ConvPlan((x_shape[0], *out_size, weight_shape[0]), three_axes(axes), groups, padding_mode)

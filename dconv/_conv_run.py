@@ -12,7 +12,7 @@ import math
 
 import numpy as np
 
-from dconv._conv_layout import Rows, row_order, rows_of
+from dconv._conv_layout import Rows, Tap, row_order, rows_of
 from dconv._conv_plan import ConvPlan
 from dconv._kernels import _conv, _dispatch
 
@@ -41,10 +41,10 @@ def run_plan(
         x = np.ascontiguousarray(x)
     x, weight, out = _as_3d(x), _as_3d(weight), _as_3d(out)
     lanes = _choose_lanes(plan, weight, level)
-    taps_per_position = weight.shape[-1] if lanes == _conv.FILTERS else 1
+    tap = _tap(lanes, weight, level)
     x_steps = tuple(step // x.itemsize for step in x.strides[1:])
     order = (0, *(1 + axis for axis in row_order(plan)), 4)
-    for rows in rows_of(plan, x.shape[-1], taps_per_position, x_steps, x.itemsize):
+    for rows in rows_of(plan, x.shape[-1], tap, x_steps, x.itemsize):
         target = out[(slice(None), *rows.out)]
         kernels = [weight[(slice(None), *taps)] for taps in rows.kernels]
         n_taps = sum(math.prod(kernel.shape[1:]) for kernel in kernels)  # of all phases, which share the pixels
@@ -55,8 +55,8 @@ def run_plan(
         threads = max(1, min(n_threads, target.size * n_taps // rows.out_step // _MULTIPLY_ADDS_PER_THREAD))
         _conv.conv_rows(
             x.transpose(order), packed, biases, target.transpose(order), rows.axes, rows.borders, rows.phases,
-            rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row, rows.out_step,
-            lanes, rows.piece, threads, level,
+            rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row,
+            tap.per_position, rows.out_step, lanes, rows.piece, threads, level,
         )  # fmt: skip
 
 
@@ -74,6 +74,15 @@ def _choose_lanes(plan: ConvPlan, weight: np.ndarray, level: str | None) -> int:
     if n_filters <= _FEW_FILTERS and n_channels % lanes == 0:
         return _conv.CHANNELS
     return _conv.FILTERS
+
+
+def _tap(lanes: int, weight: np.ndarray, level: str | None) -> Tap:
+    if lanes == _conv.FILTERS:
+        return Tap(weight.shape[-1], 1)
+    if lanes == _conv.CHANNELS:
+        _, width = _dispatch.block_sizes(level, weight.itemsize)
+        return Tap(weight.shape[-1] // width, width)
+    return Tap(1, 1)
 
 
 def _lanes_in_a_step(plan: ConvPlan, rows: Rows, x: np.ndarray, lanes: int, level: str | None) -> int:

@@ -9,10 +9,11 @@ from numpy.typing import ArrayLike
 
 from dconv import _memory
 from dconv._axes import Ints, as_int, items_of
-from dconv._blocks import check_padding_mode
+from dconv._blocks import check_padding_mode, fold_border
 from dconv._conv_plan import conv_plan
 from dconv._conv_run import run_plan
 from dconv._threads import effective_n_threads
+from dconv._transpose_plan import transpose_plan
 from dconv._validation import as_real
 
 
@@ -38,8 +39,13 @@ def _allocate(shape: tuple[int, ...], dtype: np.dtype, out: Any, inputs: list) -
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         raise ValueError("out must be C-contiguous, aligned and writeable; pass numpy.empty(shape, dtype)")
     if any(np.may_share_memory(out, array) for array in inputs if array is not None):
-        raise ValueError("out must not overlap x, weight or bias in memory, because they are read while it is written")
+        raise ValueError("out must not overlap the other arrays in memory, because they are read while it is written")
     return out
+
+
+def _check_bias(bias: np.ndarray | None, n_channels: int, of: str) -> None:
+    if bias is not None and bias.shape != (n_channels,):
+        raise ValueError(f"bias must have shape {(n_channels,)}, one value per {of}, got {bias.shape}")
 
 
 def conv(
@@ -159,12 +165,142 @@ def conv(
         as_int(groups, "groups"),
         padding_mode,
     )
-    if bias is not None and bias.shape != plan.out_shape[-1:]:
-        raise ValueError(
-            f"bias must have shape {plan.out_shape[-1:]}, one value per filter of weight, got {bias.shape}"
-        )
+    _check_bias(bias, plan.out_shape[-1], "filter of weight")
     threads = effective_n_threads(n_threads)
     out = _allocate(plan.out_shape, x.dtype, out, [x, weight, bias])
     if x.size:
         run_plan(plan, x, weight, bias, out, threads)
+    return out
+
+
+def conv_transpose(
+    y: ArrayLike,
+    weight: ArrayLike,
+    bias: ArrayLike | None = None,
+    *,
+    stride: Ints = 1,
+    padding: Any = 0,
+    output_padding: Ints = 0,
+    dilation: Ints = 1,
+    groups: int = 1,
+    output_size: Ints | None = None,
+    padding_mode: str = "zeros",
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+) -> np.ndarray:
+    """Return the transposed convolution: the adjoint of :func:`conv` with the same `weight` and arguments.
+
+    It restores the *shape* that the convolution started from, not its values: as a matrix it is the transpose, not
+    the inverse (:func:`conv_matrix`).
+
+    Parameters
+    ----------
+    y : array_like of shape (batch, *spatial, out_channels)
+        What :func:`conv` with this `weight` returns, or anything of that shape. Dtypes and layouts as for its `x`.
+    weight : array_like of shape (out_channels, *kernel, in_channels // groups)
+        The filters of the convolution that is transposed, as they are: nothing is to be swapped or flipped.
+    bias : array_like of shape (in_channels,), optional
+        Added to every pixel of a channel of the result.
+    stride : int or tuple of int, one per spatial axis, default=1
+        Distance in pixels between the outputs that neighbouring pixels of `y` are spread around.
+    padding : int, tuple, "same" or "valid", default=0
+        Of the convolution, per axis or side as there: so many pixels are *cut off* the result. "same" gives
+        ``size * stride`` pixels, or `output_size`.
+    output_padding : int or tuple of int, one per spatial axis, default=0
+        Pixels by which the result is longer at its end, less than ``max(stride, dilation)``. With a stride, several
+        sizes of `x` give the same size of `y`: this chooses among them.
+    dilation : int or tuple of int, one per spatial axis, default=1
+        Distance in pixels between neighbouring taps of the kernel; any dilation goes with any stride.
+    groups : int, default=1
+        As for :func:`conv`.
+    output_size : int or tuple of int, one per spatial axis, optional
+        The sizes wanted, in place of `output_padding`.
+    padding_mode : {"zeros", "reflect", "symmetric", "edge", "circular"}, default="zeros"
+        That of the convolution. What falls beyond the border is cut off with "zeros"; with the others it is added to
+        the pixels that the convolution would have read there.
+    out : ndarray of shape (batch, *output, in_channels), optional
+        Where to write the result: C-contiguous, of the dtype computed in, overlapping no input.
+    n_threads : int, optional
+        As for :func:`conv`.
+
+    Returns
+    -------
+    out : ndarray of shape (batch, *output, in_channels)
+        float64 if `y` is, else float32. Sizes as given by :func:`dconv.shapes.conv_transpose_shape`.
+
+    Raises
+    ------
+    TypeError
+        If an array is not real, or an argument is no integer.
+    ValueError
+        If ranks, channels, groups or sizes do not fit together; if `output_size` or `output_padding` cannot be had
+        (the message says what can); if `out` cannot hold the result.
+
+    See Also
+    --------
+    dconv.shapes.output_padding_for : The `output_padding` that gives a size.
+    conv_matrix : The convolution as a sparse matrix, whose transpose this function applies.
+    dconv.upsample : Enlarge images with it.
+
+    Notes
+    -----
+    With ``left`` pixels of padding in front, and y zero where there is no pixel::
+
+        out[n, o, g * C + c] = bias[g * C + c]
+            + sum over k, f of weight[g * F + f, k, c] * y[n, (o + left - k * dilation) / stride, g * F + f]
+
+    over the taps k for which the division leaves no rest. The outputs that share their taps, every `stride`-th, are
+    computed as one convolution: no zeros are inserted, and every output is written once. The result does not depend,
+    by a bit, on the number of threads; :func:`conv` and this function are each other's adjoint,
+    ``(conv(x) * y).sum() == (x * conv_transpose(y)).sum()``, to rounding.
+
+    References
+    ----------
+    .. [1] V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285, 2016.
+    .. [2] M. D. Zeiler, D. Krishnan, G. W. Taylor, R. Fergus, "Deconvolutional networks", CVPR 2010,
+       doi:10.1109/CVPR.2010.5539957.
+
+    Examples
+    --------
+    Back to the size that a convolution with stride 2 halved:
+
+    >>> import numpy as np
+    >>> import dconv
+    >>> x, weight = np.ones((1, 12, 12, 3)), np.ones((5, 3, 3, 3))
+    >>> y = dconv.conv(x, weight, stride=2)
+    >>> y.shape
+    (1, 5, 5, 5)
+    >>> dconv.conv_transpose(y, weight, stride=2).shape
+    (1, 11, 11, 3)
+    >>> dconv.conv_transpose(y, weight, stride=2, output_size=(12, 12)).shape
+    (1, 12, 12, 3)
+    """
+    y, weight, bias = as_real(y=y, weight=weight, bias=bias)
+    check_padding_mode(padding_mode)
+    plan, out_shape, pads = transpose_plan(
+        y.shape,
+        weight.shape,
+        _hashable(stride, "stride"),
+        _hashable(padding, "padding"),
+        _hashable(output_padding, "output_padding"),
+        _hashable(dilation, "dilation"),
+        as_int(groups, "groups"),
+        None if output_size is None else _hashable(output_size, "output_size"),
+        padding_mode,
+    )
+    _check_bias(bias, out_shape[-1], "channel of the result")
+    threads = effective_n_threads(n_threads)
+    out = _allocate(out_shape, y.dtype, out, [y, weight, bias])
+    if not y.size:
+        return out
+    # As filters of y: the channels of x, each a kernel over the filters of its group.
+    grouped = weight.reshape(plan.groups, weight.shape[0] // plan.groups, *weight.shape[1:])
+    turned = grouped.swapaxes(1, -1).reshape(out_shape[-1], *weight.shape[1:-1], grouped.shape[1])
+    if pads is None:
+        run_plan(plan, y, turned, bias, out, threads)
+    else:
+        extended = _memory.empty(plan.out_shape, y.dtype)
+        run_plan(plan, y, turned, None, extended, threads)
+        folded = fold_border(extended, pads, padding_mode, first_axis=1)
+        np.add(folded, 0 if bias is None else bias, out=out)
     return out

@@ -43,10 +43,10 @@ typedef ptrdiff_t N;
         dconv_microkernel_halves.conv_row_##S(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step,     \
                                               n_pixels);                                                              \
     }                                                                                                                 \
-    EXPORT void dot_row_##S(const T *x, N x_step, const N *offsets, N n_positions, N n_channels, const T *weight,     \
-                            const T *bias, N n_filters, T *out, N out_step, N n_pixels) {                             \
-        dconv_microkernel_halves.dot_row_##S(x, x_step, offsets, n_positions, n_channels, weight, bias, n_filters,    \
-                                             out, out_step, n_pixels);                                                \
+    EXPORT void dot_row_##S(const T *x, N x_step, const N *offsets, N n_taps, const T *weight, const T *bias,         \
+                            N n_filters, T *out, N out_step, N n_pixels) {                                            \
+        dconv_microkernel_halves.dot_row_##S(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step,      \
+                                             n_pixels);                                                               \
     }                                                                                                                 \
     EXPORT void lanewise_row_##S(const T *x, N x_step, const N *offsets, N n_taps, const T *weight, N weight_step,    \
                                  const T *bias, N n_lanes, T *out, N out_step, N n_pixels) {                          \
@@ -157,19 +157,18 @@ def test_conv_row(library, suffix, with_bias):
 def test_dot_row(library, suffix, with_bias):
     dtype = TYPES[suffix][1]
     lanes = getattr(library, f"lanes_{suffix}")()
-    shapes = itertools.product([1, 2, 3, 4], [1, 3, 4, 5, 7, 8], [1, 3], [lanes, 3 * lanes])
-    for n_filters, n_pixels, n_positions, n_channels in shapes:
-        x_step, out_step = n_channels + 1, n_filters + 2
+    shapes = itertools.product([1, 2, 3, 4, 5, 7], [1, 2, 3, 4, 5, 6, 7, 8, 9, 13], [1, 2, 5])
+    for n_filters, n_pixels, n_taps in shapes:
+        x_step, out_step = lanes + 1, n_filters + 2
         x = normal(40 * x_step, dtype)
-        offsets = rng.integers(0, 30 * x_step, n_positions)
-        taps = normal((n_filters, n_positions * n_channels), dtype)
+        offsets = rng.integers(0, 25 * x_step, n_taps)
+        taps = normal((n_filters, n_taps * lanes), dtype)
         bias = normal(n_filters, dtype) if with_bias else None
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)
         call(
-            library, f"dot_row_{suffix}", x, x_step, offsets, n_positions, n_channels, taps, bias, n_filters, out,
-            out_step, n_pixels,
+            library, f"dot_row_{suffix}", x, x_step, offsets, n_taps, taps, bias, n_filters, out, out_step, n_pixels
         )  # fmt: skip
-        places = (offsets[:, np.newaxis] + np.arange(n_channels)).ravel()
+        places = (offsets[:, np.newaxis] + np.arange(lanes)).ravel()
         read = x[np.arange(n_pixels)[:, np.newaxis] * x_step + places]
         check_row(out, out_step, *sum_of_taps(read, taps.T, bias), taps.shape[1])
         check_guards()

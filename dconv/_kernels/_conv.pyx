@@ -59,7 +59,7 @@ cdef struct Rows:
     Py_ssize_t scratch_row  # pixels
     int lanes
     Py_ssize_t n_lanes  # with lanes of pixels: how many samples one step of a row has
-    Py_ssize_t offsets_per_position, weights_per_position, weights_per_group
+    Py_ssize_t taps_per_position, weights_per_position, weights_per_group
 
 
 cdef inline Py_ssize_t sample_at(const Axis *axis, Py_ssize_t place) noexcept nogil:
@@ -123,10 +123,10 @@ cdef void compute_pixels(
     Py_ssize_t bias_step, real_t *out, Py_ssize_t n_pixels,
 ) noexcept nogil:
     """Compute `n_pixels` neighbours of one phase; `window` is where the first tap of the first of them lies."""
-    cdef Py_ssize_t n_taps = rows.axis[0].n_taps * rows.axis[1].n_taps * phase.n_taps * rows.offsets_per_position
+    cdef Py_ssize_t n_taps = rows.axis[0].n_taps * rows.axis[1].n_taps * phase.n_taps * rows.taps_per_position
     cdef Py_ssize_t out_step = rows.out_step * rows.out_strides[3]
     cdef Py_ssize_t group, n_channels, per_step, n_steps, n_left
-    offsets += phase.position * rows.offsets_per_position
+    offsets += phase.position * rows.taps_per_position
     weight += phase.position * rows.weights_per_position
     if rows.lanes == _PIXELS:
         n_channels = rows.n_groups
@@ -141,8 +141,7 @@ cdef void compute_pixels(
         return
     for group in range(rows.n_groups):
         if rows.lanes == _CHANNELS:
-            dot_row(kernel, window, pixel_step, offsets, n_taps, rows.n_channels, weight, bias, rows.n_filters,
-                    out, out_step, n_pixels)
+            dot_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step, n_pixels)
         else:
             conv_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step,
                      n_pixels)
@@ -223,6 +222,7 @@ def conv_rows(
     const Py_ssize_t[:, ::1] offsets,  # IN (2, positions of all phases * offsets at each): in x, in scratch
     real_t[:, ::1] scratch,  # (threads, at least rows read * scratch_row * channels)
     Py_ssize_t scratch_row,  # pixels in a row of the scratch
+    Py_ssize_t taps_per_position,  # offsets at each kernel position
     Py_ssize_t out_step,  # pixels from one of a phase to the next
     int lanes,  # FILTERS, CHANNELS (a multiple of a vector per group, beside each other) or PIXELS (depthwise)
     Py_ssize_t piece,  # pixels of a phase in a piece
@@ -261,8 +261,7 @@ def conv_rows(
     rows.n_groups = x.shape[4] if lanes == _PIXELS else weight.shape[0]
     rows.n_channels, rows.n_filters = x.shape[4] // rows.n_groups, out.shape[4] // rows.n_groups
     rows.x_offsets = rows.scratch_offsets = NULL
-    rows.offsets_per_position = rows.n_channels if lanes == _FILTERS else 1
-    n_positions = offsets.shape[1] // rows.offsets_per_position
+    rows.taps_per_position, n_positions = taps_per_position, offsets.shape[1] // taps_per_position
     if offsets.shape[1]:
         rows.x_offsets, rows.scratch_offsets = &offsets[0, 0], &offsets[1, 0]
     rows.weights_per_group = weight.shape[1]

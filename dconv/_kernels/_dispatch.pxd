@@ -37,12 +37,12 @@ cdef extern from "microkernel.h" nogil:
         void (*conv_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                              const double *weight, const double *bias, Py_ssize_t n_filters, double *out,
                              Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
-        void (*dot_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_positions,
-                            Py_ssize_t n_channels, const float *weight, const float *bias, Py_ssize_t n_filters,
-                            float *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
-        void (*dot_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_positions,
-                            Py_ssize_t n_channels, const double *weight, const double *bias, Py_ssize_t n_filters,
-                            double *out, Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        void (*dot_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+                            const float *weight, const float *bias, Py_ssize_t n_filters, float *out,
+                            Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+        void (*dot_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+                            const double *weight, const double *bias, Py_ssize_t n_filters, double *out,
+                            Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
         void (*lanewise_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                                  const float *weight, Py_ssize_t weight_step, const float *bias, Py_ssize_t n_lanes, float *out, Py_ssize_t out_step,
                                  Py_ssize_t n_pixels) noexcept nogil
@@ -69,14 +69,14 @@ cdef inline void conv_row(
 
 
 cdef inline void dot_row(
-    const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets,
-    Py_ssize_t n_positions, Py_ssize_t n_channels, const real_t *weight, const real_t *bias, Py_ssize_t n_filters,
-    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+    const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
+    const real_t *weight, const real_t *bias, Py_ssize_t n_filters, real_t *out, Py_ssize_t out_step,
+    Py_ssize_t n_pixels,
 ) noexcept nogil:
     if real_t is float:
-        kernel.dot_row_f32(x, x_step, offsets, n_positions, n_channels, weight, bias, n_filters, out, out_step, n_pixels)
+        kernel.dot_row_f32(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
     else:
-        kernel.dot_row_f64(x, x_step, offsets, n_positions, n_channels, weight, bias, n_filters, out, out_step, n_pixels)
+        kernel.dot_row_f64(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
 
 
 cdef inline void lanewise_row(

@@ -21,15 +21,47 @@
 #define INLINE static inline
 #endif
 
+/* Keep a vector that several multiply-adds use in a register: GCC would load it again for each. */
+#if defined(__GNUC__) && defined(__x86_64__) && DCONV_VECTOR_BYTES > 0 && DCONV_VECTOR_BYTES <= 32
+#define KEEP(v) __asm__("" : "+x"(v))
+#elif defined(__GNUC__) && defined(__AVX512F__) && DCONV_VECTOR_BYTES == 64
+#define KEEP(v) __asm__("" : "+v"(v))
+#else
+#define KEEP(v)
+#endif
+
 /* A vector is GCC's and clang's vector extension, or for other compilers a struct of lanes and loops over them,
  * which they may vectorise or not. The loops see only these words. */
 #if DCONV_VECTOR_BYTES
+/* With a and b side by side, add the lower to the upper half of every 2 * half lanes. */
+#if defined(__clang__)
+#define DEFINE_ADD_HALVES(T, S)                                                                                      \
+    INLINE vec_##S add_halves_##S(vec_##S a, vec_##S b, ptrdiff_t half) {                                            \
+        vec_##S sum;                                                                                                 \
+        for (ptrdiff_t l = 0; l < LANES(T); l++) {                                                                   \
+            const ptrdiff_t lower = l / half * 2 * half + l % half, upper = lower + half;                            \
+            sum[l] = lower < LANES(T) ? a[lower] + a[upper] : b[lower - LANES(T)] + b[upper - LANES(T)];             \
+        }                                                                                                            \
+        return sum;                                                                                                  \
+    }
+#else /* GCC needs to be told that these are two shuffles */
+#define DEFINE_ADD_HALVES(T, S)                                                                                      \
+    INLINE vec_##S add_halves_##S(vec_##S a, vec_##S b, ptrdiff_t half) {                                            \
+        __typeof__(a == b) lower, upper; /* vectors of integers */                                                   \
+        UNROLL for (ptrdiff_t l = 0; l < LANES(T); l++) {                                                            \
+            lower[l] = l / half * 2 * half + l % half;                                                               \
+            upper[l] = lower[l] + half;                                                                              \
+        }                                                                                                            \
+        return __builtin_shuffle(a, b, lower) + __builtin_shuffle(a, b, upper);                                      \
+    }
+#endif
 #define LANES(T) ((ptrdiff_t)(DCONV_VECTOR_BYTES / sizeof(T)))
 #define DEFINE_VECTOR_(T, S)                                                                                          \
     typedef T vec_##S __attribute__((vector_size(DCONV_VECTOR_BYTES), aligned(sizeof(T)), may_alias));               \
     INLINE vec_##S load_##S(const T *p) { return *(const vec_##S *)p; }                                              \
     INLINE void store_##S(T *p, vec_##S v) { *(vec_##S *)p = v; }                                                    \
     INLINE vec_##S add_##S(vec_##S a, vec_##S b) { return a + b; }                                                   \
+    DEFINE_ADD_HALVES(T, S)                                                                                          \
     INLINE vec_##S multiply_add_##S(vec_##S a, vec_##S b, vec_##S c) { return a * b + c; }                           \
     INLINE vec_##S scale_add_##S(T a, vec_##S b, vec_##S c) { return a * b + c; }
 #else
@@ -47,6 +79,16 @@
     INLINE void store_##S(T *p, vec_##S v) { memcpy(p, &v, sizeof v); }                                              \
     INLINE vec_##S add_##S(vec_##S a, vec_##S b) {                                                                   \
         EACH_LANE(T) a.lane[l] += b.lane[l];                                                                         \
+        return a;                                                                                                    \
+    }                                                                                                                \
+    INLINE vec_##S add_halves_##S(vec_##S a, vec_##S b, ptrdiff_t half) {                                            \
+        T both[64 / sizeof(T)];                                                                                        \
+        store_##S(both, a);                                                                                          \
+        store_##S(both + LANES(T), b);                                                                               \
+        EACH_LANE(T) {                                                                                               \
+            const ptrdiff_t lower = l / half * 2 * half + l % half;                                                  \
+            a.lane[l] = both[lower] + both[lower + half];                                                            \
+        }                                                                                                            \
         return a;                                                                                                    \
     }                                                                                                                \
     INLINE vec_##S multiply_add_##S(vec_##S a, vec_##S b, vec_##S c) {                                               \

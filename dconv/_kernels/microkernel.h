@@ -27,11 +27,11 @@
     void (*conv_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,              \
                               const T *weight, const T *bias, ptrdiff_t n_filters, T *out, ptrdiff_t out_step,       \
                               ptrdiff_t n_pixels);                                                                   \
-    /* The same for few filters and many channels: offsets of kernel positions, n_channels (a multiple of lanes, beside \
-     * each other in x) taps at each, weight [F][K]. A sum is taken over lanes of channels, then over the lanes. */  \
-    void (*dot_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_positions,          \
-                             ptrdiff_t n_channels, const T *weight, const T *bias, ptrdiff_t n_filters, T *out,      \
-                             ptrdiff_t out_step, ptrdiff_t n_pixels);                                                \
+    /* The same for few filters and many channels: a tap is a vector of channels, weight is [F][K][lanes]. A sum is    \
+     * taken over the taps, then over the lanes. */                                                                  \
+    void (*dot_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,               \
+                             const T *weight, const T *bias, ptrdiff_t n_filters, T *out, ptrdiff_t out_step,        \
+                             ptrdiff_t n_pixels);                                                                    \
     /* out[p * out_step + l] = bias[l] + sum_k weight[k * weight_step + l] * x[p * x_step + offsets[k] + l]:         \
      * a filter of its own for every lane l, which is depthwise convolution. */                                      \
     void (*lanewise_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,          \

@@ -88,72 +88,73 @@ static void FN(conv_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offse
     }
 }
 
-/* Return the sum of the lanes of a vector, by halves. */
-INLINE REAL FN(sum_lanes)(VEC v) {
-    REAL lane[LANES(REAL)];
-    FN(store)(lane, v);
-    UNROLL for (ptrdiff_t half = L / 2; half > 0; half /= 2) {
-        UNROLL for (ptrdiff_t l = 0; l < half; l++) lane[l] += lane[l + half];
+/* Write the sums of the lanes of 12 vectors, each by halves: its lower half is added to its upper half, and so on. Halves
+ * of two vectors are added at once; a last one without a partner is its own. Bounds are spelled out so that all loops
+ * unroll, or the accumulators would live in memory. */
+INLINE void FN(sum_lanes)(VEC *v, REAL *restrict sum) {
+    UNROLL for (int level = 0; level < 4; level++) {
+        const ptrdiff_t half = L >> (level + 1);
+        UNROLL for (int i = 0; i < 6; i++) {
+            const int last = ((12 + (1 << level) - 1) >> level) - 1; /* vector that is left from the level before */
+            if (half > 0 && 2 * i <= last) v[i] = FN(add_halves)(v[2 * i], v[2 * i < last ? 2 * i + 1 : last], half);
+        }
     }
-    return lane[0];
+    UNROLL for (int i = 0; i < 6; i++) {
+        if (i * L < 12) FN(store)(sum + i * L, v[i]);
+    }
 }
 
 /* Few filters leave the lanes of a filter block idle: here lanes are channels, and are summed at the end. PX pixels x
- * NF filters; each vector of channels costs PX + NF loads for PX * NF multiply-adds. */
-#define DEFINE_DOT_TILE(name, PX, NF)                                                                                \
-    INLINE void FN(name)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets, ptrdiff_t n_positions,  \
-                         ptrdiff_t n_channels, const REAL *restrict weight, const REAL *restrict bias,               \
-                         REAL *restrict out, ptrdiff_t out_step) {                                                   \
-        VEC acc[PX][NF] = {0};                                                                                       \
-        const ptrdiff_t n_taps = n_positions * n_channels;                                                           \
-        for (ptrdiff_t k = 0; k < n_positions; k++) {                                                                \
-            const REAL *restrict pixel = x + offsets[k];                                                             \
-            const REAL *restrict w = weight + k * n_channels;                                                        \
-            for (ptrdiff_t c = 0; c < n_channels; c += L) {                                                          \
-                VEC row[NF];                                                                                         \
-                UNROLL for (int f = 0; f < NF; f++) row[f] = FN(load)(w + f * n_taps + c);                           \
-                UNROLL for (int p = 0; p < PX; p++) {                                                                \
-                    const VEC v = FN(load)(pixel + p * x_step + c);                                                  \
-                    UNROLL for (int f = 0; f < NF; f++) acc[p][f] = FN(multiply_add)(v, row[f], acc[p][f]);          \
-                }                                                                                                    \
+ * NF filters; each tap, a vector of channels, costs PX + NF loads for PX * NF multiply-adds. */
+#define DEFINE_DOT_TILE(NF, PX)                                                                                      \
+    INLINE void FN(dot_tile_##NF)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,                \
+                                  ptrdiff_t n_taps, const REAL *restrict weight, const REAL *restrict bias,          \
+                                  REAL *restrict out, ptrdiff_t out_step, ptrdiff_t n_pixels) {                      \
+        VEC acc[12] = {0};                                                                                           \
+        const REAL *pixel[PX]; /* those past the end read the last once more, and are not written */                 \
+        UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + (p < n_pixels ? p : n_pixels - 1) * x_step;               \
+        for (ptrdiff_t k = 0; k < n_taps; k++) {                                                                     \
+            const ptrdiff_t tap = offsets[k];                                                                        \
+            VEC w[NF];                                                                                               \
+            UNROLL for (int f = 0; f < NF; f++) w[f] = FN(load)(weight + (f * n_taps + k) * L);                      \
+            UNROLL for (int p = 0; p < PX; p++) {                                                                    \
+                VEC v = FN(load)(pixel[p] + tap);                                                                    \
+                KEEP(v);                                                                                             \
+                UNROLL for (int f = 0; f < NF; f++) acc[p * NF + f] = FN(multiply_add)(v, w[f], acc[p * NF + f]);    \
             }                                                                                                        \
         }                                                                                                            \
-        UNROLL for (int p = 0; p < PX; p++) {                                                                        \
-            UNROLL for (int f = 0; f < NF; f++) {                                                                    \
-                const REAL sum = FN(sum_lanes)(acc[p][f]);                                                           \
-                out[p * out_step + f] = bias ? sum + bias[f] : sum;                                                  \
-            }                                                                                                        \
+        REAL sum[16];                                                                                                \
+        FN(sum_lanes)(acc, sum);                                                                                     \
+        for (int p = 0; p < PX && p < n_pixels; p++) {                                                               \
+            for (int f = 0; f < NF; f++) out[p * out_step + f] = bias ? sum[p * NF + f] + bias[f] : sum[p * NF + f]; \
         }                                                                                                            \
     }
 
-DEFINE_DOT_TILE(dot_tile_2, 4, 2)
-DEFINE_DOT_TILE(dot_tile_2_1, 1, 2)
-DEFINE_DOT_TILE(dot_tile_1, 4, 1)
-DEFINE_DOT_TILE(dot_tile_1_1, 1, 1)
+DEFINE_DOT_TILE(1, 8)
+DEFINE_DOT_TILE(2, 6)
+DEFINE_DOT_TILE(3, 4)
+DEFINE_DOT_TILE(4, 3)
 
-static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_positions,
-                        ptrdiff_t n_channels, const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out,
-                        ptrdiff_t out_step, ptrdiff_t n_pixels) {
-    const ptrdiff_t step = n_pixels < 4 ? 1 : 4;
-    for (ptrdiff_t p = 0; p < n_pixels; p += step) {
-        if (p > n_pixels - step) p = n_pixels - step; /* ends with the row, as in DEFINE_BLOCK */
-        const REAL *xp = x + p * x_step;
-        for (ptrdiff_t f = 0; f < n_filters; f += 2) {
-            const REAL *w = weight + f * n_positions * n_channels;
-            const REAL *b = bias ? bias + f : NULL;
-            REAL *op = out + p * out_step + f;
-            const int pair = n_filters - f > 1;
-            if (step == 4 && pair) {
-                FN(dot_tile_2)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
-            } else if (step == 4) {
-                FN(dot_tile_1)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
-            } else if (pair) {
-                FN(dot_tile_2_1)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
-            } else {
-                FN(dot_tile_1_1)(xp, x_step, offsets, n_positions, n_channels, w, b, op, out_step);
-            }
-        }
+static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
+                        const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step,
+                        ptrdiff_t n_pixels) {
+#define DOT_PIXELS(NF, PX)                                                                                           \
+    for (ptrdiff_t p = 0; p < n_pixels; p += PX) {                                                                   \
+        FN(dot_tile_##NF)(x + p * x_step, x_step, offsets, n_taps, weight, bias, out + p * out_step, out_step,       \
+                          n_pixels - p);                                                                             \
     }
+    while (n_filters > 0) {
+        const ptrdiff_t n = n_filters < 4 ? n_filters : 4;
+        if (n == 1) DOT_PIXELS(1, 8)
+        if (n == 2) DOT_PIXELS(2, 6)
+        if (n == 3) DOT_PIXELS(3, 4)
+        if (n == 4) DOT_PIXELS(4, 3)
+        n_filters -= n;
+        weight += n * n_taps * L;
+        out += n;
+        if (bias) bias += n;
+    }
+#undef DOT_PIXELS
 }
 
 /* NV vectors of lanes at PX pixels, each lane with weights of its own. */
