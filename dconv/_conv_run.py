@@ -95,7 +95,7 @@ def _lanes_in_a_step(plan: ConvPlan, rows: Rows, x: np.ndarray, lanes: int, leve
     pixel = n_channels * x.itemsize
     one_run = row.in_step == row.out_step == 1 and row_order(plan)[2] == 2 and x.strides[3] == pixel
     _, width = _dispatch.block_sizes(level, x.itemsize)
-    return math.lcm(n_channels, 4 * width) if one_run else n_channels
+    return math.lcm(n_channels, 2 * width) if one_run else n_channels
 
 
 def _pack(

@@ -157,18 +157,20 @@ static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offset
 #undef DOT_PIXELS
 }
 
-/* NV vectors of lanes at PX pixels, each lane with weights of its own. */
+/* NV vectors of lanes at PX pixels, each lane with weights of its own: NV + PX * NV loads for PX * NV multiply-adds. */
 #define DEFINE_LANE_TILE(name, PX, NV)                                                                               \
     INLINE void FN(name)(const REAL *restrict x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,                \
                          ptrdiff_t n_taps, const REAL *restrict weight, ptrdiff_t weight_step,                       \
                          const REAL *restrict bias, REAL *restrict out, ptrdiff_t out_step) {                        \
         VEC acc[PX][NV] = {0};                                                                                       \
+        const REAL *pixel[PX];                                                                                       \
+        UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + p * x_step;                                               \
         for (ptrdiff_t k = 0; k < n_taps; k++) {                                                                     \
-            const REAL *restrict pixel = x + offsets[k];                                                             \
+            const ptrdiff_t tap = offsets[k];                                                                        \
             UNROLL for (int v = 0; v < NV; v++) {                                                                    \
                 const VEC w = FN(load)(weight + k * weight_step + v * L);                                            \
                 UNROLL for (int p = 0; p < PX; p++) {                                                                \
-                    acc[p][v] = FN(multiply_add)(w, FN(load)(pixel + p * x_step + v * L), acc[p][v]);                \
+                    acc[p][v] = FN(multiply_add)(w, FN(load)(pixel[p] + tap + v * L), acc[p][v]);                    \
                 }                                                                                                    \
             }                                                                                                        \
         }                                                                                                            \
@@ -180,41 +182,57 @@ static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offset
         }                                                                                                            \
     }
 
-/* Two pixels x four vectors: whole cache lines at a time, in as few streams as the prefetcher can follow. Eight pixels
- * x one vector were 1.6 times slower on 64 channels, with fewer loads. */
-DEFINE_LANE_TILE(lane_tile_2x4, 2, 4)
-DEFINE_LANE_TILE(lane_tile_1x4, 1, 4)
-DEFINE_LANE_TILE(lane_tile_2x1, 2, 1)
-DEFINE_LANE_TILE(lane_tile_1x1, 1, 1)
+/* Twelve accumulators. A tile takes as many of a pixel's lanes as it can, so that x is read in few streams, by whole
+ * cache lines. */
+#define DEFINE_LANE_BLOCK(PX, NV)                                                                                    \
+    DEFINE_LANE_TILE(lane_tile_##PX##x##NV, PX, NV)                                                                  \
+    DEFINE_LANE_TILE(lane_tile_1x##NV, 1, NV)                                                                        \
+    static void FN(lane_block_##NV)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,     \
+                                    const REAL *weight, ptrdiff_t weight_step, const REAL *bias, REAL *out,          \
+                                    ptrdiff_t out_step, ptrdiff_t n_pixels) {                                        \
+        for (ptrdiff_t p = 0; p < n_pixels && n_pixels < PX; p++) {                                                  \
+            FN(lane_tile_1x##NV)(x + p * x_step, x_step, offsets, n_taps, weight, weight_step, bias,                 \
+                                 out + p * out_step, out_step);                                                      \
+        }                                                                                                            \
+        for (ptrdiff_t p = 0; p < n_pixels && n_pixels >= PX; p += PX) {                                             \
+            if (p > n_pixels - PX) p = n_pixels - PX; /* ends with the row, as in DEFINE_BLOCK */                    \
+            FN(lane_tile_##PX##x##NV)(x + p * x_step, x_step, offsets, n_taps, weight, weight_step, bias,            \
+                                      out + p * out_step, out_step);                                                 \
+        }                                                                                                            \
+    }
 
-/* Pixels outside, lanes inside: x and out are walked once, and the few weights stay in cache. */
+DEFINE_LANE_BLOCK(3, 4)
+DEFINE_LANE_BLOCK(6, 2)
+DEFINE_LANE_BLOCK(12, 1)
+
+/* Many lanes are walked for three pixels at a time, so that x and out are read and written in order; few lanes, which are
+ * one block or two, for the whole row: each measured faster than the other. */
 static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
                              const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
                              ptrdiff_t out_step, ptrdiff_t n_pixels) {
-    for (ptrdiff_t p = 0; p < n_pixels; p += 2) {
-        const int pair = n_pixels - p > 1;
+    const ptrdiff_t step = n_lanes > 4 * L && n_pixels > 3 ? 3 : n_pixels;
+    for (ptrdiff_t p = 0; p < n_pixels; p += step) {
+        if (p > n_pixels - step) p = n_pixels - step; /* ends with the row, as in DEFINE_BLOCK */
         const REAL *xp = x + p * x_step;
         REAL *op = out + p * out_step;
         ptrdiff_t l = 0;
-        for (; l + 4 * L <= n_lanes; l += 4 * L) {
+        while (l < n_lanes && n_lanes >= L) {
+            const ptrdiff_t left = n_lanes - l;
+            if (left < L) l = n_lanes - L; /* the last vector ends with the lanes, likewise */
             const REAL *b = bias ? bias + l : NULL;
-            if (pair) {
-                FN(lane_tile_2x4)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+            if (left >= 4 * L) {
+                FN(lane_block_4)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step);
+                l += 4 * L;
+            } else if (left >= 2 * L) {
+                FN(lane_block_2)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step);
+                l += 2 * L;
             } else {
-                FN(lane_tile_1x4)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
-            }
-        }
-        for (; l < n_lanes && n_lanes >= L; l += L) {
-            if (l > n_lanes - L) l = n_lanes - L; /* the last vector ends with the lanes, as pixels in DEFINE_BLOCK */
-            const REAL *b = bias ? bias + l : NULL;
-            if (pair) {
-                FN(lane_tile_2x1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
-            } else {
-                FN(lane_tile_1x1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step);
+                FN(lane_block_1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step);
+                l += L;
             }
         }
         for (; l < n_lanes; l++) { /* less than a vector in all: one by one */
-            for (ptrdiff_t q = 0; q <= pair; q++) {
+            for (ptrdiff_t q = 0; q < step; q++) {
                 REAL sum = 0;
                 for (ptrdiff_t k = 0; k < n_taps; k++) sum += weight[k * weight_step + l] * xp[q * x_step + offsets[k] + l];
                 op[q * out_step + l] = bias ? sum + bias[l] : sum;
