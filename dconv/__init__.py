@@ -3,7 +3,7 @@
 from dconv import filters, metrics, shapes
 from dconv._threads import show_config
 from dconv.features import AtrousFeatures
-from dconv.functional import conv
+from dconv.functional import conv, conv_transpose
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 
@@ -14,6 +14,7 @@ __all__ = [
     "DilatedConv",
     "PixelClassifier",
     "conv",
+    "conv_transpose",
     "filters",
     "metrics",
     "shapes",

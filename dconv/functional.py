@@ -1,4 +1,4 @@
-"""Convolution on arrays: validate, plan, allocate, run the kernel. Sizes come from :mod:`dconv.shapes`."""
+"""Convolution on arrays, and its transpose: validate, plan, allocate, run. Sizes come from :mod:`dconv.shapes`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def _hashable(value: Any, name: str) -> Any:
     return value if isinstance(value, str) else as_int(value, name)
 
 
-def _allocate(shape: tuple[int, ...], dtype: np.dtype, out: Any, inputs: list) -> np.ndarray:
+def _allocate(shape: tuple[int, ...], dtype: np.dtype, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
     """Return `out` if it can hold the result and overlaps no input, or a new array where it is None."""
     if out is None:
         return _memory.empty(shape, dtype)
@@ -38,8 +38,9 @@ def _allocate(shape: tuple[int, ...], dtype: np.dtype, out: Any, inputs: list) -
         raise ValueError(f"out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
     if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
         raise ValueError("out must be C-contiguous, aligned and writeable; pass numpy.empty(shape, dtype)")
-    if any(np.may_share_memory(out, array) for array in inputs if array is not None):
-        raise ValueError("out must not overlap the other arrays in memory, because they are read while it is written")
+    for name, array in inputs.items():
+        if array is not None and np.may_share_memory(out, array):
+            raise ValueError(f"out must not overlap {name} in memory, because {name} is read while out is written")
     return out
 
 
@@ -167,7 +168,7 @@ def conv(
     )
     _check_bias(bias, plan.out_shape[-1], "filter of weight")
     threads = effective_n_threads(n_threads)
-    out = _allocate(plan.out_shape, x.dtype, out, [x, weight, bias])
+    out = _allocate(plan.out_shape, x.dtype, out, x=x, weight=weight, bias=bias)
     if x.size:
         run_plan(plan, x, weight, bias, out, threads)
     return out
@@ -191,7 +192,7 @@ def conv_transpose(
     """Return the transposed convolution: the adjoint of :func:`conv` with the same `weight` and arguments.
 
     It restores the *shape* that the convolution started from, not its values: as a matrix it is the transpose, not
-    the inverse (:func:`conv_matrix`).
+    the inverse.
 
     Parameters
     ----------
@@ -239,8 +240,6 @@ def conv_transpose(
     See Also
     --------
     dconv.shapes.output_padding_for : The `output_padding` that gives a size.
-    conv_matrix : The convolution as a sparse matrix, whose transpose this function applies.
-    dconv.upsample : Enlarge images with it.
 
     Notes
     -----
@@ -290,7 +289,7 @@ def conv_transpose(
     )
     _check_bias(bias, out_shape[-1], "channel of the result")
     threads = effective_n_threads(n_threads)
-    out = _allocate(out_shape, y.dtype, out, [y, weight, bias])
+    out = _allocate(out_shape, y.dtype, out, y=y, weight=weight, bias=bias)
     if not y.size:
         return out
     # As filters of y: the channels of x, each a kernel over the filters of its group.

@@ -2,8 +2,8 @@
 
     out[n, o, f] = bias[f] + sum over k, c of weight[f, k, c] * x[n, o * stride + k * dilation - before, g * C + c]
 
-x: (batch, *spatial, groups * C), weight: (F, *kernel, C), filter f is in group g = f // (F // groups). Imports no
-dconv, and is never to be made faster: it is read, to know what is right.
+x: (batch, *spatial, groups * C), weight: (F, *kernel, C), filter f is in group g = f // (F // groups). Its transpose
+spreads y by the same loops. Imports no dconv, and is never to be made faster: it is read, to know what is right.
 """
 
 import itertools
@@ -67,3 +67,23 @@ def conv(x, weight, bias=None, *, stride, padding, dilation, groups=1, padding_m
                     total += float(weight[(f, *k, c)]) * value
             out[(n, *o, f)] = total if bias is None else total + float(bias[f])
     return out
+
+
+def conv_transpose(y, weight, bias=None, *, out_size, stride, padding, dilation, groups=1, padding_mode="zeros"):
+    """Return the adjoint of conv on images of `out_size`, in float64: every product goes where conv reads from."""
+    y, weight = np.asarray(y, np.float64), np.asarray(weight, np.float64)
+    n_filters, *kernel, n_channels = weight.shape
+    out = np.zeros((len(y), *out_size, n_channels * groups))
+    for n, f in itertools.product(range(len(y)), range(n_filters)):
+        first_channel = f // (n_filters // groups) * n_channels
+        for o in itertools.product(*map(range, y.shape[1:-1])):
+            for k in itertools.product(*map(range, kernel)):
+                place = tuple(
+                    sample_at(o[axis] * stride[axis] + k[axis] * dilation[axis] - padding[axis][0], size, padding_mode)
+                    for axis, size in enumerate(out_size)
+                )
+                if None in place:
+                    continue
+                for c in range(n_channels):
+                    out[(n, *place, first_channel + c)] += float(weight[(f, *k, c)]) * float(y[(n, *o, f)])
+    return out if bias is None else out + np.asarray(bias, np.float64)

@@ -1,4 +1,4 @@
-"""What conv refuses, and how: each message names the argument, the rule and the value, before any work is done."""
+"""What conv and conv_transpose refuse: messages name the argument, the rule and the value, before any work is done."""
 
 import re
 
@@ -110,5 +110,42 @@ def test_out_overlapping_an_input(argument):
     inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
     size = inputs[argument].size
     inputs[argument] = SHARED[600 : 600 + size].reshape(inputs[argument].shape)
-    with pytest.raises(ValueError, match="out must not overlap x, weight or bias"):
+    with pytest.raises(ValueError, match=f"out must not overlap {argument} in memory"):
         dconv.conv(**inputs, out=SHARED[:700].reshape(SHAPE))
+
+
+# --- conv_transpose: what it shares with conv is tested above ---
+
+Y = np.zeros((1, 9, 11, 6), np.float32)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"y": Y[0]}, ValueError, r"y must have shape \(batch, \*spatial, out_channels\) .*y\[None, \.\.\., None\]"),
+        ({"y": Y[:, :0]}, ValueError, r"y has shape \(1, 0, 11, 6\): only the batch axis may be empty"),
+        ({"y": Y[..., :4]}, ValueError, "y must have one channel for each of the 6 filters .* but it has 4"),
+        ({"groups": 4}, ValueError, "groups=4 must divide the 6 filters"),
+        ({"stride": 2, "output_padding": 2}, ValueError, r"output_padding must be less than max\(stride, dilation\)"),
+        ({"output_padding": -1}, ValueError, "output_padding must be at least 0"),
+        ({"output_padding": 1.0}, TypeError, "output_padding must be an int .* 1.0"),
+        ({"padding": 7}, ValueError, "padding=7 leaves -3 samples on axis 0 .*; lower padding"),
+        ({"stride": 2, "output_size": 24}, ValueError, r"output_size must be in range\(19, 21\) on axis 0 .* got 24"),
+        ({"stride": 2, "output_size": (19, 23, 1)}, ValueError, "output_size .* 2 spatial axes"),
+        ({"output_size": 11, "output_padding": 1}, ValueError, "output_size or output_padding, not both"),
+        (
+            {"padding": "same", "stride": 2, "output_size": 16},
+            ValueError,
+            "output_size must be from 17 to 18 on axis",
+        ),
+        ({"padding": "same", "output_padding": 1}, ValueError, "output_padding must be .* 0 with padding='same'"),
+        ({"bias": np.zeros(6)}, ValueError, r"bias must have shape \(4,\), one value per channel of the result"),
+        ({"padding_mode": "mirror"}, ValueError, "padding_mode must be one of"),
+        ({"y": Y.astype(complex)}, TypeError, "y must hold real numbers"),
+        ({"out": np.zeros((1, 11, 13, 6), np.float32)}, ValueError, r"out must have shape \(1, 11, 13, 4\)"),
+    ],
+    ids=str,
+)
+def test_transpose_refused(changes, error, message):
+    with pytest.raises(error, match=message):
+        dconv.conv_transpose(**{"y": Y, "weight": W, **changes})

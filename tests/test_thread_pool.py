@@ -95,6 +95,10 @@ CALLS = {
     "conv: into out": conv_into,
     "conv: depthwise": lambda: dconv.conv(X, WEIGHT[:8, ..., :1], groups=8, padding=2, padding_mode="circular"),
     "conv: few filters, float64": lambda: dconv.conv(X.astype(float), WEIGHT[:2], stride=2, dilation=2),
+    "conv_transpose": lambda: dconv.conv_transpose(X, WEIGHT[: X.shape[-1]], stride=2, dilation=3),
+    "conv_transpose: two threads each": lambda: dconv.conv_transpose(
+        X, WEIGHT[: X.shape[-1]], stride=2, padding=2, padding_mode="reflect", n_threads=2
+    ),
     "show_config": show_config,
     "AtrousFeatures": fit(lambda: dconv.AtrousFeatures(2, filters=filters.b3_spline(), n_jobs=2)),
     "AtrousFeatures.fit": lambda: dconv.AtrousFeatures(2).fit(IMAGE).halo_,
