@@ -8,7 +8,7 @@ from dconv._kernels._dispatch import supported_levels
 from reference_features import SHAPES, assert_close, random_image
 
 from dconv import shapes
-from dconv._feature_groups import GROUPS
+from dconv._feature_groups import GROUPS, available_groups
 from dconv.features import AtrousFeatures
 
 # --- what a feature sees ---
@@ -144,10 +144,20 @@ def test_shift_equivariance_is_bitwise():
     np.testing.assert_array_equal(bank.transform(rolled), np.roll(bank.transform(image), (7, -13), axis=(0, 1)))
 
 
-def test_doubling_an_image_doubles_its_features():
-    image = random_image((40, 50))
-    bank = AtrousFeatures(3).fit(image)
-    np.testing.assert_array_equal(bank.transform(2 * image), 2 * bank.transform(image))
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("exponent", [-40, -33, 1, 33, 40])  # 1e-12 to 1e12
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_features_scale_with_the_image(ndim, exponent, level):
+    image = random_image((*SHAPES[ndim], 3))
+    groups = available_groups(ndim)
+    bank = AtrousFeatures(2, color_groups=groups, filters=np.ones((1, *(3,) * ndim, 1)), ndim=ndim, channel_axis=-1)
+    names = bank.fit(image).get_feature_names_out()
+    whole = tuple(slice(0, n) for n in SHAPES[ndim])
+    features, scaled = (np.empty((*SHAPES[ndim], len(names)), np.float32) for _ in range(2))
+    bank._bank.fill(image, whole, features, level)
+    bank._bank.fill(np.ldexp(image, exponent), whole, scaled, level)
+    for index, name in enumerate(names):
+        np.testing.assert_array_equal(scaled[..., index], np.ldexp(features[..., index], exponent), err_msg=name)
 
 
 @pytest.mark.parametrize("turn", [np.rot90, np.flipud, np.fliplr, lambda a: np.swapaxes(a, 0, 1)])

@@ -131,20 +131,22 @@ static void magnitude_row(const float *const *parts, ptrdiff_t n_parts, float *o
     if (n_parts == 3) magnitude_3_row(parts[0], parts[1], parts[2], out, n);
 }
 
+/* In double: the parts of a structure tensor are squares of the image's values already, and squared once more they leave
+ * the range of float32 on images in small units or large ones. */
 static void eigenvalues_2_row(const float *restrict xx, const float *restrict yy, const float *restrict xy,
                               float *restrict high, float *restrict low, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) {
-        const float mean = 0.5f * (xx[i] + yy[i]), half = 0.5f * (xx[i] - yy[i]);
-        const float radius = sqrtf(half * half + xy[i] * xy[i]);
-        high[i] = mean + radius;
-        low[i] = mean - radius;
+        const double mean = 0.5 * ((double)xx[i] + yy[i]), half = 0.5 * ((double)xx[i] - yy[i]), off = xy[i];
+        const double radius = sqrt(half * half + off * off);
+        high[i] = (float)(mean + radius);
+        low[i] = (float)(mean - radius);
     }
 }
 
 /* The eigenvalues are q + 2 p c: q is the mean of the diagonal, p the scale, and c the roots of 4 c^3 - 3 c = r, which
  * are cos((arccos(r) + 2 pi j) / 3). For r >= 0 the largest root lies in [0.866, 1], where three steps of Newton's
  * method from a straight line give all digits without a trigonometric function; the other two follow from it. For
- * r < 0 all roots change sign. In double: near r = 1, where two eigenvalues meet, half of the digits are lost. */
+ * r < 0 all roots change sign. In double too: near r = 1, where two eigenvalues meet, half of the digits are lost. */
 static void eigenvalues_3_row(const float *restrict xx, const float *restrict yy, const float *restrict zz,
                               const float *restrict xy, const float *restrict xz, const float *restrict yz,
                               float *restrict high, float *restrict middle, float *restrict low, ptrdiff_t n) {
