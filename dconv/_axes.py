@@ -2,9 +2,13 @@
 
 import operator
 from collections.abc import Iterable, Sequence
-from typing import SupportsIndex, TypeAlias
+from typing import Any, SupportsIndex, TypeAlias
 
 Ints: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
+
+# bool passes operator.index, but stride=True is a slip and not a stride of 1.
+_INT = "an int (no bool, no float)"
+_INTS = "an int or a sequence of ints"
 
 
 def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tuple[int, ...]:
@@ -41,9 +45,9 @@ def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tupl
     """
     items = items_of(value)
     if items is None:
-        values = (as_int(value, name),) * (1 if ndim is None else ndim)
+        values = (as_int(value, name, rule=_INTS),) * (1 if ndim is None else ndim)
     else:
-        values = tuple(as_int(item, name) for item in items)
+        values = tuple(as_int(item, name, rule=_INTS) for item in items)
         if ndim is None and not 1 <= len(values) <= 3:
             raise ValueError(f"{name} must have 1 to 3 spatial axes, but got {values} with {len(values)}")
         if ndim is not None and len(values) != ndim:
@@ -73,7 +77,7 @@ def span(kernel_size: Ints, dilation: Ints = 1) -> tuple[int, ...]:
     Raises
     ------
     TypeError, ValueError
-        As :func:`as_tuple`.
+        If a size is no integer or below 1, or the two have different numbers of axes.
 
     Examples
     --------
@@ -88,13 +92,11 @@ def span(kernel_size: Ints, dilation: Ints = 1) -> tuple[int, ...]:
 
 
 def items_of(value: object) -> tuple | None:
-    """Return the items of a sequence, or None for anything to be read as a single int."""
+    """Return the items of a sequence, or None for anything to be read as a single value."""
     # A zero-dimensional NumPy array claims to be iterable, so being an integer is asked first.
-    try:
-        operator.index(value)  # type: ignore[arg-type]
-    except TypeError:
-        return None if isinstance(value, str) or not isinstance(value, Iterable) else tuple(value)
-    return None
+    if _index(value) is not None or isinstance(value, str) or not isinstance(value, Iterable):
+        return None
+    return tuple(value)
 
 
 def common_rank(*values: Ints) -> int:
@@ -102,12 +104,26 @@ def common_rank(*values: Ints) -> int:
     return max([1, *(len(items) for value in values if (items := items_of(value)) is not None)])
 
 
-def as_int(value: object, name: str) -> int:
-    """Return `value` as a Python int; `name` is the argument it belongs to, for the message."""
-    # bool passes operator.index, but stride=True is a slip and not a stride of 1.
-    if not isinstance(value, bool):
-        try:
-            return operator.index(value)  # type: ignore[arg-type]
-        except TypeError:
-            pass
-    raise TypeError(f"{name} must be an int or a sequence of ints, but got {value!r} of type {type(value).__name__}")
+def as_int(value: object, name: str, minimum: int | None = None, *, rule: str = _INT) -> int:
+    """Return `value` as a Python int of at least `minimum`; `name` and `rule` are for the message."""
+    index = None if isinstance(value, bool) else _index(value)
+    if index is None:
+        raise TypeError(f"{name} must be {rule}, got {value!r} of type {type(value).__name__}")
+    if minimum is not None and index < minimum:
+        raise ValueError(f"{name} must be at least {minimum}, but got {index}")
+    return index
+
+
+def as_ndim(ndim: object) -> int:
+    """Return the number of spatial axes `ndim` as a Python int."""
+    value = as_int(ndim, "ndim")
+    if not 1 <= value <= 3:
+        raise ValueError(f"ndim must be 1, 2 or 3 spatial axes, but got {value}")
+    return value
+
+
+def _index(value: Any) -> int | None:
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None

@@ -3,13 +3,28 @@
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-from dconv._axes import Ints, as_tuple, common_rank, items_of, span
+from dconv._axes import Ints, as_int, as_tuple, common_rank, items_of, span
 
 Pair: TypeAlias = tuple[int, int]
 
 
 class Layer(NamedTuple):
-    """The sizes of one convolution or pooling layer; each field is an int or a sequence of one int per axis."""
+    """The sizes of one convolution or pooling layer.
+
+    Parameters
+    ----------
+    kernel_size : int or sequence of int
+        Taps, for all axes or per axis.
+    stride : int or sequence of int, default=1
+        Distance in samples between neighbouring outputs.
+    dilation : int or sequence of int, default=1
+        Distance in samples between neighbouring taps.
+
+    Examples
+    --------
+    >>> Layer(3, dilation=2)
+    Layer(kernel_size=3, stride=1, dilation=2)
+    """
 
     kernel_size: Ints
     stride: Ints = 1
@@ -34,7 +49,8 @@ def receptive_field(layers: Iterable[Layer | tuple[Ints, ...]]) -> int | tuple[i
     Raises
     ------
     TypeError, ValueError
-        If `layers` holds anything else, or sizes that break the rule of :func:`as_tuple`.
+        If `layers` holds anything else, or sizes that are no integers, below 1, or of different
+        numbers of axes.
 
     References
     ----------
@@ -137,9 +153,8 @@ def cascade_halo(n_levels: int, reach: int, smoothing_radius: int = 2, *, last_l
     >>> cascade_halo(5, reach=3)
     78
     """
-    (n_levels,) = as_tuple(n_levels, 1, "n_levels", 1)
-    (reach,) = as_tuple(reach, 1, "reach", 0)
-    (radius,) = as_tuple(smoothing_radius, 1, "smoothing_radius", 0)
+    n_levels, reach = as_int(n_levels, "n_levels", 1), as_int(reach, "reach", 0)
+    radius = as_int(smoothing_radius, "smoothing_radius", 0)
     # The sum grows with the level, so the last level decides.
     deepest = radius * (2 ** (n_levels - 1) - 1) + reach * 2 ** (n_levels - 1)
     return max(deepest, radius * (2**n_levels - 1)) if last_level else deepest
@@ -148,6 +163,8 @@ def cascade_halo(n_levels: int, reach: int, smoothing_radius: int = 2, *, last_l
 def _trace(layers: Iterable) -> tuple[tuple[Pair, ...], tuple[int, ...], bool]:
     """Return the samples seen left and right of the centre and the jump, per axis, and whether sizes were per axis."""
     stack = []
+    if not isinstance(layers, Iterable):
+        raise TypeError(f"layers must be a sequence of Layer, but got {layers!r}; one layer is [{layers!r}]")
     for index, layer in enumerate(layers):
         try:
             stack.append(Layer(*layer))

@@ -1,6 +1,7 @@
 """Sizes of dilated convolutions: pure integer functions for one to three spatial axes.
 
-Kernels, tiling and estimators ask this module and derive no size themselves. With `n` samples on an axis::
+Whatever convolves asks this module and derives no size itself; only the margins of the feature bank, which follow from
+its table of groups, are traced there (:func:`cascade_halo` is their formula). With `n` samples on an axis::
 
     span       = dilation * (kernel_size - 1) + 1
     out        = (n + left + right - span) // stride + 1
@@ -15,14 +16,13 @@ import math
 from collections.abc import Sequence
 from typing import SupportsIndex, TypeAlias
 
-from dconv._axes import Ints, as_tuple, items_of, span
+from dconv._axes import Ints, as_int, as_tuple, items_of, span
 from dconv._receptive import Layer, Pair, cascade_halo, halo, jump, receptive_field
 
 Padding: TypeAlias = str | SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]]
 
 __all__ = [
     "Layer",
-    "as_tuple",
     "cascade_halo",
     "conv_input_sizes",
     "conv_shape",
@@ -60,7 +60,7 @@ def normalize_padding(
     Raises
     ------
     TypeError, ValueError
-        If `padding` has another form or is negative, or a size breaks the rule of :func:`as_tuple`.
+        If `padding` has another form or is negative, or a size is no integer or below its minimum.
 
     Examples
     --------
@@ -87,8 +87,7 @@ def normalize_padding(
             f"padding must have one int or one (left, right) pair for each of the {ndim} spatial axes, "
             f"but got {padding!r} with {len(items)}; write one pair for one axis as ((left, right),)"
         )
-    pairs = [as_tuple(item, 2, f"padding on axis {axis}", 0) for axis, item in enumerate(items)]
-    return tuple((left, right) for left, right in pairs)
+    return tuple(_pad_pair(item, f"padding on axis {axis}") for axis, item in enumerate(items))
 
 
 def conv_shape(
@@ -102,9 +101,11 @@ def conv_shape(
     ----------
     input_size : int or sequence of int
         Size of each spatial axis (1 to 3; no batch or channels), at least 1; an int means one axis.
-    kernel_size, stride, dilation : int or sequence of int
+    kernel_size : int or sequence of int
         At least 1.
-    padding : int, sequence of int, sequence of (left, right), "same" or "valid"
+    stride, dilation : int or sequence of int, default=1
+        At least 1.
+    padding : int, sequence of int, sequence of (left, right), "same" or "valid", default=0
         As for :func:`normalize_padding`.
 
     Returns
@@ -115,7 +116,7 @@ def conv_shape(
     Raises
     ------
     TypeError, ValueError
-        If the kernel spans more than the padded input, or a size breaks the rule of :func:`as_tuple`.
+        If the kernel spans more than the padded input, or a size is no integer or below its minimum.
 
     See Also
     --------
@@ -156,7 +157,11 @@ def conv_input_sizes(
     ----------
     output_size : int or sequence of int
         Size of each spatial axis, at least 1; an int means one axis.
-    kernel_size, stride, padding, dilation
+    kernel_size : int or sequence of int
+        As for :func:`conv_shape`.
+    stride, dilation : int or sequence of int, default=1
+        As for :func:`conv_shape`.
+    padding : int, sequence of int, sequence of (left, right), "same" or "valid", default=0
         As for :func:`conv_shape`.
 
     Returns
@@ -203,9 +208,12 @@ def conv_transpose_shape(
     ----------
     input_size : int or sequence of int
         Size of each spatial axis (1 to 3; no batch or channels), at least 1; an int means one axis.
-    kernel_size, stride, padding, dilation
-        Those of the convolution that is transposed. Its "same" pads are those of :func:`normalize_padding` for an
-        input of ``n * stride``.
+    kernel_size : int or sequence of int
+        That of the convolution that is transposed.
+    stride, dilation : int or sequence of int, default=1
+        Likewise.
+    padding : int, sequence of int, sequence of (left, right), "same" or "valid", default=0
+        Likewise. Its "same" pads are those of :func:`normalize_padding` for an input of ``n * stride``.
     output_padding : int or sequence of int, default=0
         Samples added on the right; less than ``max(stride, dilation)``, PyTorch's rule, and 0 for "same".
 
@@ -216,7 +224,7 @@ def conv_transpose_shape(
     Raises
     ------
     TypeError, ValueError
-        If `output_padding` is too large, a size falls below 1, or an argument breaks the rule of :func:`as_tuple`.
+        If `output_padding` is too large, a size falls below 1, or is no integer or below its minimum.
 
     See Also
     --------
@@ -260,7 +268,11 @@ def output_padding_for(
     ----------
     input_size, output_size : int or sequence of int
         Sizes before and after the transposed convolution; an int means one axis.
-    kernel_size, stride, padding, dilation
+    kernel_size : int or sequence of int
+        As for :func:`conv_transpose_shape`.
+    stride, dilation : int or sequence of int, default=1
+        As for :func:`conv_transpose_shape`.
+    padding : int, sequence of int, sequence of (left, right), "same" or "valid", default=0
         As for :func:`conv_transpose_shape`.
 
     Returns
@@ -314,20 +326,33 @@ def n_parameters(in_channels: int, out_channels: int, kernel_size: Ints, *, grou
     Raises
     ------
     TypeError, ValueError
-        If a channel count does not divide into `groups`, or a size breaks the rule of :func:`as_tuple`.
+        If a channel count does not divide into `groups`, or a size is no integer or below 1.
 
     Examples
     --------
     >>> n_parameters(3, 16, (3, 3), bias=True)
     448
     """
-    (groups,) = as_tuple(groups, 1, "groups", 1)
-    counts = [*as_tuple(in_channels, 1, "in_channels", 1), *as_tuple(out_channels, 1, "out_channels", 1)]
-    for name, count in zip(("in_channels", "out_channels"), counts, strict=True):
+    groups = as_int(groups, "groups", 1)
+    inputs, outputs = as_int(in_channels, "in_channels", 1), as_int(out_channels, "out_channels", 1)
+    for name, count in (("in_channels", inputs), ("out_channels", outputs)):
         if count % groups:
             raise ValueError(f"{name} must be divisible by groups, but got {name}={count} and groups={groups}")
-    weights = counts[1] * (counts[0] // groups) * math.prod(as_tuple(kernel_size, None, "kernel_size", 1))
-    return weights + (counts[1] if bias else 0)
+    weights = outputs * (inputs // groups) * math.prod(as_tuple(kernel_size, None, "kernel_size", 1))
+    return weights + (outputs if bias else 0)
+
+
+def _pad_pair(value: object, name: str) -> Pair:
+    """Return the samples added left and right of an axis."""
+    sides = items_of(value)
+    sides = (value, value) if sides is None else sides
+    rule = "an int or a (left, right) pair of ints, or padding as a whole 'same' or 'valid'"
+    if len(sides) != 2:
+        raise ValueError(f"{name} must be {rule}, but got {value!r} with {len(sides)} items")
+    left, right = (as_int(side, name, rule=rule) for side in sides)
+    if min(left, right) < 0:
+        raise ValueError(f"{name} must be at least 0, but got {(left, right)}")
+    return left, right
 
 
 def _spans(kernel_size: Ints, dilation: Ints, ndim: int) -> tuple[int, ...]:

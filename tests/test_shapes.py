@@ -26,45 +26,6 @@ def count_outputs(n, kernel, stride, pad, dilation):
     return sum(all(start + tap * dilation < padded for tap in range(kernel)) for start in range(0, padded, stride))
 
 
-# --- one integer or one per axis ---
-
-
-@pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3), (3, 3), [3, 3], np.array([3, 3])])
-def test_as_tuple_returns_python_ints(value):
-    result = shapes.as_tuple(value, 2, "stride", 1)
-    assert result == (3, 3)
-    assert [type(item) for item in result] == [int, int]
-
-
-def test_as_tuple_reads_the_rank_from_the_value():
-    assert shapes.as_tuple(5, None, "input_size", 1) == (5,)
-    assert shapes.as_tuple((5, 6, 7), None, "input_size", 1) == (5, 6, 7)
-
-
-@pytest.mark.parametrize(
-    "value", [True, np.True_, 1.0, np.float32(1), "1", None, (1, 2.5), (1, False), ((1, 1), (1, 1))]
-)
-def test_as_tuple_refuses_what_is_not_an_integer(value):
-    with pytest.raises(TypeError, match="dilation must be an int"):
-        shapes.as_tuple(value, 2, "dilation", 1)
-
-
-@pytest.mark.parametrize(
-    ("value", "ndim", "message"),
-    [
-        ((1, 2, 3), 2, r"dilation .* 2 spatial axes, but got \(1, 2, 3\) with 3"),
-        ((), 2, r"dilation .* but got \(\) with 0"),
-        ((), None, "dilation must have 1 to 3 spatial axes"),
-        ((1, 2, 3, 4), None, r"dilation must have 1 to 3 spatial axes, but got \(1, 2, 3, 4\)"),
-        (0, 2, "dilation must be at least 1"),
-        ((1, -2), 2, r"dilation must be at least 1, but got \(1, -2\)"),
-    ],
-)
-def test_as_tuple_names_argument_and_values(value, ndim, message):
-    with pytest.raises(ValueError, match=message):
-        shapes.as_tuple(value, ndim, "dilation", 1)
-
-
 # --- span, padding and convolution ---
 
 
@@ -131,6 +92,10 @@ def test_every_form_of_padding(padding, pairs):
         (1.5, TypeError, "padding on axis 0 .* 1.5"),
         (True, TypeError, "padding on axis 0 .* True"),
         (None, TypeError, "padding on axis 0 .* None"),
+        (1.0, TypeError, r"padding on axis 0 must be an int or a \(left, right\) pair .*'same' or 'valid', got 1.0"),
+        (((1, 1.5), 1), TypeError, r"padding on axis 0 must be an int or a \(left, right\) pair .* got 1.5"),
+        (((1, 1), ((1, 1), 2)), TypeError, r"padding on axis 1 must be an int or a \(left, right\) pair"),
+        (((1, 2, 3), 1), ValueError, r"a \(left, right\) pair .* but got \(1, 2, 3\) with 3 items"),
     ],
 )
 def test_bad_padding(padding, error, message):
@@ -286,6 +251,8 @@ def test_an_empty_stack_is_the_identity():
 
 @pytest.mark.parametrize("function", [shapes.receptive_field, shapes.jump, shapes.halo])
 def test_bad_layers(function):
+    with pytest.raises(TypeError, match=r"layers must be a sequence of Layer, but got 3; one layer is \[3\]"):
+        function(3)
     with pytest.raises(TypeError, match=r"layers\[0\] must be a Layer .* but got 3"):
         function(Layer(3))
     with pytest.raises(TypeError, match=r"layers\[1\] must be a Layer .* \(3, 1, 1, 1\)"):
@@ -317,6 +284,13 @@ def test_cascade_halo_names_the_bad_argument(arguments, name):
 def test_n_parameters_counts_an_actual_weight_array():
     assert shapes.n_parameters(6, 8, (3, 5), groups=2, bias=True) == np.zeros((8, 3, 5, 6 // 2)).size + 8
     assert shapes.n_parameters(4, 4, 7, groups=4) == math.prod((4, 7, 1))
+
+
+def test_counts_are_single_ints():
+    with pytest.raises(TypeError, match=r"groups must be an int \(no bool, no float\), got \[1\]"):
+        shapes.n_parameters(4, 4, 3, groups=[1])
+    with pytest.raises(TypeError, match=r"n_levels must be an int \(no bool, no float\), got 2.0"):
+        shapes.cascade_halo(2.0, 1)
 
 
 @pytest.mark.parametrize(

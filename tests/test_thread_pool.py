@@ -131,7 +131,6 @@ CALLS = {
     "filters.two_valued": lambda: filters.two_valued().weight,
     "metrics.mean_iou_score": lambda: metrics.mean_iou_score(LABELS, SCRIBBLES, average=None),
     "shapes.Layer": lambda: shapes.Layer(3, dilation=2),
-    "shapes.as_tuple": lambda: shapes.as_tuple(3, 2, "size"),
     "shapes.cascade_halo": lambda: shapes.cascade_halo(5, 3),
     "shapes.conv_input_sizes": lambda: shapes.conv_input_sizes((4, 8), 3, stride=(1, 2)),
     "shapes.conv_shape": lambda: shapes.conv_shape((512, 511), 3, stride=2, dilation=4, padding="same"),
