@@ -16,14 +16,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
-from dconv import shapes
 from dconv._blocks import read_block
 from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scratch_rows, stencils
 from dconv._kernels import _cascade
+from dconv._receptive import Layer, Margin, axis_halos
 from dconv.filters import FilterBank
 from dconv.functional import conv
 
@@ -31,8 +31,6 @@ from dconv.functional import conv
 # but its planes must wait in the cache for each other. In 2-D this size was the best or close to it from 2^13 to 2^16.
 _BAND_PIXELS = 1 << 15
 _BAND_ROWS = 16  # at least
-
-Margin: TypeAlias = tuple[tuple[int, int], ...]  # pixels left and right of a block, per spatial axis
 
 
 class PlanePlan(NamedTuple):
@@ -80,9 +78,7 @@ class Bank(NamedTuple):
         """Return the pixels that features see left and right of their own, per spatial axis."""
         return _widest([self._level_margins(index)[0] for index in range(len(self.planes))])
 
-    def fill(
-        self, image: np.ndarray, block: Sequence[slice], out: np.ndarray, cpu_level: str | None = None
-    ) -> None:
+    def fill(self, image: np.ndarray, block: Sequence[slice], out: np.ndarray, cpu_level: str | None = None) -> None:
         """Write the features of `block` of `image` (*spatial, channels) to `out` (*block, n_features)."""
         start, stop = self._region(block, ((0, 0),) * self.ndim)
         out = out[(np.newaxis,) * (3 - self.ndim)]
@@ -97,7 +93,7 @@ class Bank(NamedTuple):
             self._fill_planes(pyramids, features, scratch, cpu_level)
             _cascade.interleave(features.data, band[..., :n_planes], cpu_level)
             if self.filters is not None:
-                self._apply_filters(pyramids[0], low, high, band[..., n_planes:])
+                self._apply_filters(self.filters, pyramids[0], low, high, band[..., n_planes:])
 
     def _parts(self, group: str) -> tuple[str, ...]:
         return GROUPS[group].parts[self.ndim - 1]
@@ -108,9 +104,6 @@ class Bank(NamedTuple):
         stop = [part.stop + right for part, (_, right) in zip(block, margin, strict=True)]
         missing = 3 - self.ndim
         return (*(0,) * missing, *start), (*(1,) * missing, *stop)
-
-    def _filter_halo(self, dilation: int) -> Margin:
-        return shapes.halo([shapes.Layer(self.filters.kernel_size, dilation=(dilation,) * self.ndim)])
 
     def _level_margins(self, plane_index: int) -> list[Margin]:
         """Return how far beyond a block each level of a plane is needed, as many levels as are."""
@@ -126,7 +119,7 @@ class Bank(NamedTuple):
                 radius = SMOOTHING_RADIUS * 2**index
                 wanted.append(tuple((left + radius, right + radius) for left, right in margins[0]))
             if self.filters is not None and plane_index == 0:
-                wanted.append(self._filter_halo(2**index))
+                wanted.append(_filter_halo(self.filters, 2**index))
             margins.insert(0, _widest(wanted))
         return margins
 
@@ -167,9 +160,7 @@ class Bank(NamedTuple):
             margins = plane.derivative_margins
             for index in range(self.n_levels):
                 smoother = levels[index + 1] if index + 1 < len(levels) else None
-                level = Level(
-                    levels[index], smoother, 2**index, start, stop, self.ndim, margins, scratch, cpu_level
-                )
+                level = Level(levels[index], smoother, 2**index, start, stop, self.ndim, margins, scratch, cpu_level)
                 for group in plane.groups:
                     n_parts = len(self._parts(group))
                     GROUPS[group].compute(level, features.data[done : done + n_parts])
@@ -178,16 +169,22 @@ class Bank(NamedTuple):
                 features.data[done] = levels[-1].over(start, stop)[0]
                 done += 1
 
-    def _apply_filters(self, levels: list[Planes], start: Place, stop: Place, out: np.ndarray) -> None:
+    def _apply_filters(
+        self, filters: FilterBank, levels: list[Planes], start: Place, stop: Place, out: np.ndarray
+    ) -> None:
         """Write the responses of the user's filters to `out` (*band, levels * filters)."""
         axes = slice(3 - self.ndim, 3)
         band = [slice(a, b) for a, b in zip(start[axes], stop[axes], strict=True)]
-        n_filters = len(self.filters.names)
+        n_filters = len(filters.names)
         for index in range(self.n_levels):
-            x = levels[index].over(*self._region(band, self._filter_halo(2**index)))
+            x = levels[index].over(*self._region(band, _filter_halo(filters, 2**index)))
             x = x[(0,) * (4 - self.ndim)][np.newaxis, ..., np.newaxis]
-            response = conv(x, self.filters.weight, dilation=2**index, n_threads=1)
+            response = conv(x, filters.weight, dilation=2**index, n_threads=1)
             out[..., index * n_filters : (index + 1) * n_filters] = response[0]
+
+
+def _filter_halo(filters: FilterBank, dilation: int) -> Margin:
+    return axis_halos([Layer(filters.kernel_size, dilation=dilation)])
 
 
 def _mix(source: np.ndarray, mixing: Sequence[float], out: np.ndarray) -> None:

@@ -35,11 +35,16 @@ class FeatureImageTransformer(ImageInput, TransformerMixin, BaseEstimator, auto_
         Parameters
         ----------
         transform : {"default", None}, default=None
-            Anything else raises a ValueError.
+            The container.
 
         Returns
         -------
         self : estimator instance
+
+        Raises
+        ------
+        ValueError
+            If `transform` is anything else.
         """
         if transform not in (None, "default"):
             raise ValueError(

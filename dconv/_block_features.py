@@ -8,8 +8,9 @@ A *block transformer* computes the features of one block by itself. Beside `fit`
 `image` is one image (*spatial, channels) of any real dtype, maybe a memory map; `block` is a tuple of slices with
 start and stop; `features` is C-contiguous float32 of shape (*block, n_features), equal bit for bit to that block of
 ``transform(image)``. It works on the calling thread alone and does not hold the GIL while it does.
-It may have `_check_images(images)`, which raises if images cannot be transformed: because they are not finite, or
-smaller than the filters. Every other transformer is given whole images.
+It may have `_check_images(images)`, which raises if images cannot be transformed, because of values that features
+cannot take or of their size, and returns the spatial shapes of their features. Every other transformer is given whole
+images.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import numpy as np
 
 from dconv._pixels import Block, masked_blocks, rows_in_block
 from dconv._threads import run_tasks
-from dconv._validation import Images
+from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, check_finite
 
 Read = Callable[[int, Block], np.ndarray]  # (number of the image, block) -> features, C-contiguous float32
 
@@ -42,6 +43,28 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
         for index in everything:
             feature_image = _transform_whole(features, images, index, channel_axis)
             yield (index,), partial(_read_feature_image, {index: feature_image}), feature_image.shape[-1]
+
+
+def fit_features(features: Any, X: Any, images: Images) -> None:
+    """Fit a transformer and check, before it transforms, that it can give every pixel its features."""
+    by_blocks = hasattr(features, "_check_images")
+    if not by_blocks:
+        check_images(features, images)  # first, as its fit may be work
+    if not isinstance(features, str):
+        features.fit(X)
+    if by_blocks:
+        check_images(features, images)  # which a fitted one alone can tell
+
+
+def check_images(features: Any, images: Images) -> None:
+    """Check, before any work, that a fitted transformer can give every pixel of `images` its features."""
+    if isinstance(features, str):
+        check_finite(images, FLOAT32_MAX)
+    elif hasattr(features, "_check_images"):
+        for index, spatial in enumerate(features._check_images(images)):
+            _check_grid(features, images, index, spatial)
+    else:
+        check_finite(images, FLOAT64_MAX)  # what the transformer makes of large values is its own affair
 
 
 def gather_rows(
@@ -80,10 +103,20 @@ def _transform_whole(features: Any, images: Images, index: int, channel_axis: in
     image, spatial = images.arrays[index], images.spatial_shapes[index]
     image = image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis)
     feature_image = np.asarray(features.transform(image))
-    if feature_image.ndim != len(spatial) + 1 or feature_image.shape[:-1] != spatial:
+    if feature_image.ndim != len(spatial) + 1:
         raise ValueError(
-            f"{type(features).__name__}.transform returned shape {feature_image.shape} for {images.describe(index)} of "
-            f"spatial shape {spatial}, but pixels are classified by features of shape {(*spatial, 'n_features')}; "
+            f"{type(features).__name__}.transform returned shape {feature_image.shape} for {images.describe(index)}, "
+            f"but pixels are classified by features of shape {(*spatial, 'n_features')}"
+        )
+    _check_grid(features, images, index, feature_image.shape[:-1])
+    return feature_image
+
+
+def _check_grid(features: Any, images: Images, index: int, spatial: tuple[int, ...]) -> None:
+    """Check that a feature image with these sizes has one place for every pixel of image `index`."""
+    if spatial != images.spatial_shapes[index]:
+        raise ValueError(
+            f"{type(features).__name__}.transform gives features of spatial shape {spatial} for "
+            f"{images.describe(index)} of {images.spatial_shapes[index]}, but pixels are classified one by one; "
             "a bank of filters needs stride=1 and padding='same'"
         )
-    return feature_image

@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 from numpy.typing import ArrayLike
 
-from dconv._filter_bank import FilterBank, as_finite, as_ndim, filter_bank, outer_product, single_channel
-from dconv.shapes import as_tuple
+from dconv._axes import as_int, as_ndim
+from dconv._filter_bank import FilterBank, as_finite, filter_bank, outer_product, single_channel
 
 SMOOTH = np.array([1, 2, 1]) / 4
 SLOPE = np.array([-1, 0, 1]) / 2
@@ -57,11 +57,11 @@ def derivatives(order: int, *, ndim: int = 2) -> FilterBank:
            [-2.,  0.,  2.],
            [-1.,  0.,  1.]], dtype=float32)
     """
-    (order,) = as_tuple(order, 1, "order", 1)
+    order, ndim = as_int(order, "order", 1), as_ndim(ndim)
     if order > 2:
         raise ValueError(f"order must be 1 or 2, but got {order}")
     kernels, names = [], []
-    for axes in itertools.combinations_with_replacement(range(as_ndim(ndim)), order):
+    for axes in itertools.combinations_with_replacement(range(ndim), order):
         kernels.append(outer_product([(SMOOTH, SLOPE, CURVATURE)[axes.count(axis)] for axis in range(ndim)]))
         names.append("d" + "".join(map(str, axes)))
     return single_channel(kernels, names)

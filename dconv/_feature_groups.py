@@ -18,7 +18,7 @@ import numpy as np
 from dconv import _memory
 from dconv._kernels import _cascade
 
-Place: TypeAlias = tuple[int, int, int]
+Place: TypeAlias = tuple[int, ...]  # three of them
 
 SMOOTHING_RADIUS = 2  # of the B3 spline, in dilations
 LINE_RADIUS = _cascade.LINE_TAPS // 2  # a line is followed over so many dilations to both sides
@@ -64,7 +64,7 @@ def _line_directions(ndim: int) -> np.ndarray:
 def stencils(ndim: int) -> Stencils:
     """Return the filters for images with `ndim` spatial axes."""
     pairs = [(a, a) for a in range(ndim)] + list(itertools.combinations(range(ndim), 2))
-    second = [{a: _SECOND} if a == b else {a: _FIRST, b: _FIRST} for a, b in pairs]
+    second: list[dict[int, Sequence[float]]] = [{a: _SECOND} if a == b else {a: _FIRST, b: _FIRST} for a, b in pairs]
     neighbours = [step for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
     u = _line_directions(ndim)
     across = np.stack([1 - u[:, a] ** 2 if a == b else -2 * u[:, a] * u[:, b] for a, b in pairs], axis=1)
@@ -206,6 +206,7 @@ def _level(level: Level, out: np.ndarray) -> None:
 
 
 def _wavelet(level: Level, out: np.ndarray) -> None:
+    assert level.smoother is not None  # the table says that this group needs it
     np.subtract(level.planes.over(level.start, level.stop), level.smoother.over(level.start, level.stop), out=out)
 
 

@@ -2,13 +2,18 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from dconv.shapes import as_tuple
+from dconv._axes import items_of
+from dconv._validation import FLOAT32_MAX, LARGEST, real_dtype
+
+MAX_GAIN = FLOAT32_MAX / LARGEST  # of a filter: so its response to any image that features take is finite in float32
+MAX_TAPS = 1 << 20  # of a filter that a family computes
 
 
 class FilterBank(NamedTuple):
@@ -37,7 +42,7 @@ def filter_bank(weight: ArrayLike, names: Sequence[str] | None = None) -> Filter
     Parameters
     ----------
     weight : array_like of shape (out_channels, *kernel, in_channels)
-        Real and finite, with 1 to 3 kernel axes; stored as float32.
+        Real, with 1 to 3 kernel axes; stored as float32. The absolute values of a filter add up to at most 3.4e20.
     names : sequence of str, default=None
         One per output channel, all different; None names them "filter_0", "filter_1", ...
 
@@ -50,7 +55,7 @@ def filter_bank(weight: ArrayLike, names: Sequence[str] | None = None) -> Filter
     TypeError
         If `weight` is not real or `names` are not strings.
     ValueError
-        If `weight` has another rank, is empty or not finite, or `names` do not fit it.
+        If `weight` has another rank, is empty, not finite or too large, or `names` do not fit it.
 
     Examples
     --------
@@ -58,30 +63,60 @@ def filter_bank(weight: ArrayLike, names: Sequence[str] | None = None) -> Filter
     >>> bank.weight.shape, bank.kernel_size
     ((1, 2, 1), (2,))
     """
-    array = np.asarray(weight)
-    if array.dtype.kind not in "buif":
-        raise TypeError(f"weight must hold real numbers, but got dtype {array.dtype}")
+    array = _as_weight(weight, "weight")
+    return FilterBank(array, _as_names(names, len(array)))
+
+
+def as_filter_bank(filters: Any) -> FilterBank:
+    """Return what an estimator was given as `filters`, a bank or weights, as a checked bank."""
+    weight, names = filters if isinstance(filters, FilterBank) else (filters, None)
+    array = _as_weight(weight, "filters")
+    return FilterBank(array, _as_names(names, len(array)))
+
+
+def _as_weight(weight: Any, name: str) -> NDArray[np.float32]:
+    """Return the weights of a bank; `name` is the argument they belong to."""
+    if any(isinstance(item, FilterBank) for item in items_of(weight) or ()):
+        raise TypeError(f"{name} must be one bank, but got a sequence of them; join them with concatenate(*banks)")
+    try:
+        array = np.asarray(weight)
+    except ValueError:  # ragged
+        raise TypeError(
+            f"{name} must be an array, but got a {type(weight).__name__} of items of different shapes; a bank of "
+            "weights with names is filter_bank(weight, names)"
+        ) from None
+    if array.dtype == object or array.dtype.kind in "US":
+        raise TypeError(f"{name} must be a FilterBank or hold real numbers, but got {weight!r:.60}")
+    real_dtype(array, name)
     if not 3 <= array.ndim <= 5 or array.size == 0:
         raise ValueError(
-            "weight must have shape (out_channels, *kernel, in_channels) with 1 to 3 kernel axes and no empty axis, "
+            f"{name} must have shape (out_channels, *kernel, in_channels) with 1 to 3 kernel axes and no empty axis, "
             f"but got {array.shape}; give a single filter or channel an axis of size 1"
         )
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes inf, which the next check reports
-        array = np.ascontiguousarray(array, dtype=np.float32)
-    if not np.isfinite(array).all():
+    with np.errstate(over="ignore"):  # what becomes infinite is refused
+        gains = np.abs(array, dtype=np.float64).sum(axis=tuple(range(1, array.ndim)))
+    if not gains.max() <= MAX_GAIN:
         raise ValueError(
-            f"weight must be finite in float32, but {np.count_nonzero(~np.isfinite(array))} values are not"
+            f"{name} must be finite, and the absolute values of a filter must add up to at most {MAX_GAIN:.2g} for "
+            f"features to be float32, but they add up to {gains.max():.2g}; rescale the filters"
         )
-    if names is None:
-        names = [f"filter_{index}" for index in range(len(array))]
-    if isinstance(names, str) or not all(isinstance(name, str) for name in names):
+    return np.ascontiguousarray(array, dtype=np.float32)
+
+
+def _as_names(names: Any, n_filters: int) -> tuple[str, ...]:
+    """Return the names of `n_filters` filters."""
+    labels = tuple(f"filter_{index}" for index in range(n_filters)) if names is None else items_of(names)
+    if labels is None or not all(isinstance(label, str) for label in labels):
         raise TypeError(f"names must be a sequence of str, but got {names!r}")
-    if len(names) != len(array):
-        raise ValueError(f"names must have one name per filter, but got {len(names)} for {len(array)} filters")
-    repeated = sorted({name for name in names if list(names).count(name) > 1})
+    if len(labels) != n_filters:
+        raise ValueError(f"names must have one name per filter, but got {len(labels)} for {n_filters} filters")
+    repeated = sorted({label for label in labels if labels.count(label) > 1})
     if repeated:
-        raise ValueError(f"names must all be different, but {repeated} occur more than once; rename these filters")
-    return FilterBank(array, tuple(names))
+        raise ValueError(
+            f"names must all be different, but {repeated} occur more than once; rename these filters, or ask for each "
+            "of them once"
+        )
+    return labels
 
 
 def concatenate(*banks: FilterBank) -> FilterBank:
@@ -98,6 +133,8 @@ def concatenate(*banks: FilterBank) -> FilterBank:
 
     Raises
     ------
+    TypeError
+        If an argument is no bank.
     ValueError
         If there is no bank, shapes differ, or two filters share a name.
 
@@ -109,6 +146,9 @@ def concatenate(*banks: FilterBank) -> FilterBank:
     """
     if not banks:
         raise ValueError("concatenate needs at least one bank, but got none")
+    other = next((bank for bank in banks if not isinstance(bank, FilterBank)), None)
+    if other is not None:
+        raise TypeError(f"banks must be FilterBanks, one by one as in concatenate(*banks), but got {other!r:.60}")
     shapes = [bank.weight.shape[1:] for bank in banks]
     if len(set(shapes)) > 1:
         raise ValueError(
@@ -129,12 +169,13 @@ def outer_product(factors: Sequence[NDArray[np.float64]]) -> NDArray[np.float64]
     return functools.reduce(np.multiply.outer, factors)
 
 
-def as_ndim(ndim: int) -> int:
-    """Return `ndim` if it is 1, 2 or 3."""
-    (value,) = as_tuple(ndim, 1, "ndim", 1)
-    if value > 3:
-        raise ValueError(f"ndim must be 1, 2 or 3, but got {value}")
-    return value
+def check_taps(radii: Sequence[float], arguments: str) -> None:
+    """Check that a filter with these taps on each side of its centre, per axis, is of a reasonable size."""
+    if math.prod(2 * min(radius, MAX_TAPS) + 1 for radius in radii) > MAX_TAPS:
+        raise ValueError(
+            f"{arguments} gives a filter of more than {MAX_TAPS} taps; make a smaller one and apply it with a "
+            "dilation instead"
+        )
 
 
 def as_finite(value: ArrayLike, name: str) -> NDArray[np.float64]:

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 from sklearn import get_config
-from sklearn.base import clone, is_regressor
+from sklearn.base import clone, is_classifier
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.pipeline import Pipeline
 
+from dconv._axes import as_int, as_ndim
+from dconv._base import ImageInput
+from dconv._filter_bank import FilterBank
 from dconv.features import AtrousFeatures
 
 
@@ -22,8 +25,15 @@ def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs:
     if classifier is None:
         return ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=n_jobs, random_state=seed)
     _check_estimator(classifier, "classifier", "None or a scikit-learn classifier", ("fit", "predict", "get_params"))
-    if is_regressor(classifier):
-        raise TypeError(f"classifier must be a classifier, but {classifier!r} is a regressor")
+    if not is_classifier(classifier):
+        raise TypeError(
+            f"classifier must be a classifier, which sklearn.base.is_classifier says it is not: got {classifier!r:.60}"
+        )
+    if isinstance(_last_step(classifier), ImageInput):
+        raise TypeError(
+            f"classifier must classify rows of features, but {type(_last_step(classifier)).__name__} takes images; "
+            "pass the classifier within"
+        )
     return clone(classifier)
 
 
@@ -32,8 +42,11 @@ def new_features(features: Any, ndim: int, channel_axis: int | None, n_jobs: int
 
     Both are said once, in the owner or in the transformer: what is left at its default gives way.
     """
+    ndim = as_ndim(ndim)
     if isinstance(features, str) and features == "passthrough":
         return features, ndim, -1 if channel_axis is None else channel_axis
+    if isinstance(features, FilterBank):
+        raise TypeError("features must be a transformer of images, got a FilterBank; wrap it in DilatedConv(bank)")
     if features is None:
         return AtrousFeatures(ndim=ndim, channel_axis=channel_axis, n_jobs=n_jobs), ndim, channel_axis
     rule = 'None, "passthrough" or a transformer of images'
@@ -43,17 +56,24 @@ def new_features(features: Any, ndim: int, channel_axis: int | None, n_jobs: int
     ours: dict[str, Any] = {"ndim": ndim, "channel_axis": channel_axis}
     for name, default in (("ndim", 2), ("channel_axis", None)):
         own, other = ours[name], theirs.get(name, default)
-        if own != default and other not in (default, own):
+        if own == default:
+            ours[name] = other
+        elif other not in (default, own) and not (name == "channel_axis" and _same_axis(own, other, ours["ndim"])):
             raise ValueError(
                 f"{name}={own!r} was given, but features has {name}={other!r} ({type(features).__name__}); say it in "
                 "one of them and leave the other at its default"
             )
-        ours[name] = own if other == default else other
     agreed = dict(ours)
     if theirs.get("n_jobs", n_jobs) is None:
         agreed["n_jobs"] = n_jobs
     features.set_params(**{name: value for name, value in agreed.items() if name in theirs})
     return features, ours["ndim"], ours["channel_axis"]
+
+
+def _same_axis(one: Any, other: Any, ndim: Any) -> bool:
+    """Tell whether two numbers mean the same axis of an image with channels."""
+    n_axes = as_ndim(ndim) + 1
+    return (as_int(one, "channel_axis") - as_int(other, "channel_axis")) % n_axes == 0
 
 
 def weight_parameter(classifier: Any) -> str:
@@ -64,21 +84,27 @@ def weight_parameter(classifier: Any) -> str:
     ValueError
         If it takes none.
     """
-    name, last = "sample_weight", classifier
     if isinstance(classifier, Pipeline) and not get_config()["enable_metadata_routing"]:
         step, last = classifier.steps[-1]
-        name = f"{step}__sample_weight"
-    parameters = inspect.signature(last.fit).parameters
+        return f"{step}__{weight_parameter(last)}"
+    parameters = inspect.signature(classifier.fit).parameters
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
     if "sample_weight" not in parameters and not takes_any:
         raise ValueError(
-            f"sample_weight was given, but {type(last).__name__}.fit does not take it; leave it out or choose a "
+            f"sample_weight was given, but {type(classifier).__name__}.fit does not take it; leave it out or choose a "
             "classifier that does"
         )
-    return name
+    return "sample_weight"
+
+
+def _last_step(estimator: Any) -> Any:
+    """Return what a Pipeline, or one within one, ends in."""
+    while isinstance(estimator, Pipeline):
+        estimator = estimator.steps[-1][1]
+    return estimator
 
 
 def _check_estimator(value: Any, name: str, rule: str, methods: Sequence[str]) -> None:
     if inspect.isclass(value) or not all(hasattr(value, method) for method in methods):
         error = ValueError if isinstance(value, str) else TypeError
-        raise error(f"{name} must be {rule} (an object with {', '.join(methods)}), got {value!r}")
+        raise error(f"{name} must be {rule} (an object with {', '.join(methods)}), got {value!r:.60}")

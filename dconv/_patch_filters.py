@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 
+from dconv._axes import Ints, as_int, as_tuple
 from dconv._filter_bank import FilterBank, filter_bank
-from dconv.shapes import Ints, as_tuple, conv_shape
+from dconv._validation import as_array, real_dtype
+from dconv.shapes import conv_shape, span
 
 # Coates & Ng (2012) add 10 to the patch variance of images in 0..255. We measured variances of 66 to 448 (mean 231) in
 # 3 x 3 and 5 x 5 patches of five photographs of skimage.data; as a share of the mean variance the rule holds for images
@@ -82,7 +84,7 @@ def pca_patches(
     >>> bank.weight.shape, bank.names
     ((2, 5, 1), ('pca_0', 'pca_1'))
     """
-    (n_filters,) = as_tuple(n_filters, 1, "n_filters", 1)
+    n_filters = as_int(n_filters, "n_filters", 1)
     kernel = as_tuple(kernel_size, None, "kernel_size", 1)
     patches = _sample_patches(images, kernel, dilation, n_patches, check_random_state(random_state))
     n, taps, channels = patches.shape
@@ -107,10 +109,16 @@ def kmeans_patches(
 
     Parameters
     ----------
-    images, kernel_size, dilation, n_patches
+    images : sequence of array_like of shape (*spatial, channels)
         As for :func:`pca_patches`.
     n_filters : int
         At most `n_patches`; may exceed the number of taps.
+    kernel_size : int or sequence of int
+        As for :func:`pca_patches`.
+    dilation : int or sequence of int, default=1
+        As for :func:`pca_patches`.
+    n_patches : int, default=10_000
+        As for :func:`pca_patches`.
     random_state : int, RandomState instance or None, default=None
         Draws the positions and the first centroids.
 
@@ -149,7 +157,7 @@ def kmeans_patches(
     >>> kmeans_patches([noise], 8, (3, 3), random_state=0).weight.shape
     (8, 3, 3, 3)
     """
-    (n_filters,) = as_tuple(n_filters, 1, "n_filters", 1)
+    n_filters = as_int(n_filters, "n_filters", 1)
     kernel = as_tuple(kernel_size, None, "kernel_size", 1)
     rng = check_random_state(random_state)
     patches = _sample_patches(images, kernel, dilation, n_patches, rng)
@@ -192,7 +200,7 @@ def _check_enough(n_filters: int, available: int | np.integer, what: str) -> Non
     if n_filters > available:
         raise ValueError(
             f"n_filters must be at most the number of {what}, but got {n_filters} and {available}; "
-            "lower n_filters, enlarge kernel_size, or give larger or more varied images"
+            "lower n_filters, raise n_patches, enlarge kernel_size, or give larger or more varied images"
         )
 
 
@@ -201,10 +209,10 @@ def _sample_patches(
 ) -> NDArray[np.float64]:
     """Return patches of shape (n_patches, taps, channels) with zero mean over the taps of each channel."""
     dilations = as_tuple(dilation, len(kernel), "dilation", 1)
-    (n_patches,) = as_tuple(n_patches, 1, "n_patches", 2)
+    n_patches = as_int(n_patches, "n_patches", 2)
     if math.prod(kernel) < 2:
         raise ValueError(f"kernel_size must have at least 2 taps, as the patch mean is removed, but got {kernel}")
-    arrays = [np.asarray(image) for image in images]
+    arrays = [as_array(image, f"images[{index}]") for index, image in enumerate(images)]
     grids = _check_images(arrays, kernel, dilations)
 
     ends = np.cumsum([math.prod(grid) for grid in grids])
@@ -236,8 +244,7 @@ def _check_images(arrays: list[NDArray], kernel: tuple[int, ...], dilations: tup
         raise ValueError("images must hold at least one image, but got none")
     grids = []
     for index, array in enumerate(arrays):
-        if array.dtype.kind not in "buif":
-            raise TypeError(f"images[{index}] must hold real numbers, but got dtype {array.dtype}")
+        real_dtype(array, f"images[{index}]")
         if array.ndim != len(kernel) + 1:
             raise ValueError(
                 f"images[{index}] must have shape (*spatial, channels) with {len(kernel)} spatial axes, as "
@@ -251,8 +258,11 @@ def _check_images(arrays: list[NDArray], kernel: tuple[int, ...], dilations: tup
             )
         try:
             grids.append(conv_shape(array.shape[:-1], kernel, dilation=dilations))
-        except ValueError as error:
-            raise ValueError(f"images[{index}] of shape {array.shape} is too small: {error}") from None
+        except ValueError:
+            raise ValueError(
+                f"images[{index}] has shape {array.shape}, but a patch of kernel_size={kernel} at dilation={dilations} "
+                f"spans {span(kernel, dilations)} samples; lower them, or leave out such images"
+            ) from None
     if sum(map(math.prod, grids)) < 2:
         raise ValueError(f"images must hold at least 2 patches of kernel_size={kernel}, but hold 1; give larger images")
     return grids

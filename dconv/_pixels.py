@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.random import sample_without_replacement
 
+from dconv._axes import as_int
 from dconv._blocks import choose_block_shape, split
 
 Block = tuple[slice, ...]
@@ -19,20 +20,19 @@ BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work and a
 BLOCK_BYTES = 1 << 26  # what the features of one block may take, per thread
 
 
-def check_max_samples(max_samples: Any) -> None:
-    """Check that `max_samples` is None or a positive int."""
+def as_max_samples(max_samples: Any) -> int | None:
+    """Return `max_samples`, which must be None or a positive int."""
     if max_samples is None:
-        return
-    if isinstance(max_samples, bool) or not isinstance(max_samples, int | np.integer):
-        raise TypeError(f"max_samples must be None or an int, got {max_samples!r}")
-    if max_samples < 1:
-        raise ValueError(f"max_samples must be at least 1 pixel per class and image, got {max_samples}; None takes all")
+        return None
+    count = as_int(max_samples, "max_samples", rule="None or an int")
+    if count < 1:
+        raise ValueError(f"max_samples must be at least 1 pixel per class and image, got {count}; None takes all")
+    return count
 
 
-def check_ignore_label(ignore_label: Any) -> None:
-    """Check that `ignore_label` is None or an int."""
-    if ignore_label is not None and (isinstance(ignore_label, bool) or not isinstance(ignore_label, int | np.integer)):
-        raise TypeError(f"ignore_label must be None or an int, got {ignore_label!r}")
+def as_ignore_label(ignore_label: Any) -> int | None:
+    """Return `ignore_label`, which must be None or an int."""
+    return None if ignore_label is None else as_int(ignore_label, "ignore_label", rule="None or an int")
 
 
 def labelled(labels: np.ndarray, ignore_label: int | None) -> np.ndarray:

@@ -6,6 +6,7 @@ from typing import NamedTuple, TypeAlias
 from dconv._axes import Ints, as_int, as_tuple, common_rank, items_of, span
 
 Pair: TypeAlias = tuple[int, int]
+Margin: TypeAlias = tuple[Pair, ...]  # samples left and right, per axis
 
 
 class Layer(NamedTuple):
@@ -91,7 +92,7 @@ def jump(layers: Iterable[Layer | tuple[Ints, ...]]) -> int | tuple[int, ...]:
     return jumps if per_axis else jumps[0]
 
 
-def halo(layers: Iterable[Layer | tuple[Ints, ...]]) -> Pair | tuple[Pair, ...]:
+def halo(layers: Iterable[Layer | tuple[Ints, ...]]) -> Pair | Margin:
     """Return the extra input samples, left and right, that a tile needs for a stack of centred layers.
 
     ``left = sum_l (span_l - 1) // 2 * prod_{i < l} stride_i``, and right the same with the rest of ``span_l - 1``:
@@ -117,6 +118,11 @@ def halo(layers: Iterable[Layer | tuple[Ints, ...]]) -> Pair | tuple[Pair, ...]:
     """
     pairs, _, per_axis = _trace(layers)
     return pairs if per_axis else pairs[0]
+
+
+def axis_halos(layers: Iterable[Layer | tuple[Ints, ...]]) -> Margin:
+    """Return :func:`halo` as one pair per axis, even where all sizes are single ints."""
+    return _trace(layers)[0]
 
 
 def cascade_halo(n_levels: int, reach: int, smoothing_radius: int = 2, *, last_level: bool = False) -> int:
@@ -160,7 +166,7 @@ def cascade_halo(n_levels: int, reach: int, smoothing_radius: int = 2, *, last_l
     return max(deepest, radius * (2**n_levels - 1)) if last_level else deepest
 
 
-def _trace(layers: Iterable) -> tuple[tuple[Pair, ...], tuple[int, ...], bool]:
+def _trace(layers: Iterable) -> tuple[Margin, tuple[int, ...], bool]:
     """Return the samples seen left and right of the centre and the jump, per axis, and whether sizes were per axis."""
     stack = []
     if not isinstance(layers, Iterable):

@@ -8,6 +8,7 @@ what takes longest: their trees are asked one by one, without the check of their
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -34,9 +35,10 @@ def response_of(classifier: Any, method: str) -> Respond:
     # A subclass with a predict_proba of its own is asked for it.
     if getattr(type(classifier), "predict_proba", None) is ExtraTreesClassifier.predict_proba:
         if method == "predict":
-            return lambda rows: classifier.classes_.take(np.argmax(_forest_proba(classifier, rows), axis=1))
+            proba = response_of(classifier, "predict_proba")
+            return lambda rows: classifier.classes_.take(np.argmax(proba(rows), axis=1))
         if method == "predict_proba":
-            return lambda rows: _forest_proba(classifier, rows)
+            return partial(_forest_proba, classifier, _one_at_a_time(classifier.predict_proba))
     return _one_at_a_time(getattr(classifier, method))
 
 
@@ -51,9 +53,11 @@ def _one_at_a_time(function: Respond) -> Respond:
     return alone
 
 
-def _forest_proba(forest: Any, rows: np.ndarray) -> np.ndarray:
-    """Return the mean of the trees' probabilities, added up in order."""
+def _forest_proba(forest: Any, own: Respond, rows: np.ndarray) -> np.ndarray:
+    """Return the mean of the trees' probabilities, added up in order; `own` is the forest's method for the same."""
     rows = np.asarray(rows, np.float32)  # what trees compare with their thresholds
+    if not np.isfinite(rows).all():
+        return own(rows)  # which knows whether it was fitted on such values
     total = np.zeros((len(rows), len(forest.classes_)))
     for start in range(0, len(rows), _FOREST_ROWS):
         part = slice(start, start + _FOREST_ROWS)

@@ -16,7 +16,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import joblib
+from joblib.parallel import get_active_backend
 
+from dconv._axes import as_int
 from dconv._kernels import _dispatch
 
 _forked = False
@@ -49,37 +51,31 @@ def _environment_threads() -> int | None:
 
 def default_n_threads() -> int:
     """Return how many threads a call uses when it is not told: 1 in a forked child, ``OMP_NUM_THREADS`` where
-    it is set (as joblib sets it in its worker processes), else the physical cores allowed to the process, and
-    never more than a limit set through threadpoolctl.
+    it is set (as joblib sets it in its worker processes), 1 in a thread of joblib's, whose siblings have the other
+    cores, else the physical cores allowed to the process; never more than a limit set through threadpoolctl.
     """
     if _forked:
         return 1
-    wanted = _environment_threads() or _physical_cores()
+    wanted = _environment_threads() or (1 if get_active_backend()[0].nesting_level else _physical_cores())
     return min(wanted, _dispatch.max_threads()) if _dispatch.HAS_OPENMP else wanted
-
-
-def _check_count(value: Any, name: str) -> int:
-    if isinstance(value, bool) or not hasattr(value, "__index__"):
-        raise TypeError(f"{name} must be None or an int, got {value!r}")
-    return int(value)
 
 
 def effective_n_threads(n_threads: int | None = None) -> int:
     """Return the number of OpenMP threads for a kernel; None means :func:`default_n_threads`."""
-    count = default_n_threads() if n_threads is None else _check_count(n_threads, "n_threads")
+    count = default_n_threads() if n_threads is None else as_int(n_threads, "n_threads", rule="None or an int")
     if count < 1:
         raise ValueError(f"n_threads must be at least 1, got {count}; None uses the physical cores")
     return 1 if _forked or not _dispatch.HAS_OPENMP else count
 
 
 def effective_n_jobs(n_jobs: int | None = None) -> int:
-    """Return the number of threads for the tasks of an estimator, with scikit-learn's meaning of negative numbers;
-    None means :func:`default_n_threads`.
+    """Return the number of threads for the tasks of an estimator: None and -1 mean :func:`default_n_threads`, -2 all
+    of these but one, and so on.
     """
-    count = default_n_threads() if n_jobs is None else _check_count(n_jobs, "n_jobs")
+    count = -1 if n_jobs is None else as_int(n_jobs, "n_jobs", rule="None or an int")
     if count == 0:
         raise ValueError("n_jobs must not be 0; None or -1 uses the physical cores")
-    return count if count > 0 else max(1, _physical_cores() + 1 + count)
+    return count if count > 0 else max(1, default_n_threads() + 1 + count)
 
 
 @contextlib.contextmanager

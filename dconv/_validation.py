@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-_CHUNK = 1 << 22  # samples looked at together when an image is searched for NaN; bounds memory on memory maps
+from dconv._axes import as_int, as_ndim
+
+Kind = Literal["image", "batch", "list"]
+
+LARGEST = 1e18  # value of an image that filters look at: squares of its differences, added up, fit in float32
+FLOAT32_MAX, FLOAT64_MAX = float(np.finfo(np.float32).max), float(np.finfo(np.float64).max)
+
+_CHUNK = 1 << 22  # samples of an image that are checked together; bounds memory on memory maps
 
 
 def real_dtype(array: np.ndarray, name: str) -> np.dtype:
@@ -37,7 +44,7 @@ def as_real(**arrays: Any) -> list[np.ndarray | None]:
         if value is None:
             converted.append(None)
             continue
-        array = np.asarray(value)
+        array = as_array(value, name)
         own = real_dtype(array, name)
         dtype = own if dtype is None else dtype
         array = np.asarray(array, dtype=dtype)
@@ -57,7 +64,7 @@ class Images(NamedTuple):
     """
 
     arrays: list[np.ndarray]
-    kind: str
+    kind: Kind
 
     @property
     def spatial_shapes(self) -> list[tuple[int, ...]]:
@@ -68,6 +75,11 @@ class Images(NamedTuple):
     def n_channels(self) -> int:
         """Channels of every image (all have the same number)."""
         return self.arrays[0].shape[-1]
+
+    @property
+    def n_axes(self) -> int:
+        """Spatial axes of every image."""
+        return self.arrays[0].ndim - 1
 
     def describe(self, index: int, name: str = "X") -> str:
         """Return how a message should call image `index`: ``X`` or ``X[3]``."""
@@ -90,139 +102,145 @@ class Images(NamedTuple):
         return (views[0] if self.kind == "image" else views), views
 
 
-def _as_array(image: Any) -> np.ndarray:
-    """Return `image` as an ndarray without copying what already is one (memory maps stay memory maps)."""
-    return image if isinstance(image, np.ndarray) else np.asarray(image)
-
-
-def _channels_last(image: np.ndarray, ndim: int, channel_axis: int | None, name: str) -> np.ndarray:
-    if channel_axis is None:
-        if image.ndim != ndim:
-            remedy = (
-                "pass channel_axis=-1 if the last axis holds channels"
-                if image.ndim == ndim + 1
-                else "check ndim and the array"
-            )
-            raise ValueError(
-                f"{name} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis=None an image has "
-                f"{ndim} axes; {remedy}"
-            )
-        return image[..., np.newaxis]
-    if image.ndim != ndim + 1:
-        remedy = "pass channel_axis=None for a grey image" if image.ndim == ndim else "check ndim and the array"
-        raise ValueError(
-            f"{name} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis={channel_axis} an "
-            f"image has {ndim + 1} axes; {remedy}"
-        )
-    return np.moveaxis(image, channel_axis, -1)
-
-
-def check_ndim(ndim: Any, channel_axis: Any) -> None:
-    """Check that `ndim` is 1, 2 or 3 and that `channel_axis` is None or an axis of one image."""
-    if ndim not in (1, 2, 3) or isinstance(ndim, bool):
-        raise ValueError(f"ndim must be 1, 2 or 3 spatial axes, got {ndim!r}")
-    if channel_axis is None:
-        return
-    if isinstance(channel_axis, bool) or not isinstance(channel_axis, int | np.integer):
-        raise TypeError(f"channel_axis must be None or an int, got {channel_axis!r}")
-    if not -ndim - 1 <= channel_axis <= ndim:
-        raise ValueError(
-            f"channel_axis={channel_axis} is not an axis of an image with ndim={ndim} and channels; "
-            f"choose one from {-ndim - 1} to {ndim} (the batch axis does not count)"
-        )
-
-
-def as_images(X: Any, ndim: int, channel_axis: int | None, *, name: str = "X") -> Images:
-    """Return `X` (one image, a batch array or a list of images) as channels-last :class:`Images`.
-
-    `channel_axis` counts the axes of one image: it means the same in an image, a batch and a list.
+def as_array(value: Any, name: str, fill: str = "value") -> np.ndarray:
+    """Return `value` as an ndarray without copying what already is one (memory maps stay memory maps).
 
     Raises
     ------
     TypeError
-        If the dtype is not real.
+        If values are masked: the mask would be lost. `fill` is what the message proposes in their place.
+    """
+    if np.ma.is_masked(value):
+        raise TypeError(f"{name} holds masked pixels, and the mask would be ignored: pass {name}.filled({fill})")
+    return value if isinstance(value, np.ndarray) else np.asarray(value)
+
+
+def as_axes(ndim: Any, channel_axis: Any) -> tuple[int, int | None]:
+    """Return `ndim`, which must be 1, 2 or 3, and `channel_axis`, which must be None or an axis of one image."""
+    ndim = as_ndim(ndim)
+    if channel_axis is None:
+        return ndim, None
+    axis = as_int(channel_axis, "channel_axis", rule="None or an int")
+    if not -ndim - 1 <= axis <= ndim:
+        raise ValueError(
+            f"channel_axis={axis} is not an axis of an image with ndim={ndim} and channels; "
+            f"choose one from {-ndim - 1} to {ndim} (the batch axis does not count)"
+        )
+    return ndim, axis
+
+
+def as_images(
+    X: Any, ndim: int, channel_axis: int | None, *, grey_remedy: str = "pass channel_axis=None for a grey image"
+) -> Images:
+    """Return `X` (one image, a batch array or a list of images) as channels-last :class:`Images`.
+
+    `channel_axis` counts the axes of one image: it means the same in an image, a batch and a list. `grey_remedy` is
+    what a message proposes where the axis of channels is missing.
+
+    Raises
+    ------
+    TypeError
+        If the dtype is not real, or pixels are masked.
     ValueError
         If the rank is wrong, an axis is empty, or the images do not have the same number of channels.
     """
-    check_ndim(ndim, channel_axis)
+    ndim, channel_axis = as_axes(ndim, channel_axis)
     n_axes = ndim + (channel_axis is not None)
+    kind: Kind = "list"
     if isinstance(X, list | tuple):
         if not X:
-            raise ValueError(f"{name} is an empty list; pass at least one image")
-        raw, kind = [_as_array(image) for image in X], "list"
+            raise ValueError("X is an empty list; pass at least one image")
+        raw = [as_array(image, f"X[{index}]") for index, image in enumerate(X)]
     else:
-        array = _as_array(X)
-        if array.ndim == n_axes + 1:
-            if len(array) == 0:
-                raise ValueError(f"{name} has shape {array.shape}: a batch of no images; pass at least one image")
-            raw, kind = list(array), "batch"
-        else:
-            raw, kind = [array], "image"
+        array = as_array(X, "X")
+        kind = "batch" if array.ndim == n_axes + 1 else "image"
+        if kind == "batch" and len(array) == 0:
+            raise ValueError(f"X has shape {array.shape}: a batch of no images; pass at least one image")
+        raw = list(array) if kind == "batch" else [array]
     images = Images(raw, kind)
     for index, image in enumerate(raw):
-        real_dtype(image, images.describe(index, name))
-        raw[index] = _channels_last(image, ndim, channel_axis, images.describe(index, name))
-        if raw[index].size == 0:
+        name = images.describe(index)
+        real_dtype(image, name)
+        if image.ndim != n_axes:
+            remedy = "check ndim and the array"
+            if kind == "list" and image.ndim == n_axes - 1:
+                remedy = "a list holds several images: pass one image as an array, as by numpy.asarray"
+            elif channel_axis is None and image.ndim == n_axes + 1:
+                remedy = "pass channel_axis=-1 if the last axis holds channels"
+            elif channel_axis is not None and image.ndim == ndim:
+                remedy = grey_remedy
             raise ValueError(
-                f"{images.describe(index, name)} has shape {image.shape}: an axis of size 0 holds no pixels"
+                f"{name} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis={channel_axis} "
+                f"an image has {n_axes} axes; {remedy}"
             )
+        if image.size == 0:
+            raise ValueError(f"{name} has shape {image.shape}: an axis of size 0 holds no pixels")
+        raw[index] = image[..., np.newaxis] if channel_axis is None else np.moveaxis(image, channel_axis, -1)
     counts = [image.shape[-1] for image in raw]
     if len(set(counts)) > 1:
         odd = next(index for index, count in enumerate(counts) if count != counts[0])
         raise ValueError(
-            f"all images must have the same number of channels, but {name}[0] has {counts[0]} and {name}[{odd}] has "
-            f"{counts[odd]}"
+            f"all images must have the same number of channels, but X[0] has {counts[0]} and X[{odd}] has {counts[odd]}"
         )
     return images
 
 
-def check_n_channels(images: Images, expected: int, owner: object, *, name: str = "X") -> None:
+def check_n_channels(images: Images, expected: int, owner: object) -> None:
     """Check that images have the number of channels `owner` was fitted with."""
     if images.n_channels != expected:
         raise ValueError(
-            f"{name} has {images.n_channels} channel(s) per image, but {type(owner).__name__} was fitted with "
+            f"X has {images.n_channels} channel(s) per image, but {type(owner).__name__} was fitted with "
             f"{expected}; pass images of the kind seen at fit"
         )
 
 
-def check_finite(images: Images, *, name: str = "X") -> None:
-    """Check that no image holds NaN or infinity; integer images pass at no cost."""
+def check_finite(images: Images, largest: float = LARGEST) -> None:
+    """Check that no image holds NaN, infinity or a value beyond `largest`; integers of few bits pass at no cost."""
     for index, image in enumerate(images.arrays):
-        if image.dtype.kind != "f":
+        if image.dtype.kind != "f" and image.dtype.itemsize < 8:
             continue
         rows = max(1, _CHUNK // max(1, image[0].size))
         for start in range(0, len(image), rows):
             part = np.asarray(image[start : start + rows])
-            with np.errstate(over="ignore", invalid="ignore"):
-                total = part.sum(dtype=np.result_type(part, np.float32))  # float16 would overflow on any image
-            if np.isfinite(total):  # one pass without a temporary; a sum that overflows is looked at again
+            # NaN is the minimum and the maximum of its part. float16 cannot be compared with 1e18.
+            if -largest <= float(part.min()) and float(part.max()) <= largest:
                 continue
-            bad = np.argwhere(~np.isfinite(part))
-            if len(bad):
-                place = (int(bad[0][0]) + start, *(int(i) for i in bad[0][1:]))
-                raise ValueError(
-                    f"{images.describe(index, name)} holds {part[tuple(bad[0])]} at (*pixel, channel) {place}; "
-                    "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
-                )
+            with np.errstate(over="ignore"):
+                size = np.abs(part.astype(np.float64))
+            bad = np.argwhere(~(size <= largest))[0]
+            value, place = part[tuple(bad)], (int(bad[0]) + start, *(int(i) for i in bad[1:]))
+            remedy = (
+                f"features are float32 and need values up to {largest:g}: rescale the image"
+                if np.isfinite(value)
+                else "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
+            )
+            raise ValueError(f"{images.describe(index)} holds {value} at (*pixel, channel) {place}; {remedy}")
 
 
-def check_min_size(images: Images, minimum: Sequence[int], why: str, *, name: str = "X") -> None:
+def check_min_size(images: Images, minimum: Sequence[int], why: str) -> None:
     """Check that every image has at least `minimum[axis]` pixels along every spatial axis; `why` ends the message."""
     for index, shape in enumerate(images.spatial_shapes):
         for axis, (size, least) in enumerate(zip(shape, minimum, strict=True)):
             if size < least:
                 raise ValueError(
-                    f"{images.describe(index, name)} has spatial shape {shape}: axis {axis} has {size} pixels, but at "
+                    f"{images.describe(index)} has spatial shape {shape}: axis {axis} has {size} pixels, but at "
                     f"least {least} are needed; {why}{images.hint()}"
                 )
 
 
-def _as_pixel_maps(values: Any, images: Images, name: str) -> list[np.ndarray]:
+def _as_pixel_maps(values: Any, images: Images, name: str, fill: str) -> list[np.ndarray]:
     """Return one array of the spatial shape of each image, from an array or list that matches `X` in kind."""
     if images.kind == "image":
-        maps = [_as_array(values)]
+        maps = [as_array(values, name, fill)]
     else:
-        maps = [_as_array(value) for value in values]
+        stacked = None if isinstance(values, list | tuple) else as_array(values, name, fill)
+        if stacked is not None and stacked.ndim != images.n_axes + 1:
+            found = f"{values!r:.60}" if stacked.ndim == 0 else f"an array of shape {stacked.shape}"
+            raise ValueError(
+                f"{name} must be a list of {len(images.arrays)} arrays, or one array, with one value for every pixel "
+                f"of every image, as X is a {images.kind} of images, but got {found}{images.hint()}"
+            )
+        maps = [as_array(value, f"{name}[{index}]", fill) for index, value in enumerate(values)]
         if len(maps) != len(images.arrays):
             raise ValueError(
                 f"{name} has {len(maps)} image(s), but X has {len(images.arrays)}; "
@@ -230,40 +248,56 @@ def _as_pixel_maps(values: Any, images: Images, name: str) -> list[np.ndarray]:
             )
     for index, (array, shape) in enumerate(zip(maps, images.spatial_shapes, strict=True)):
         if array.shape != shape:
+            hint = images.hint()
+            if images.kind == "image" and array.ndim == images.n_axes + 1:
+                hint = (
+                    f"; X was taken for one image of {images.n_channels} channels: pass channel_axis=None if it is a "
+                    "batch of grey images"
+                )
             raise ValueError(
                 f"{images.describe(index, name)} has shape {array.shape}, but the image has spatial shape {shape}; "
-                f"{name} gives one value per pixel{images.hint()}"
+                f"{name} gives one value per pixel{hint}"
             )
     return maps
 
 
-def as_labels(y: Any, images: Images, *, name: str = "y") -> list[np.ndarray]:
+def as_labels(y: Any, images: Images) -> list[np.ndarray]:
     """Return the label images of `images`, integers of the images' spatial shapes.
 
     Raises
     ------
     TypeError
-        If labels are not integers.
+        If labels are not integers, or some are masked.
     ValueError
         If there is not one label per pixel.
     """
-    maps = _as_pixel_maps(y, images, name)
+    maps = _as_pixel_maps(y, images, "y", fill="ignore_label")
     for index, labels in enumerate(maps):
-        if labels.dtype.kind not in "bui":
-            raise TypeError(
-                f"{images.describe(index, name)} must hold integer labels, got dtype {labels.dtype}; "
-                f"convert it with {name}.astype(int)"
-            )
+        check_integers(labels, images.describe(index, "y"))
     return maps
 
 
-def as_weights(sample_weight: Any, images: Images, *, name: str = "sample_weight") -> list[np.ndarray] | None:
+def check_integers(labels: np.ndarray, name: str) -> None:
+    """Check that a label image holds integers."""
+    if labels.dtype.kind in "bui":
+        return
+    if labels.dtype.kind != "f":
+        remedy = f"number the classes, as by 1 + numpy.unique({name}, return_inverse=True)[1]"
+    elif np.isfinite(labels).all():
+        remedy = f"convert it with {name}.astype(int)"
+    else:
+        remedy = f"give pixels that are NaN or infinite the ignored label, then convert it with {name}.astype(int)"
+    raise TypeError(f"{name} must hold integer labels, got dtype {labels.dtype}; {remedy}")
+
+
+def as_weights(sample_weight: Any, images: Images) -> list[np.ndarray] | None:
     """Return one non-negative, finite weight per pixel for each image, or None."""
     if sample_weight is None:
         return None
-    maps = _as_pixel_maps(sample_weight, images, name)
+    maps = _as_pixel_maps(sample_weight, images, "sample_weight", fill="0")
     for index, weights in enumerate(maps):
-        real_dtype(weights, images.describe(index, name))
+        name = images.describe(index, "sample_weight")
+        real_dtype(weights, name)
         if not np.all(np.isfinite(weights)) or np.any(weights < 0):
-            raise ValueError(f"{images.describe(index, name)} must be finite and not negative")
+            raise ValueError(f"{name} must be finite and not negative")
     return maps

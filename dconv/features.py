@@ -11,14 +11,14 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from dconv import _memory
+from dconv._axes import as_int
 from dconv._bank import Bank, PlanePlan
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, choose_block_shape, split
 from dconv._feature_groups import available_groups
+from dconv._filter_bank import FilterBank, as_filter_bank
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_images, check_finite, check_min_size, check_n_channels, check_ndim
-from dconv.filters import FilterBank, filter_bank
-from dconv.shapes import as_tuple
+from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
 
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _COLORS = ("auto", "opponent", "channels")
@@ -54,6 +54,7 @@ class AtrousFeatures(FeatureImageTransformer):
         ``("level", "wavelet", "std")``, an empty sequence leaves colour out.
     filters : FilterBank, array_like of shape (n_filters, *kernel, 1) or None, default=None
         Own filters, for example from :mod:`dconv.filters`, applied to every level of the intensity at its dilation.
+        At coarse levels they may reach beyond the image, as the smoothing does: it goes on by `padding_mode`.
     color : {"auto", "opponent", "channels"}, default="auto"
         Which planes are made of several channels beside the intensity, their mean. ``"opponent"``: red-green
         ``(R - G) / sqrt(2)`` and yellow-blue ``(R + G - 2 B) / sqrt(6)``, for exactly three channels. ``"channels"``:
@@ -65,10 +66,13 @@ class AtrousFeatures(FeatureImageTransformer):
     channel_axis : int or None, default=None
         Axis of one image that holds its channels; None for grey images.
     n_jobs : int or None, default=None
-        Number of threads; None or -1 is the number of physical cores.
+        Number of threads. None and -1 are as many as there are physical cores for this process, or what
+        ``OMP_NUM_THREADS`` says, as in joblib's worker processes; 1 in joblib's threads.
 
     Attributes
     ----------
+    ndim_, channel_axis_ : int, int or None
+        `ndim` and `channel_axis` as they were at fit; changes of parameters take effect at the next `fit`.
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
@@ -173,29 +177,31 @@ class AtrousFeatures(FeatureImageTransformer):
             If a parameter or the images have the wrong type.
         ValueError
             If a parameter is out of range, a group is unknown, no feature is left, two have the same name, or images
-            have the wrong rank, NaN, or fewer than ``2 * 2**(n_levels - 1) + 1`` pixels along an axis.
+            have the wrong rank, values that are not finite or beyond 1e18, or fewer than ``2 * 2**(n_levels - 1) + 1``
+            pixels along an axis.
         """
         effective_n_jobs(self.n_jobs)
-        check_ndim(self.ndim, self.channel_axis)
+        ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
-        (n_levels,) = as_tuple(self.n_levels, 1, "n_levels")
-        groups = _check_groups(self.groups, available_groups(self.ndim), "groups", self.ndim)
-        color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", self.ndim)
-        filters = _check_filters(self.filters, self.ndim)
-        images = as_images(X, self.ndim, self.channel_axis)
-        _check_images(images, n_levels)
+        n_levels = as_int(self.n_levels, "n_levels", 1)
+        groups = _check_groups(self.groups, available_groups(ndim), "groups", ndim)
+        color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", ndim)
+        filters = _check_filters(self.filters, ndim)
+        images = as_images(X, ndim, channel_axis)
+        _check_images(images, n_levels, "use")
         colors = _color_planes(self.color, images.n_channels)
         planes = [PlanePlan(*color, color_groups) for color in colors if color_groups]
         if groups or filters is not None:
             planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
         if not planes:
             raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-        bank = Bank(self.ndim, n_levels, tuple(planes), filters, self.padding_mode)
+        bank = Bank(ndim, n_levels, tuple(planes), filters, self.padding_mode)
         names = bank.feature_names()
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"filters are named like features of the bank: {repeated} occur twice; rename the filters")
         self._bank = bank
+        self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.n_channels_in_ = images.n_channels
         self.n_features_out_ = len(names)
         self.halo_ = bank.halo()
@@ -214,9 +220,16 @@ class AtrousFeatures(FeatureImageTransformer):
         -------
         features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
             float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If the images cannot be used, as in :meth:`fit`.
         """
         check_is_fitted(self)
-        images = as_images(X, self.ndim, self.channel_axis)
+        images = as_images(X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
         self._check_images(images)
         n_jobs, shapes = effective_n_jobs(self.n_jobs), images.spatial_shapes
@@ -241,13 +254,19 @@ class AtrousFeatures(FeatureImageTransformer):
         Returns
         -------
         names : ndarray of str objects of shape (n_features_out_,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
         """
         check_is_fitted(self)
         return np.array(self._bank.feature_names(), dtype=object)
 
-    def _check_images(self, images: Images) -> None:
-        """Check that images are finite and large enough, as described in :mod:`dconv._block_features`."""
-        _check_images(images, self._bank.n_levels)
+    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
+        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
+        _check_images(images, self._bank.n_levels, "fit again with")
+        return images.spatial_shapes
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""
@@ -259,18 +278,24 @@ class AtrousFeatures(FeatureImageTransformer):
     def _blocks(self, shape: tuple[int, ...], n_jobs: int) -> list[tuple[slice, ...]]:
         """Return the blocks that an image is worked on in."""
         widest = max(left + right for left, right in self.halo_)
-        n_pixels = max(_BLOCK_PIXELS, min((_BLOCK_HALOS * widest) ** self.ndim, _MAX_BLOCK_PIXELS))
+        n_pixels = max(_BLOCK_PIXELS, min((_BLOCK_HALOS * widest) ** self.ndim_, _MAX_BLOCK_PIXELS))
         share = math.ceil(math.prod(shape) / n_jobs)  # a small image is work for all threads too
         return list(split(shape, choose_block_shape(shape, min(n_pixels, max(share, _MIN_BLOCK_PIXELS)))))
 
 
-def _check_images(images: Images, n_levels: int) -> None:
-    """Check that images are finite and hold the neighbours at the largest dilation along every axis."""
+def _check_images(images: Images, n_levels: int, use: str) -> None:
+    """Check that images are finite and hold the neighbours at the largest dilation along every axis.
+
+    `use` is the verb of the remedy.
+    """
     check_finite(images)
     dilation = 2 ** (n_levels - 1)
     fitting = (min(map(min, images.spatial_shapes)) - 1).bit_length() - 1  # 2 * 2**(fitting - 1) + 1 is not larger
-    remedy = f"lower n_levels to {fitting}" if fitting > 0 else "leave out such images, no n_levels fits"
-    minimum = (2 * dilation + 1,) * len(images.spatial_shapes[0])
+    remedy = "leave out such images, no n_levels fits"
+    if fitting > 0:
+        better = f"AtrousFeatures(n_levels={fitting})"
+        remedy = f"{use} {better}, in a PixelClassifier as PixelClassifier({better})"
+    minimum = (2 * dilation + 1,) * images.n_axes
     check_min_size(images, minimum, f"level {n_levels - 1} has dilation {dilation}: {remedy}")
 
 
@@ -291,7 +316,7 @@ def _check_filters(filters: Any, ndim: int) -> FilterBank | None:
     """Return own filters as a checked bank."""
     if filters is None:
         return None
-    bank = filter_bank(*filters) if isinstance(filters, FilterBank) else filter_bank(filters)
+    bank = as_filter_bank(filters)
     if len(bank.kernel_size) != ndim or bank.weight.shape[-1] != 1:
         raise ValueError(
             f"filters must have shape (n_filters, *kernel, 1) with {ndim} kernel axes, as ndim={ndim}, since they are "

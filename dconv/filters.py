@@ -14,20 +14,20 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
+from dconv._axes import Ints, as_int, as_ndim, as_tuple
 from dconv._derivative_filters import derivatives, directional, laplacian
 from dconv._filter_bank import (
     FilterBank,
     as_finite,
-    as_ndim,
     as_positive,
     as_positive_float,
+    check_taps,
     concatenate,
     filter_bank,
     outer_product,
     single_channel,
 )
 from dconv._patch_filters import kmeans_patches, pca_patches
-from dconv.shapes import Ints, as_tuple
 
 __all__ = [
     "FilterBank",
@@ -69,7 +69,8 @@ def gaussian(sigma: float | Sequence[float], *, ndim: int = 2, truncate: float =
     Raises
     ------
     TypeError, ValueError
-        If `sigma` or `truncate` is not positive, or `sigma` is neither one number nor `ndim` numbers.
+        If `sigma` or `truncate` is not positive, `sigma` is neither one number nor `ndim` numbers, or the filter would
+        have more than 2**20 taps.
 
     References
     ----------
@@ -85,9 +86,11 @@ def gaussian(sigma: float | Sequence[float], *, ndim: int = 2, truncate: float =
     if sigmas.size not in (1, ndim):
         raise ValueError(f"sigma must be one number or one for each of the {ndim} spatial axes, but got {sigma}")
     truncate = as_positive_float(truncate, "truncate")
+    widths = np.broadcast_to(sigmas, ndim).tolist()
+    radii = [truncate * width + 0.5 for width in widths]
+    check_taps(radii, f"sigma={sigma} with truncate={truncate:g}")
     factors = []
-    for width in np.broadcast_to(sigmas, ndim):
-        radius = int(truncate * width + 0.5)
+    for width, radius in zip(widths, map(int, radii), strict=True):
         factor = np.exp(-0.5 * (np.arange(-radius, radius + 1) / width) ** 2)
         factors.append(factor / factor.sum())
     return single_channel([outer_product(factors)], ["gaussian_" + "x".join(f"{width:g}" for width in sigmas)])
@@ -155,7 +158,7 @@ def gabor(
     Raises
     ------
     TypeError, ValueError
-        If an argument is out of range or a filter is asked for twice.
+        If an argument is out of range, a filter is asked for twice, or it would have more than 2**20 taps.
 
     See Also
     --------
@@ -189,11 +192,14 @@ def gabor(
     if isinstance(orientations, Iterable):
         angles = as_finite(orientations, "orientations").ravel()
     else:
-        (n_angles,) = as_tuple(orientations, 1, "orientations", 1)
+        n_angles = as_int(orientations, "orientations", 1, rule="an int or a sequence of angles")
         angles = np.arange(n_angles) * np.pi / n_angles
     octaves, truncate = as_positive_float(bandwidth, "bandwidth"), as_positive_float(truncate, "truncate")
-    sigmas = math.sqrt(math.log(2) / 2) / math.pi * (2**octaves + 1) / (2**octaves - 1) / waves
-    radius = math.ceil(truncate * sigmas.max())
+    ratio = 1 / math.tanh(octaves * math.log(2) / 2)  # (2**octaves + 1) / (2**octaves - 1), which would overflow
+    sigmas = math.sqrt(math.log(2) / 2) / math.pi * ratio / waves
+    reach = truncate * sigmas.max()
+    check_taps([reach, reach], f"frequencies={frequencies} with bandwidth={octaves:g} and truncate={truncate:g}")
+    radius = math.ceil(reach)
     rows, columns = np.mgrid[-radius : radius + 1, -radius : radius + 1]
     kernels, names = [], []
     for (frequency, sigma), angle in itertools.product(zip(waves, sigmas, strict=True), angles):
@@ -296,8 +302,7 @@ def random_normal(
     >>> random_normal(16, (3, 3), in_channels=3, random_state=0).weight.shape
     (16, 3, 3, 3)
     """
-    (n_filters,) = as_tuple(n_filters, 1, "n_filters", 1)
-    (in_channels,) = as_tuple(in_channels, 1, "in_channels", 1)
+    n_filters, in_channels = as_int(n_filters, "n_filters", 1), as_int(in_channels, "in_channels", 1)
     kernel = as_tuple(kernel_size, None, "kernel_size", 1)
     if zero_mean and math.prod(kernel) == 1:
         raise ValueError(f"zero_mean needs at least 2 taps, but got kernel_size={kernel}; pass zero_mean=False")

@@ -8,6 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from dconv._axes import as_int, items_of
+from dconv._pixels import as_ignore_label
+from dconv._validation import as_array, check_integers
+
 __all__ = ["mean_iou_score"]
 
 
@@ -33,7 +37,8 @@ def mean_iou_score(
         Pixels with this value in `y_true` do not count. Where it is predicted at a pixel that counts, the true class
         misses that pixel, but the value is no class itself.
     labels : sequence of int, default=None
-        The classes to report, in this order. None reports those in `y_true` or `y_pred`, sorted.
+        The classes to report, in this order, without `ignore_label`. None reports those in `y_true` or `y_pred`,
+        sorted.
     average : {"macro", None}, default="macro"
         "macro" returns the mean over classes, None one value per class.
 
@@ -48,7 +53,7 @@ def mean_iou_score(
     TypeError
         If labels are not integers.
     ValueError
-        If the images do not match, or no pixel counts.
+        If the images do not match, no pixel counts, or `labels` holds `ignore_label`.
 
     See Also
     --------
@@ -73,17 +78,16 @@ def mean_iou_score(
     """
     if average not in ("macro", None):
         raise ValueError(f"average must be 'macro' or None, got {average!r}")
+    ignore_label = as_ignore_label(ignore_label)
+    reported = None if labels is None else _as_classes(labels, ignore_label)
     pairs = [_counted(true, predicted, ignore_label) for true, predicted in _matched_images(y_true, y_pred)]
     if not any(len(true) for true, _ in pairs):
         raise ValueError(f"no pixel counts: every value of y_true is ignore_label={ignore_label}")
     classes = np.unique(np.concatenate([np.unique(values) for pair in pairs for values in pair]))
     n_both, n_true, n_predicted = np.sum([_class_counts(*pair, classes) for pair in pairs], axis=0)
     ratios = dict(zip(classes.tolist(), (n_both / (n_true + n_predicted - n_both)).tolist(), strict=True))
-    if labels is None:
-        ratios.pop(ignore_label, None)
-        reported = list(ratios)
-    else:
-        reported = [int(label) for label in labels]
+    ratios.pop(ignore_label, None)
+    reported = list(ratios) if reported is None else reported
     scores = np.array([ratios.get(label, np.nan) for label in reported])
     if average is None:
         return scores
@@ -92,23 +96,38 @@ def mean_iou_score(
     return float(np.nanmean(scores))
 
 
+def _as_classes(labels: Any, ignore_label: int | None) -> list[int]:
+    """Return the classes to report."""
+    items = items_of(labels)
+    if items is None:
+        raise TypeError(f"labels must be None or a sequence of ints, got {labels!r}")
+    classes = [as_int(label, "labels", rule="None or a sequence of ints") for label in items]
+    if ignore_label is not None and ignore_label in classes:
+        raise ValueError(
+            f"labels={classes} holds ignore_label={ignore_label}, which is no class; leave it out, or pass "
+            f"ignore_label=None if {ignore_label} is a class"
+        )
+    return classes
+
+
 def _matched_images(y_true: Any, y_pred: Any) -> list[tuple[np.ndarray, np.ndarray]]:
     """Return pairs of integer label images of equal shapes."""
-    if isinstance(y_true, list | tuple) or isinstance(y_pred, list | tuple):
+    several = isinstance(y_true, list | tuple) or isinstance(y_pred, list | tuple)
+    if several:
         true, predicted = list(y_true), list(y_pred)  # a batch on one side goes with a list on the other
     else:
         true, predicted = [y_true], [y_pred]
     if len(true) != len(predicted):
         raise ValueError(f"y_true has {len(true)} image(s), but y_pred has {len(predicted)}")
-    pairs: list[Any] = []
+    pairs: list[tuple[np.ndarray, np.ndarray]] = []
     for index, images in enumerate(zip(true, predicted, strict=True)):
-        pair = tuple(np.asarray(image) for image in images)
-        for name, image in zip(("y_true", "y_pred"), pair, strict=True):
-            if image.dtype.kind not in "bui":
-                raise TypeError(f"{name} must hold integer labels, got dtype {image.dtype} in image {index}")
+        names = [f"{name}[{index}]" if several else name for name in ("y_true", "y_pred")]
+        pair = [as_array(image, name, "ignore_label") for name, image in zip(names, images, strict=True)]
+        for name, image in zip(names, pair, strict=True):
+            check_integers(image, name)
         if pair[0].shape != pair[1].shape:
-            raise ValueError(f"y_true has shape {pair[0].shape}, but y_pred has {pair[1].shape} in image {index}")
-        pairs.append(pair)
+            raise ValueError(f"{names[0]} has shape {pair[0].shape}, but {names[1]} has {pair[1].shape}")
+        pairs.append((pair[0], pair[1]))
     return pairs
 
 

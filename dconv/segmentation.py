@@ -17,14 +17,15 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from dconv._axes import as_int
 from dconv._base import ImageInput
-from dconv._block_features import Read, block_readers, gather_rows
+from dconv._block_features import Read, block_readers, check_images, fit_features, gather_rows
 from dconv._parts import new_classifier, new_features, weight_parameter
 from dconv._pixels import (
     Block,
+    as_ignore_label,
+    as_max_samples,
     blocks_of,
-    check_ignore_label,
-    check_max_samples,
     choose_pixels,
     labelled,
     masked_blocks,
@@ -32,7 +33,7 @@ from dconv._pixels import (
 )
 from dconv._responses import Respond, response_of
 from dconv._threads import effective_n_jobs, run_tasks, scikit_learn_alone
-from dconv._validation import Images, as_images, as_labels, as_weights, check_finite, check_n_channels
+from dconv._validation import Images, as_images, as_labels, as_weights, check_n_channels
 
 
 def _classifier_has(method: str) -> Callable[[PixelClassifier], bool]:
@@ -72,10 +73,12 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         `ndim` and `channel_axis` may be given here or in `features`: what is not at its default there or here
         holds for both.
     n_jobs : int or None, default=None
-        Number of threads; None or -1 is the number of physical cores. Also for `features` if it does not say.
+        Number of threads. None and -1 are as many as there are physical cores for this process, or what
+        ``OMP_NUM_THREADS`` says, as in joblib's worker processes; 1 in joblib's threads. Also for `features` if it
+        does not say.
     random_state : int, RandomState instance or None, default=None
         Draws the pixels of `max_samples` and seeds the default classifier; a given `classifier` keeps its own.
-    verbose : int, default=0
+    verbose : int or bool, default=0
         1 prints what `fit` learns from, times, and the progress of predictions.
 
     Attributes
@@ -168,22 +171,20 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         """
         n_jobs = effective_n_jobs(self.n_jobs)
         random_state = check_random_state(self.random_state)
-        check_ignore_label(self.ignore_label)
-        check_max_samples(self.max_samples)
+        ignore_label, max_samples = as_ignore_label(self.ignore_label), as_max_samples(self.max_samples)
+        self._check_verbose()
         classifier = new_classifier(self.classifier, random_state, n_jobs)
         features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
-        images = as_images(X, ndim, channel_axis)
+        images = _images_for(features, X, ndim, channel_axis)
         labels = as_labels(y, images)
         weights = as_weights(sample_weight, images)
-        masks = choose_pixels(labels, self.ignore_label, self.max_samples, random_state)
+        masks = choose_pixels(labels, ignore_label, max_samples, random_state)
         targets = take(labels, masks)
         self._check_targets(targets, images)
-        weighting = {} if weights is None else {weight_parameter(classifier): take(weights, masks)}
-        check_finite(images)
+        weighting = {} if weights is None else {weight_parameter(classifier): _taken_weights(weights, masks)}
 
         start = perf_counter()
-        if not isinstance(features, str):
-            features.fit(X)
+        fit_features(features, X, images)
         rows = gather_rows(features, images, channel_axis, masks, n_jobs)
         self._say(f"{rows.shape[1]} features of {rows.shape[0]} pixels: {perf_counter() - start:.2f} s")
         start = perf_counter()
@@ -209,6 +210,13 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         -------
         labels : ndarray of shape (*spatial) or (n_images, *spatial), or list of ndarray
             In the form of `X` and the dtype of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
         """
         return self._respond(X, "predict")
 
@@ -225,6 +233,13 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         -------
         probabilities : ndarray of shape (*spatial, n_classes), with (n_images,) in front for a batch, or list
             float32, in the form of `X` and the order of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
         """
         return self._respond(X, "predict_proba")
 
@@ -241,6 +256,13 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         -------
         scores : ndarray of shape (*spatial, n_classes), with (n_images,) in front for a batch, or list
             float32, in the form of `X`; of shape (*spatial) for two classes.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
         """
         return self._respond(X, "decision_function")
 
@@ -259,6 +281,13 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         Returns
         -------
         accuracy : float
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
         """
         images = self._known_images(X)
         labels = as_labels(y, images)
@@ -266,13 +295,13 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         masks = [labelled(image, self.ignore_label) for image in labels]
         if not any(mask.any() for mask in masks):
             raise ValueError(_no_label_message(self.ignore_label))
+        if weights is not None:
+            _taken_weights(weights, masks)
         sums: list[tuple[float, float]] = []
         for numbers, read, n_features in block_readers(self.features_, images, self.channel_axis_):
             blocks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
             sums += self._weigh(read, blocks, masks, labels, weights)
         right, total = np.sum(sums, axis=0)
-        if total == 0:
-            raise ValueError("sample_weight is 0 at every labelled pixel; give some of them a positive weight")
         return float(right / total)
 
     def _weigh(
@@ -315,11 +344,15 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     def _known_images(self, X: ArrayLike) -> Images:
         """Return images of the kind seen at fit."""
         check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
+        self._check_verbose()
+        images = _images_for(self.features_, X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
-        check = getattr(self.features_, "_check_images", check_finite)  # block transformers know their smallest image
-        check(images)
+        check_images(self.features_, images)
         return images
+
+    def _check_verbose(self) -> None:
+        if not isinstance(self.verbose, bool):
+            as_int(self.verbose, "verbose", 0)
 
     def _check_targets(self, targets: np.ndarray, images: Images) -> None:
         """Check that there are pixels of two classes to learn from."""
@@ -357,6 +390,22 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         tags.target_tags.one_d_labels = False
         tags.target_tags.two_d_labels = True
         return tags
+
+
+def _images_for(features: Any, X: ArrayLike, ndim: int, channel_axis: int | None) -> Images:
+    """Return what `features`, a transformer or "passthrough", is to work on."""
+    if isinstance(features, str):
+        remedy = 'features="passthrough" needs features on an axis of their own, as in X[..., numpy.newaxis]'
+        return as_images(X, ndim, channel_axis, grey_remedy=remedy)
+    return as_images(X, ndim, channel_axis)
+
+
+def _taken_weights(weights: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the weights of the masked pixels, which must not all be zero."""
+    taken = take(weights, masks)
+    if not taken.any():
+        raise ValueError("sample_weight is 0 at every labelled pixel; give some of them a positive weight")
+    return taken
 
 
 def _no_label_message(ignore_label: int | None) -> str:

@@ -10,24 +10,19 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from dconv import shapes
+from dconv._axes import as_tuple, items_of
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, read_block
+from dconv._filter_bank import as_filter_bank
+from dconv._receptive import Margin, axis_halos
 from dconv._threads import effective_n_jobs
-from dconv._validation import (
-    Images,
-    as_images,
-    check_finite,
-    check_min_size,
-    check_n_channels,
-    check_ndim,
-)
-from dconv.filters import FilterBank, filter_bank
+from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
 from dconv.functional import conv
 
 
 def _keeps_the_grid(self: DilatedConv) -> bool:
     """Tell whether every pixel has its own features, so that they can be computed block by block."""
-    return self.padding == "same" and set(self.strides_) == {1}
+    return self.padding_ == "same" and set(self.strides_) == {1}
 
 
 class DilatedConv(FeatureImageTransformer):
@@ -38,9 +33,10 @@ class DilatedConv(FeatureImageTransformer):
     filters : FilterBank or array_like of shape (n_filters, *kernel, in_channels)
         A family of :mod:`dconv.filters`, or weights for cross-correlation. Filters of one channel are applied to
         every channel of an image.
-    dilation : int or tuple, default=1
-        Distance in pixels between neighbouring taps, on all spatial axes. A tuple holds several dilations, each an
-        int or a tuple of one int per spatial axis, and the responses at all of them are returned.
+    dilation : int or sequence, default=1
+        Distance in pixels between neighbouring taps, on all spatial axes. A sequence holds several dilations, all
+        different, each an int or a sequence of one int per spatial axis, and the responses at all of them are
+        returned: ``(1, 2)`` are two dilations, ``((1, 2),)`` is one that differs between axes.
     stride : int or tuple of int, one per spatial axis, default=1
         Distance in pixels between neighbouring outputs.
     padding : "same", "valid", int or tuple, default="same"
@@ -52,7 +48,8 @@ class DilatedConv(FeatureImageTransformer):
     channel_axis : int or None, default=None
         Axis of one image that holds its channels; None for grey images.
     n_jobs : int or None, default=None
-        Number of threads; None or -1 is the number of physical cores.
+        Number of threads. None and -1 are as many as there are physical cores for this process, or what
+        ``OMP_NUM_THREADS`` says, as in joblib's worker processes; 1 in joblib's threads.
 
     Attributes
     ----------
@@ -62,6 +59,8 @@ class DilatedConv(FeatureImageTransformer):
         Every dilation, per spatial axis.
     strides_ : tuple of int
         The stride per spatial axis.
+    padding_, padding_mode_, ndim_, channel_axis_
+        These parameters as they were at fit; changes take effect at the next `fit`.
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
@@ -127,32 +126,50 @@ class DilatedConv(FeatureImageTransformer):
         Returns
         -------
         self : DilatedConv
+
+        Raises
+        ------
+        TypeError
+            If a parameter or the images have the wrong type.
+        ValueError
+            If a parameter is out of range, filters do not fit `ndim` or the channels, dilations are repeated, or images
+            have the wrong rank, values that are not finite or beyond 1e18, or fewer pixels than the filters span.
         """
         effective_n_jobs(self.n_jobs)
-        check_ndim(self.ndim, self.channel_axis)
+        ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
-        bank = filter_bank(*self.filters) if isinstance(self.filters, FilterBank) else filter_bank(self.filters)
-        if len(bank.kernel_size) != self.ndim:
+        bank = as_filter_bank(self.filters)
+        if len(bank.kernel_size) != ndim:
             raise ValueError(
                 f"filters have {len(bank.kernel_size)} spatial axes (their shape is {bank.weight.shape}), but "
-                f"ndim={self.ndim}; shape them (n_filters, *kernel, in_channels) or change ndim"
+                f"ndim={ndim}; shape them (n_filters, *kernel, in_channels) or change ndim"
             )
-        several = self.dilation if isinstance(self.dilation, tuple | list) else (self.dilation,)
+        several = items_of(self.dilation)
+        several = (self.dilation,) if several is None else several
         if not several:
-            raise ValueError("dilation is an empty tuple; give at least one dilation")
-        dilations = tuple(shapes.as_tuple(dilation, self.ndim, "dilation") for dilation in several)
-        strides = shapes.as_tuple(self.stride, self.ndim, "stride")
-        images = as_images(X, self.ndim, self.channel_axis)
+            raise ValueError("dilation is an empty sequence; give at least one dilation")
+        dilations = tuple(as_tuple(dilation, ndim, "dilation") for dilation in several)
+        if len(set(dilations)) < len(dilations):
+            raise ValueError(
+                f"dilation={self.dilation!r} repeats a dilation; give each once, and one that differs between axes as "
+                "((1, 2),)"
+            )
+        strides = as_tuple(self.stride, ndim, "stride")
+        images = as_images(X, ndim, channel_axis)
         if bank.weight.shape[-1] not in (1, images.n_channels):
             raise ValueError(
                 f"filters have in_channels={bank.weight.shape[-1]}, but images have {images.n_channels} channel(s); "
                 "give filters as many channels as the images, or 1 to apply them to every channel"
             )
         self.bank_, self.dilations_, self.strides_ = bank, dilations, strides
+        self.padding_, self.padding_mode_ = self.padding, self.padding_mode
+        self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.n_channels_in_ = images.n_channels
         self.n_features_out_ = len(dilations) * len(bank.names) * self._n_groups
         reach = [self._reach(dilation) for dilation in dilations]
-        self.halo_ = tuple(tuple(map(max, zip(*pairs, strict=True))) for pairs in zip(*reach, strict=True))
+        self.halo_ = tuple(
+            (max(left for left, _ in pairs), max(right for _, right in pairs)) for pairs in zip(*reach, strict=True)
+        )
         self._check_images(images)
         return self
 
@@ -168,16 +185,23 @@ class DilatedConv(FeatureImageTransformer):
         -------
         features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
             float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If the images cannot be used, as in :meth:`fit`.
         """
         check_is_fitted(self)
-        images = as_images(X, self.ndim, self.channel_axis)
+        images = as_images(X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
         sizes = self._check_images(images)
         n_threads = effective_n_jobs(self.n_jobs)
         result, outputs = images.allocate([(*size, self.n_features_out_) for size in sizes], np.float32)
         for image, out in zip(images.arrays, outputs, strict=True):
             sources = [image] * len(self.dilations_)
-            self._respond(sources, out, stride=self.strides_, padding=self.padding, n_threads=n_threads)
+            self._respond(sources, out, stride=self.strides_, padding=self.padding_, n_threads=n_threads)
         return result
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
@@ -194,6 +218,11 @@ class DilatedConv(FeatureImageTransformer):
         Returns
         -------
         names : ndarray of str objects of shape (n_features_out_,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
         """
         check_is_fitted(self)
         channels = [f"_c{channel}" for channel in range(self._n_groups)] if self._n_groups > 1 else [""]
@@ -206,40 +235,40 @@ class DilatedConv(FeatureImageTransformer):
         """Groups of the convolution: filters of one channel treat every channel by itself."""
         return self.n_channels_in_ if self.bank_.weight.shape[-1] == 1 else 1
 
-    def _reach(self, dilation: tuple[int, ...]) -> Any:
+    def _reach(self, dilation: tuple[int, ...]) -> Margin:
         """Return the pixels that a response sees left and right of its own, one pair per spatial axis."""
-        return shapes.halo([shapes.Layer(self.bank_.kernel_size, dilation=dilation)])
+        return axis_halos([shapes.Layer(self.bank_.kernel_size, dilation=dilation)])
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
-        """Check that images are finite and as large as the filters, and return the spatial sizes of their features."""
+        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
         check_finite(images)
         spans = [shapes.span(self.bank_.kernel_size, dilation) for dilation in self.dilations_]
         widest = tuple(map(max, zip(*spans, strict=True)))
-        why = f"the filters span {widest} pixels at dilation={self.dilation!r}: lower it, or leave out such images"
-        check_min_size(images, widest, why)
+        remedy = "choose smaller filters" if widest == self.bank_.kernel_size else "lower dilation"
+        check_min_size(images, widest, f"the filters span {widest} pixels: {remedy}, or leave out such images")
         return [self._output_size(spatial) for spatial in images.spatial_shapes]
 
     def _output_size(self, spatial: tuple[int, ...]) -> tuple[int, ...]:
         sizes = {
             shapes.conv_shape(
-                spatial, self.bank_.kernel_size, stride=self.strides_, padding=self.padding, dilation=dilation
+                spatial, self.bank_.kernel_size, stride=self.strides_, padding=self.padding_, dilation=dilation
             )
             for dilation in self.dilations_
         }
         if len(sizes) > 1:
             raise ValueError(
-                f"dilation={self.dilation!r} with padding={self.padding!r} gives outputs of different sizes "
+                f"dilation={self.dilation!r} with padding={self.padding_!r} gives outputs of different sizes "
                 f"{sorted(sizes)}; use padding='same' or one dilation"
             )
         return sizes.pop()
 
     def _respond(self, sources: list[np.ndarray], out: np.ndarray, **options: Any) -> None:
         """Write the responses to `out`; each dilation has its source, an image or a block of one."""
-        weight = np.tile(self.bank_.weight, (self._n_groups, *(1,) * (self.ndim + 1)))
+        weight = np.tile(self.bank_.weight, (self._n_groups, *(1,) * (self.ndim_ + 1)))
         width = len(weight)
         for index, (source, dilation) in enumerate(zip(sources, self.dilations_, strict=True)):
             x = np.asarray(source, np.float32)[np.newaxis]
-            keywords = {"dilation": dilation, "groups": self._n_groups, "padding_mode": self.padding_mode, **options}
+            keywords = {"dilation": dilation, "groups": self._n_groups, "padding_mode": self.padding_mode_, **options}
             if len(sources) == 1:
                 conv(x, weight, out=out[np.newaxis], **keywords)
             else:
@@ -253,7 +282,7 @@ class DilatedConv(FeatureImageTransformer):
             reach = self._reach(dilation)
             start = [part.start - left for part, (left, _) in zip(block, reach, strict=True)]
             stop = [part.stop + right for part, (_, right) in zip(block, reach, strict=True)]
-            sources.append(read_block(image, start, stop, self.padding_mode))
+            sources.append(read_block(image, start, stop, self.padding_mode_))
         out = np.empty((*(part.stop - part.start for part in block), self.n_features_out_), np.float32)
         self._respond(sources, out, padding=0, n_threads=1)
         return out

@@ -170,4 +170,3 @@ def test_features_turn_with_the_image(turn):
 def test_constant_image_has_only_levels():
     features = AtrousFeatures(3).fit(np.full((20, 20), 7)).transform(np.full((20, 20), 7))
     assert set(np.unique(features)) == {0, 7}
-

@@ -1,6 +1,5 @@
 """AtrousFeatures against its definition: values, names, bad input. What all image estimators share: test_contract."""
 
-
 import numpy as np
 import pytest
 from dconv._kernels._dispatch import supported_levels
@@ -196,6 +195,24 @@ def test_named_filters(ndim):
     assert bank.transform(image).shape == (*image.shape, 2 + 2 * ndim)
 
 
+def test_filters_may_reach_beyond_the_image():
+    image = random_image((20, 20))
+    wide = np.zeros((1, 31, 31, 1))
+    wide[0, 0, 0, 0] = 1  # sees the pixel 15 rows and columns before its own
+    features = AtrousFeatures(1, groups=[], filters=wide, padding_mode="circular").fit_transform(image)
+    np.testing.assert_array_equal(features[..., 0], np.roll(image, (15, 15), axis=(0, 1)))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ndim": 1}, {"channel_axis": -1}, {"n_levels": 1}, {"padding_mode": "zeros"}, {"groups": ["level"]}]
+)
+def test_what_was_in_force_at_fit_stays_so(changes):
+    image = random_image((20, 30))
+    bank = AtrousFeatures(2).fit(image)
+    expected = bank.transform(image)
+    np.testing.assert_array_equal(bank.set_params(**changes).transform(image), expected)
+
+
 # --- bad input ---
 
 
@@ -210,6 +227,9 @@ def test_named_filters(ndim):
         ({"color": "hue"}, ValueError, "color must be one of"),
         ({"n_levels": 0}, ValueError, "n_levels"),
         ({"n_levels": 2.0}, TypeError, "n_levels"),
+        ({"n_levels": [2]}, TypeError, r"n_levels must be an int \(no bool, no float\), got \[2\]"),
+        ({"ndim": 2.0}, TypeError, "ndim must be an int"),
+        ({"filters": [derivatives(1), derivatives(2)]}, TypeError, "filters must be one bank, .* join them"),
         ({"padding_mode": "mirror"}, ValueError, "padding_mode"),
         ({"ndim": 4}, ValueError, "ndim"),
         ({"n_jobs": 0}, ValueError, "n_jobs"),
@@ -230,12 +250,14 @@ def test_opponent_planes_need_three_channels():
 
 
 def test_small_images_are_refused_with_the_remedy():
-    with pytest.raises(ValueError, match=r"axis 0 has 20 pixels, but at least 33 .* dilation 16: lower n_levels to 4"):
+    with pytest.raises(
+        ValueError, match=r"axis 0 has 20 pixels, .* 33 .* dilation 16: use AtrousFeatures\(n_levels=4\)"
+    ):
         AtrousFeatures().fit(np.zeros((20, 300)))
     assert AtrousFeatures(4).fit(np.zeros((20, 300))).n_features_out_ == 53
     with pytest.raises(ValueError, match="no n_levels fits"):
         AtrousFeatures(1).fit(np.zeros((2, 300)))
-    with pytest.raises(ValueError, match=r"X\[1\].*lower n_levels to 3"):
+    with pytest.raises(ValueError, match=r"X\[1\].*dilation 8: fit again with AtrousFeatures\(n_levels=3\)"):
         AtrousFeatures(4).fit(np.zeros((20, 20))).transform([np.zeros((20, 20)), np.zeros((9, 20))])
 
 

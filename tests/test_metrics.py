@@ -11,6 +11,7 @@ from sklearn.metrics import jaccard_score
 from dconv.metrics import mean_iou_score
 
 SMALL = [1, 2, 3]
+MASKED = np.ma.masked_equal(SMALL, 2)
 
 
 @given(data=st.data(), dtype=st.sampled_from([np.uint8, np.int64, np.int16]), n_images=st.integers(1, 3))
@@ -44,6 +45,12 @@ def test_ignored_value_is_no_class_but_a_miss_where_predicted():
     assert mean_iou_score(np.array([-1, 0, 1]), np.array([0, 0, 1]), ignore_label=-1) == 1
 
 
+def test_zero_is_a_class_where_it_is_not_ignored():
+    true, predicted = np.array([0, 0, 1, 1]), np.array([0, 1, 1, 1])
+    scores = mean_iou_score(true, predicted, ignore_label=None, labels=np.array([1, 0]), average=None)
+    np.testing.assert_array_equal(scores, [2 / 3, 1 / 2])
+
+
 def test_labels_choose_and_order_classes():
     true, predicted = np.array([1, 1, 2, 3]), np.array([1, 2, 2, 1])
     np.testing.assert_array_equal(mean_iou_score(true, predicted, average=None), [1 / 3, 1 / 2, 0])
@@ -60,9 +67,17 @@ def test_labels_choose_and_order_classes():
     [
         (SMALL, SMALL, {"average": "micro"}, ValueError, "average must be 'macro' or None, got 'micro'"),
         ([SMALL], [SMALL, SMALL], {}, ValueError, "y_true has 1 image(s), but y_pred has 2"),
-        ([SMALL, SMALL], [SMALL, SMALL[:2]], {}, ValueError, "y_true has shape (3,), but y_pred has (2,) in image 1"),
-        ([[1.0, 2.0]], [[1, 2]], {}, TypeError, "y_true must hold integer labels, got dtype float64 in image 0"),
+        ([SMALL, SMALL], [SMALL, SMALL[:2]], {}, ValueError, "y_true[1] has shape (3,), but y_pred[1] has (2,)"),
+        ([[1.0, 2.0]], [[1, 2]], {}, TypeError, "y_true[0] must hold integer labels, got dtype float64"),
         ([[0, 0]], [[1, 2]], {}, ValueError, "no pixel counts: every value of y_true is ignore_label=0"),
+        (MASKED, np.array(SMALL), {}, TypeError, "y_true holds masked pixels, and the mask would be ignored"),
+        (SMALL, SMALL, {"labels": [1.9]}, TypeError, "labels must be None or a sequence of ints, got 1.9"),
+        (SMALL, SMALL, {"labels": ["a"]}, TypeError, "labels must be None or a sequence of ints, got 'a'"),
+        (SMALL, SMALL, {"labels": 3}, TypeError, "labels must be None or a sequence of ints, got 3"),
+        (SMALL, SMALL, {"labels": [1, 0]}, ValueError, "labels=[1, 0] holds ignore_label=0, which is no class; leave"),
+        (SMALL, SMALL, {"ignore_label": "0"}, TypeError, "ignore_label must be None or an int, got '0'"),
+        (SMALL, SMALL, {"ignore_label": True}, TypeError, "ignore_label must be None or an int, got True"),
+        (SMALL, SMALL, {"ignore_label": 1.0}, TypeError, "ignore_label must be None or an int, got 1.0"),
     ],
 )
 def test_bad_input_is_refused(y_true, y_pred, parameters, error, message):

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from images import BANK, TREES, Untouchable, make_image, make_images, scribble
 from sklearn.base import clone
-from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.cluster import KMeans
+from sklearn.ensemble import ExtraTreesClassifier, IsolationForest
 from sklearn.linear_model import Ridge
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
@@ -87,6 +88,8 @@ def test_ndim_and_channel_axis_are_said_once():
     assert (both.ndim_, both.channel_axis_) == (3, 0)
     with pytest.raises(ValueError, match=r"channel_axis=1 was given, but features has channel_axis=0 \(DilatedConv\)"):
         PixelClassifier(bank, TREES, channel_axis=1).fit(X, y)
+    same_axis = PixelClassifier(clone(bank).set_params(channel_axis=-4), TREES, channel_axis=0).fit(X, y)
+    np.testing.assert_array_equal(same_axis.predict(X), expected)
     with pytest.raises(ValueError, match="ndim=1 was given, but features has ndim=3"):
         PixelClassifier(bank, TREES, ndim=1).fit(X, y)
 
@@ -117,7 +120,22 @@ GREY, FULL = make_image((8, 9))
         ({"classifier": "forest"}, ValueError, "classifier must be None or a scikit-learn classifier"),
         ({"classifier": ExtraTreesClassifier}, TypeError, "classifier must be None or a scikit-learn classifier"),
         ({"classifier": StandardScaler()}, TypeError, "classifier must be None or a scikit-learn classifier"),
-        ({"classifier": Ridge()}, TypeError, "Ridge() is a regressor"),
+        ({"classifier": Ridge()}, TypeError, "which sklearn.base.is_classifier says it is not: got Ridge()"),
+        (
+            {"classifier": make_pipeline(StandardScaler(), KMeans(2))},
+            TypeError,
+            "is_classifier says it is not",
+        ),
+        ({"classifier": IsolationForest()}, TypeError, "is_classifier says it is not: got IsolationForest()"),
+        (
+            {"classifier": PixelClassifier()},
+            TypeError,
+            "classifier must classify rows of features, but Pixel",
+        ),
+        ({"features": gaussian(1)}, TypeError, "got a FilterBank; wrap it in DilatedConv(bank)"),
+        ({"features": gaussian(1).weight}, TypeError, "features must be None"),
+        ({"verbose": "x"}, TypeError, "verbose must be an int"),
+        ({"ndim": 2.0}, TypeError, "ndim must be an int (no bool, no float), got 2.0"),
         ({"ignore_label": "void"}, TypeError, "ignore_label must be None or an int, got 'void'"),
         ({"ignore_label": True}, TypeError, "ignore_label must be None or an int, got True"),
         ({"max_samples": 0}, ValueError, "max_samples must be at least 1"),
@@ -143,6 +161,12 @@ def test_bad_parameters_are_refused(parameters, error, message):
             np.ones(GREY.shape),
             "KNeighborsClassifier.fit does not",
         ),
+        (
+            make_pipeline(StandardScaler(), make_pipeline(KNeighborsClassifier())),
+            np.ones(GREY.shape),
+            "KNeighborsClassifier.fit does not",
+        ),
+        (TREES, np.zeros(GREY.shape), "sample_weight is 0 at every labelled pixel"),
         (TREES, np.ones(3), "sample_weight has shape (3,)"),
         (TREES, -np.ones(GREY.shape), "sample_weight must be finite and not negative"),
     ],
@@ -152,10 +176,14 @@ def test_bad_weights_are_refused(classifier, weights, message):
         PixelClassifier(Untouchable(), classifier).fit(GREY, FULL, sample_weight=weights)
 
 
-def test_features_of_another_size_are_refused():
+def test_features_of_another_size_are_refused(monkeypatch):
     image, labels = make_image()
+    halved = FunctionTransformer(lambda image: image[::2, :, np.newaxis])
+    with pytest.raises(ValueError, match=r"transform gives features of spatial shape \(20, 50\) for X of \(40, 50\)"):
+        PixelClassifier(halved, TREES).fit(image, labels)
+    with pytest.raises(ValueError, match=r"transform returned shape \(40, 50\) for X, .* \(40, 50, 'n_features'\)"):
+        PixelClassifier(FunctionTransformer(), TREES).fit(image, labels)
+    monkeypatch.setattr(DilatedConv, "transform", lambda self, X: pytest.fail("transformed before it was refused"))
     for bank in (DilatedConv(gaussian(0.8), stride=2), DilatedConv(gaussian(0.8), padding="valid")):
-        with pytest.raises(
-            ValueError, match=r"DilatedConv.transform returned shape .* needs stride=1 and padding='same'"
-        ):
+        with pytest.raises(ValueError, match=r"DilatedConv.transform gives .* needs stride=1 and padding='same'"):
             PixelClassifier(bank, TREES).fit(image, labels)

@@ -151,6 +151,11 @@ def test_flat_patches_never_start_a_centroid():
         filters.kmeans_patches(images, 37, (3, 3), random_state=0)
 
 
+def test_number_of_patches_bounds_the_filters():
+    with pytest.raises(ValueError, match=r"n_filters must be at most .* but got 200 and 100; .* raise n_patches"):
+        filters.kmeans_patches([textured((30, 30, 1))], 200, (3, 3), n_patches=100, random_state=0)
+
+
 def test_more_kmeans_filters_than_taps():
     assert filters.kmeans_patches([textured((30, 30, 1))], 40, (3, 3), random_state=0).weight.shape == (40, 3, 3, 1)
 
@@ -168,9 +173,14 @@ def test_more_kmeans_filters_than_taps():
             [textured((9, 9, 1)), textured((9, 2, 1))],
             {},
             ValueError,
-            r"images\[1\] .* spans 3 samples, but axis 1 has 2",
+            r"images\[1\] has shape \(9, 2, 1\), .* spans \(3, 3\) samples; lower",
         ),
-        ([textured((9, 9, 1))], {"dilation": 5}, ValueError, r"images\[0\] .* dilation=5"),
+        (
+            [textured((9, 9, 1))],
+            {"dilation": 5},
+            ValueError,
+            r"images\[0\] .* spans \(11, 11\) samples; lower them, or leave out [a-z ]*$",
+        ),
         ([textured((3, 3, 1))], {}, ValueError, "at least 2 patches"),
         ([np.full((9, 9, 1), level) for level in np.linspace(0, 1, 30)], {}, ValueError, "images must vary"),
         ([np.add.outer(np.arange(9.0), np.arange(9.0))[..., None]], {}, ValueError, "images must vary"),

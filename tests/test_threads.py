@@ -74,12 +74,12 @@ def test_n_threads_is_taken_as_it_is(count):
     assert type(_threads.effective_n_threads(count)) is int
 
 
-def test_negative_n_jobs_count_from_the_physical_cores():
-    cores = joblib.cpu_count(only_physical_cores=True)
+def test_negative_n_jobs_count_from_the_default():
+    default = _threads.default_n_threads()
     assert [_threads.effective_n_jobs(count) for count in (1, 5, np.int32(2))] == [1, 5, 2]
-    assert _threads.effective_n_jobs(-1) == cores
-    assert _threads.effective_n_jobs(-2) == max(1, cores - 1)
-    assert _threads.effective_n_jobs(-cores - 5) == 1
+    assert _threads.effective_n_jobs(-1) == default
+    assert _threads.effective_n_jobs(-2) == max(1, default - 1)
+    assert _threads.effective_n_jobs(-default - 5) == 1
 
 
 @pytest.mark.parametrize("count", [True, 1.0, "2", [2]])
@@ -157,8 +157,8 @@ def test_default_respects_affinity():
 
 @pytest.mark.parametrize(("value", "expected"), [("1", 1), ("3", 3), ("2,4", 2)])
 def test_environment_is_respected(value, expected):
-    program = SETUP + "print(_threads.default_n_threads(), _threads.effective_n_jobs())"
-    assert output(program, OMP_NUM_THREADS=value) == f"{expected} {expected}"
+    program = SETUP + "print(_threads.default_n_threads(), *map(_threads.effective_n_jobs, (None, -1)))"
+    assert output(program, OMP_NUM_THREADS=value) == f"{expected} {expected} {expected}"
 
 
 def test_environment_set_after_the_import_is_respected():
@@ -179,7 +179,7 @@ def test_nonsense_in_the_environment_is_ignored(value, monkeypatch):
 def test_threadpoolctl_limit_is_respected_and_ends():
     before = _threads.default_n_threads()
     with threadpool_limits(1):
-        assert _threads.default_n_threads() == _threads.effective_n_jobs() == 1
+        assert _threads.default_n_threads() == _threads.effective_n_jobs() == _threads.effective_n_jobs(-1) == 1
     assert _threads.default_n_threads() == before
 
 
@@ -318,7 +318,7 @@ WORKERS = """
 import joblib
 
 def worker(n_threads):
-    return _threads.default_n_threads(), _threads.effective_n_jobs(), work(n_threads)
+    return _threads.default_n_threads(), _threads.effective_n_jobs(-1), work(n_threads)
 
 expected = work(2)
 results = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(worker)(n) for n in (None, 2, None, 1))
@@ -332,6 +332,29 @@ print("the workers finished")
 @pytest.mark.parametrize("parent", PARENTS)
 def test_joblibs_workers_share_the_cores(parent):
     assert output(parent + SETUP + WORKERS) == "the workers finished"
+
+
+THREADS = """
+import joblib
+
+def worker(_):
+    return _threads.default_n_threads(), _threads.effective_n_jobs(-1), _threads.effective_n_jobs(2)
+
+def workers(**options):
+    return joblib.Parallel(**options)(joblib.delayed(worker)(n) for n in range(2))
+
+alone = worker(0)
+assert workers(n_jobs=2, backend="threading") == [(1, 1, 2)] * 2
+assert workers(n_jobs=1) == [alone] * 2
+with joblib.parallel_config(backend="threading", n_jobs=2):
+    assert worker(0) == alone
+    assert workers() == [(1, 1, 2)] * 2
+print("the workers finished")
+"""
+
+
+def test_joblibs_threads_share_the_cores():
+    assert output(SETUP + THREADS) == "the workers finished"
 
 
 # --- CPU levels ---

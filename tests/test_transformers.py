@@ -117,6 +117,28 @@ def test_strides_and_padding(stride, padding, shape):
     np.testing.assert_array_equal(features, expected)
 
 
+@pytest.mark.parametrize("several", [[1, 4], range(1, 5, 3), np.array([1, 4]), np.array([[1, 1], [4, 4]])])
+def test_every_sequence_holds_several_dilations(several):
+    image = RNG.normal(size=(20, 21))
+    expected = DilatedConv(derivatives(1), dilation=(1, 4)).fit(image)
+    fitted = DilatedConv(derivatives(1), dilation=several).fit(image)
+    assert fitted.dilations_ == expected.dilations_ == ((1, 1), (4, 4))
+    np.testing.assert_array_equal(fitted.transform(image), expected.transform(image))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"ndim": 1}, {"channel_axis": -1}, {"dilation": 3}, {"stride": 2}, {"padding": 0}, {"padding_mode": "zeros"}],
+)
+def test_what_was_in_force_at_fit_stays_so(changes):
+    image = RNG.normal(size=(20, 21))
+    fitted = DilatedConv(derivatives(1), dilation=(1, 2)).fit(image)
+    expected = fitted.transform(image)
+    np.testing.assert_array_equal(fitted.set_params(**changes).transform(image), expected)
+    block = (slice(0, 9), slice(3, 21))
+    np.testing.assert_array_equal(fitted._transform_block(image[..., np.newaxis], block), expected[block])
+
+
 def test_halo_is_what_a_response_sees():
     image = np.zeros((40, 41))
     bank = filter_bank(np.ones((1, 3, 4, 1)))
@@ -157,24 +179,38 @@ def test_only_same_and_stride_one_go_block_by_block():
 @pytest.mark.parametrize(
     ("parameters", "error", "message"),
     [
-        ({"filters": np.ones((3, 3))}, ValueError, "weight must have shape (out_channels, *kernel, in_channels)"),
+        ({"filters": np.ones((3, 3))}, ValueError, "filters must have shape (out_channels, *kernel, in_channels)"),
         (
             {"filters": np.ones((2, 3, 1))},
             ValueError,
             "filters have 1 spatial axes (their shape is (2, 3, 1)), but ndim=2",
         ),
         ({"filters": np.ones((2, 3, 3, 4))}, ValueError, "filters have in_channels=4, but images have 1 channel(s)"),
-        ({"filters": np.full((1, 3, 3, 1), np.nan)}, ValueError, "weight must be finite"),
-        ({"filters": np.ones((1, 3, 3, 1), complex)}, TypeError, "weight must hold real numbers"),
+        ({"filters": np.full((1, 3, 3, 1), np.nan)}, ValueError, "filters must be finite"),
+        ({"filters": np.ones((1, 3, 3, 1), complex)}, TypeError, "filters must hold real numbers"),
         ({"filters": FilterBank(np.ones((2, 3, 3, 1)), ("one",))}, ValueError, "one name per filter"),
+        ({"filters": None}, TypeError, "filters must be a FilterBank or hold real numbers, but got None"),
+        ({"filters": "gaussian"}, TypeError, "filters must be a FilterBank or hold real numbers, but got 'gaussian'"),
+        ({"filters": [gaussian(1), derivatives(1)]}, TypeError, "filters must be one bank, but got a sequence of them"),
+        ({"filters": (np.ones((1, 3, 3, 1)), ["a"])}, TypeError, "filters must be an array, but got a tuple of items"),
+        ({"dilation": (1, 1)}, ValueError, "dilation=(1, 1) repeats a dilation; give each once"),
+        ({"dilation": (2, (2, 2))}, ValueError, "repeats a dilation"),
+        (
+            {"filters": np.ones((1, 21, 21, 1))},
+            ValueError,
+            "span (21, 21) pixels: choose smaller filters",
+        ),
+        ({"padding": 1.0}, TypeError, "padding on axis 0 must be an int or a (left, right) pair"),
+        ({"ndim": 2.0}, TypeError, "ndim must be an int (no bool, no float), got 2.0"),
+        ({"ndim": np.array([2])}, TypeError, "ndim must be an int"),
         ({"dilation": 0}, ValueError, "dilation must be at least 1"),
-        ({"dilation": ()}, ValueError, "dilation is an empty tuple"),
+        ({"dilation": ()}, ValueError, "dilation is an empty sequence"),
         ({"dilation": 1.5}, TypeError, "dilation must be an int"),
         ({"dilation": ((1, 2, 3),)}, ValueError, "one int for each of the 2 spatial axes"),
         (
             {"dilation": 12},
             ValueError,
-            "axis 0 has 20 pixels, but at least 25 are needed; the filters span (25, 25) pixels",
+            "axis 0 has 20 pixels, but at least 25 are needed; the filters span (25, 25) pixels: lower dilation",
         ),
         ({"stride": 0}, ValueError, "stride must be at least 1"),
         ({"padding": "full"}, ValueError, "padding must be 'same', 'valid'"),

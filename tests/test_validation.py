@@ -138,9 +138,19 @@ def test_results_have_the_kind_of_the_input(kind):
         ([np.zeros((4, 5)), np.zeros((4, 5), complex)], 2, None, TypeError, r"X\[1\] must hold real .* complex128"),
         (np.full((4, 5), None), 2, None, TypeError, "X must hold real numbers, got dtype object"),
         ("image.png", 2, None, TypeError, "X must hold real numbers, got dtype <U9"),
-        (np.zeros((4, 5)), 4, None, ValueError, "ndim must be 1, 2 or 3 spatial axes, got 4"),
-        (np.zeros((4, 5)), True, None, ValueError, "ndim must be 1, 2 or 3 spatial axes, got True"),
-        (np.zeros((4, 5)), "2", None, ValueError, "ndim must be 1, 2 or 3 spatial axes, got '2'"),
+        (np.zeros((4, 5)), 4, None, ValueError, "ndim must be 1, 2 or 3 spatial axes, but got 4"),
+        (np.zeros((4, 5)), True, None, TypeError, "ndim must be an int .*, got True"),
+        (np.zeros((4, 5)), 2.0, None, TypeError, "ndim must be an int .*, got 2.0"),
+        (np.zeros((4, 5)), np.array([2]), None, TypeError, "ndim must be an int"),
+        (
+            np.zeros((4, 5)).tolist(),
+            2,
+            None,
+            ValueError,
+            r"X\[0\] has 1 axes .*; a list holds several images",
+        ),
+        (np.ma.masked_equal(np.eye(3), 1), 2, None, TypeError, r"X holds masked pixels, .*: pass X.filled\(value\)"),
+        ([np.eye(3), np.ma.masked_equal(np.eye(3), 1)], 2, None, TypeError, r"X\[1\] holds masked pixels"),
         (np.zeros((4, 5)), 2, 1.0, TypeError, "channel_axis must be None or an int, got 1.0"),
         (np.zeros((4, 5)), 2, True, TypeError, "channel_axis must be None or an int, got True"),
         (np.zeros((4, 5, 3)), 2, 3, ValueError, "channel_axis=3 is not an axis .* choose one from -3 to 2"),
@@ -150,11 +160,6 @@ def test_results_have_the_kind_of_the_input(kind):
 def test_refused_images(X, ndim, channel_axis, error, message):
     with pytest.raises(error, match=message):
         as_images(X, ndim, channel_axis)
-
-
-def test_another_name_in_messages():
-    with pytest.raises(ValueError, match=r"mask\[0\] has 1 axes"):
-        as_images([np.zeros(5)], 2, None, name="mask")
 
 
 def test_number_of_channels_seen_at_fit():
@@ -198,9 +203,23 @@ def test_both_infinities_do_not_cancel():
         check_finite(as_images(np.array([[np.inf, -np.inf]]), 2, None))
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_sums_that_overflow_are_finite_images(dtype):
-    check_finite(as_images(np.full((100, 100), np.finfo(dtype).max, dtype), 2, None))
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble])
+def test_the_largest_value(dtype):
+    largest = min(float(np.finfo(dtype).max), 1e18)
+    for sign in (-1, 1):
+        image = np.full((4, 5), sign * largest, dtype)
+        check_finite(as_images(image, 2, None))
+        if largest == 1e18:
+            image[2, 3] *= 2
+            with pytest.raises(ValueError, match=r"X holds -?[12]\S*e\+18 at .* \(2, 3, 0\); .* 1e\+18: rescale"):
+                check_finite(as_images(image, 2, None))
+            check_finite(as_images(image, 2, None), 2.1e18)
+
+
+def test_large_integers_are_checked_too():
+    check_finite(as_images(np.full((4, 5), 10**18), 2, None))
+    with pytest.raises(ValueError, match=r"X holds 10000000000000000000 at .*rescale the image"):
+        check_finite(as_images(np.full((4, 5), 10**19, np.uint64), 2, None))
 
 
 def test_integers_are_not_looked_at():
@@ -222,8 +241,8 @@ def test_map_of_an_image_is_read_in_parts(channel_axis, tmp_path, monkeypatch):
     check_finite(images)
     images.arrays[0][89, 69, 1] = np.nan
     sizes = []
-    original = np.isfinite
-    monkeypatch.setattr(np, "isfinite", lambda a, *rest: sizes.append(np.size(a)) or original(a, *rest))
+    original = np.argwhere
+    monkeypatch.setattr(np, "argwhere", lambda a: sizes.append(np.size(a)) or original(a))
     with pytest.raises(ValueError, match=r"X holds nan at \(\*pixel, channel\) \(89, 69, 1\)"):
         check_finite(images)
     assert max(sizes) <= 1000
@@ -257,17 +276,43 @@ IMAGE, BATCH, LIST = np.zeros((4, 5)), np.zeros((2, 4, 5)), [np.zeros((4, 5)), n
             r"y has shape \(5, 4\), but the image has spatial shape \(4, 5\); .*pixel$",
         ),
         (IMAGE, np.ones((4, 5)), TypeError, r"y must hold integer labels, got dtype float64; .*y.astype\(int\)"),
-        (IMAGE, np.full((4, 5), "a"), TypeError, "y must hold integer labels, got dtype <U1"),
+        (
+            IMAGE,
+            np.full((4, 5), "a"),
+            TypeError,
+            r"y must hold .* <U1; number the classes, as by 1 \+ numpy.unique",
+        ),
         (LIST, [np.ones((4, 5), int)], ValueError, r"y has 1 image\(s\), but X has 2; pass one y image per image$"),
         (LIST, [np.ones((4, 5), int)] * 2, ValueError, r"y\[1\] has shape \(4, 5\), .* \(3, 2\)"),
         (LIST, [np.ones((4, 5), int), np.ones((3, 2))], TypeError, r"y\[1\] must hold integer labels"),
-        (BATCH, np.ones((4, 5), int), ValueError, r"y has 4 image\(s\), but X has 2; .*taken for a batch of 2"),
-        (BATCH, np.ones((2, 5), int), ValueError, r"y\[0\] has shape \(5,\), .*taken for a batch of 2 images"),
+        (
+            BATCH,
+            np.ones((4, 5), int),
+            ValueError,
+            r"X is a batch of images, .* \(4, 5\).*taken for a batch of 2",
+        ),
+        (BATCH, np.ones((3, 4, 5), int), ValueError, r"y has 3 image\(s\), but X has 2; .*taken for a batch of 2"),
+        (BATCH, np.ones((2, 4, 6), int), ValueError, r"y\[0\] has shape \(4, 6\), .*taken for a batch of 2 images"),
+        (LIST, np.ones((64, 64), int), ValueError, r"y must be a list of 2 arrays, .* an array of shape \(64, 64\)"),
+        (LIST, None, ValueError, "y must be a list of 2 arrays, .* but got None"),
+        (LIST, 1, ValueError, "y must be a list of 2 arrays, .* but got 1"),
+        (
+            IMAGE,
+            np.full((4, 5), np.nan),
+            TypeError,
+            "y must hold integer .*; give pixels that are NaN",
+        ),
+        (IMAGE, np.ma.masked_equal(np.eye(4, 5, dtype=int), 0), TypeError, r"pass y.filled\(ignore_label\)"),
     ],
 )
 def test_refused_labels(X, y, error, message):
     with pytest.raises(error, match=message):
         as_labels(y, as_images(X, 2, None))
+
+
+def test_grey_images_taken_for_one_image_with_channels():
+    with pytest.raises(ValueError, match=r"y has shape \(3, 9, 9\).*X was taken for one image of 9 channels"):
+        as_labels(np.ones((3, 9, 9), int), as_images(np.zeros((3, 9, 9)), 2, -1))
 
 
 def test_weights():

@@ -1,0 +1,4 @@
+# What type checkers see of the compiled modules.
+from typing import Any
+
+def __getattr__(name: str) -> Any: ...
