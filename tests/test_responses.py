@@ -1,5 +1,6 @@
 """What classifiers answer when several threads ask, and which methods a PixelClassifier has."""
 
+import re
 import warnings
 
 import numpy as np
@@ -16,7 +17,7 @@ from sklearn.ensemble import (
 from sklearn.linear_model import LogisticRegression
 from sklearn.neighbors import KNeighborsClassifier
 from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import SVC, LinearSVC
 
 from dconv import _pixels
@@ -67,6 +68,23 @@ def test_forests_walk_their_own_trees_only():
         PixelClassifier(BANK, kind(5, random_state=0)).fit(image, labels) for kind in (ExtraTreesClassifier, Inverted)
     )
     np.testing.assert_array_equal(inverted.predict_proba(image), plain.predict_proba(image)[..., ::-1])
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_forests_treat_what_is_not_finite_as_they_do_themselves(value):
+    image, labels = make_image()
+    spoilt = np.where(image > np.quantile(image, 0.9), value, image)
+    features = FunctionTransformer(lambda x: np.where(x == 1e9, value, x)[..., np.newaxis])  # finite images, but
+    forest = ExtraTreesClassifier(5, max_leaf_nodes=16, random_state=0)
+    segmenter = PixelClassifier(features, forest).fit(image, labels)
+    alone = clone(forest).fit(image.reshape(-1, 1), labels.ravel())
+    try:
+        expected = alone.predict(spoilt.reshape(-1, 1)).reshape(image.shape)
+    except ValueError as error:
+        with pytest.raises(ValueError, match=re.escape(str(error).splitlines()[0])):
+            segmenter.predict(np.where(np.isfinite(spoilt), spoilt, 1e9))
+    else:
+        np.testing.assert_array_equal(segmenter.predict(np.where(np.isfinite(spoilt), spoilt, 1e9)), expected)
 
 
 def test_configuration_of_the_caller_holds_in_threads(monkeypatch):

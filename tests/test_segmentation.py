@@ -215,6 +215,50 @@ def test_bad_images_are_refused(X, y, error, message):
         PixelClassifier(Untouchable(), TREES).fit(X, y)
 
 
+@pytest.mark.parametrize("factor", [1e12, 1e300])
+def test_values_that_features_cannot_hold_are_refused(factor):
+    image, labels = make_image()
+    large = image.astype(float) * factor
+    for features in (AtrousFeatures(2), BANK, "passthrough"):
+        X, x = (image[..., None], large[..., None]) if features == "passthrough" else (image, large)
+        fitted = PixelClassifier(features, TREES).fit(X, labels)
+        if factor == 1e12:  # well within
+            assert fitted.predict(x).shape == labels.shape
+            continue
+        for method in (PixelClassifier(features, TREES).fit, fitted.score):
+            with pytest.raises(ValueError, match=r"X holds .*e\+30\d at .*features are float32 .*: rescale the image"):
+                method(x, labels)
+        with pytest.raises(ValueError, match="rescale the image"):
+            fitted.predict(x)
+
+
+def test_transformers_from_outside_take_any_finite_value():
+    image, labels = make_image()
+    image = image.astype(float)
+    logarithm = FunctionTransformer(lambda x: np.log(np.abs(x) + 1)[..., np.newaxis])
+    fitted = PixelClassifier(logarithm, TREES).fit(image * 1e300, labels)
+    assert fitted.predict(image * 1e300).shape == labels.shape
+    with pytest.raises(ValueError, match="X holds nan"):
+        fitted.predict(image * np.nan)
+
+
+def test_passthrough_needs_features_on_an_axis():
+    fitted = PixelClassifier("passthrough", TREES).fit(GREY[..., np.newaxis], FULL)
+    for call in (lambda: PixelClassifier("passthrough").fit(GREY, FULL), lambda: fitted.predict(GREY)):
+        with pytest.raises(
+            ValueError, match=r"2 axes .*; features=\"passthrough\" needs .* X\[\.\.\., numpy.newaxis\]"
+        ):
+            call()
+
+
+def test_small_images_are_refused_with_the_remedy_for_this_class():
+    image, labels = make_image()
+    with pytest.raises(ValueError, match=r"8 pixels, .*: use .* PixelClassifier\(AtrousFeatures\(n_levels=2\)\)"):
+        PixelClassifier().fit(GREY, FULL)
+    with pytest.raises(ValueError, match=r"8 pixels, .*: fit again with .*\(AtrousFeatures\(n_levels=2\)\)"):
+        PixelClassifier(AtrousFeatures(3), TREES).fit(image, labels).predict(GREY)
+
+
 def test_one_class_without_ignored_label():
     with pytest.raises(ValueError, match=r"only label 1 is in y, but a classifier needs two classes$"):
         PixelClassifier(Untouchable(), TREES, ignore_label=None).fit(GREY, np.ones_like(FULL))
