@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dconv._axes import items_of
-from dconv._validation import FLOAT32_MAX, LARGEST, real_dtype
+from dconv._validation import real_dtype
 
-MAX_GAIN = FLOAT32_MAX / LARGEST  # of a filter: so its response to any image that features take is finite in float32
+MAX_GAIN = 1e20  # of a filter: its response to an image within dconv._validation.LARGEST is finite in float32
 MAX_TAPS = 1 << 20  # of a filter that a family computes
 
 
@@ -42,7 +42,7 @@ def filter_bank(weight: ArrayLike, names: Sequence[str] | None = None) -> Filter
     Parameters
     ----------
     weight : array_like of shape (out_channels, *kernel, in_channels)
-        Real, with 1 to 3 kernel axes; stored as float32. The absolute values of a filter add up to at most 3.4e20.
+        Real, with 1 to 3 kernel axes; stored as float32. The absolute values of a filter add up to at most 1e20.
     names : sequence of str, default=None
         One per output channel, all different; None names them "filter_0", "filter_1", ...
 
@@ -97,7 +97,7 @@ def _as_weight(weight: Any, name: str) -> NDArray[np.float32]:
         gains = np.abs(array, dtype=np.float64).sum(axis=tuple(range(1, array.ndim)))
     if not gains.max() <= MAX_GAIN:
         raise ValueError(
-            f"{name} must be finite, and the absolute values of a filter must add up to at most {MAX_GAIN:.2g} for "
+            f"{name} must be finite, and the absolute values of a filter must add up to at most {MAX_GAIN:g} for "
             f"features to be float32, but they add up to {gains.max():.2g}; rescale the filters"
         )
     return np.ascontiguousarray(array, dtype=np.float32)

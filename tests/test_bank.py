@@ -9,6 +9,8 @@ from reference_features import SHAPES, assert_close, random_image
 
 from dconv import shapes
 from dconv._feature_groups import GROUPS, available_groups
+from dconv._filter_bank import MAX_GAIN
+from dconv._validation import LARGEST
 from dconv.features import AtrousFeatures
 
 # --- what a feature sees ---
@@ -158,6 +160,20 @@ def test_features_scale_with_the_image(ndim, exponent, level):
     bank._bank.fill(np.ldexp(image, exponent), whole, scaled, level)
     for index, name in enumerate(names):
         np.testing.assert_array_equal(scaled[..., index], np.ldexp(features[..., index], exponent), err_msg=name)
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_features_of_the_largest_values_are_finite(ndim):
+    image = np.where(random_image((*SHAPES[ndim], 3)) < 0.5, -LARGEST, LARGEST)
+    groups = available_groups(ndim)
+    weight = np.full((1, *(3,) * ndim, 1), MAX_GAIN / 3**ndim)
+    for color in ("opponent", "channels"):
+        bank = AtrousFeatures(
+            2, color=color, color_groups=groups, filters=weight, ndim=ndim, channel_axis=-1, padding_mode="zeros"
+        )
+        assert np.isfinite(bank.fit_transform(image)).all()
+    same = AtrousFeatures(1, groups=[], filters=weight, ndim=ndim).fit_transform(np.full(SHAPES[ndim], LARGEST))
+    np.testing.assert_allclose(same, 1e38, rtol=1e-5)
 
 
 @pytest.mark.parametrize("turn", [np.rot90, np.flipud, np.fliplr, lambda a: np.swapaxes(a, 0, 1)])
