@@ -23,7 +23,7 @@ import numpy as np
 
 from dconv._pixels import Block, masked_blocks, rows_in_block
 from dconv._threads import run_tasks
-from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, check_finite
+from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
 
 Read = Callable[[int, Block], np.ndarray]  # (number of the image, block) -> features, C-contiguous float32
 
@@ -43,6 +43,14 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
         for index in everything:
             feature_image = _transform_whole(features, images, index, channel_axis)
             yield (index,), partial(_read_feature_image, {index: feature_image}), feature_image.shape[-1]
+
+
+def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None) -> Images:
+    """Return what `features`, a transformer or "passthrough", is to work on."""
+    if isinstance(features, str):
+        remedy = 'features="passthrough" needs features on an axis of their own, as in X[..., numpy.newaxis]'
+        return as_images(X, ndim, channel_axis, grey_remedy=remedy)
+    return as_images(X, ndim, channel_axis)
 
 
 def fit_features(features: Any, X: Any, images: Images) -> None:

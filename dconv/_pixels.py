@@ -90,3 +90,11 @@ def take(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
     # NumPy joins uint64 and int64 into float64, but labels of either kind must stay integers.
     integers = all(image.dtype.kind in "ui" for image in maps)
     return values.astype(np.int64) if integers and values.dtype.kind == "f" else values
+
+
+def take_weights(weights: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+    """Return the weights of the masked pixels, which must not all be zero."""
+    taken = take(weights, masks)
+    if not taken.any():
+        raise ValueError("sample_weight is 0 at every labelled pixel; give some of them a positive weight")
+    return taken

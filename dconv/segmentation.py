@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int
 from dconv._base import ImageInput
-from dconv._block_features import Read, block_readers, check_images, fit_features, gather_rows
+from dconv._block_features import Read, block_readers, check_images, fit_features, gather_rows, images_for
 from dconv._parts import new_classifier, new_features, weight_parameter
 from dconv._pixels import (
     Block,
@@ -30,10 +30,11 @@ from dconv._pixels import (
     labelled,
     masked_blocks,
     take,
+    take_weights,
 )
 from dconv._responses import Respond, response_of
 from dconv._threads import effective_n_jobs, run_tasks, scikit_learn_alone
-from dconv._validation import Images, as_images, as_labels, as_weights, check_n_channels
+from dconv._validation import Images, as_labels, as_weights, check_n_channels
 
 
 def _classifier_has(method: str) -> Callable[[PixelClassifier], bool]:
@@ -175,13 +176,13 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         self._check_verbose()
         classifier = new_classifier(self.classifier, random_state, n_jobs)
         features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
-        images = _images_for(features, X, ndim, channel_axis)
+        images = images_for(features, X, ndim, channel_axis)
         labels = as_labels(y, images)
         weights = as_weights(sample_weight, images)
         masks = choose_pixels(labels, ignore_label, max_samples, random_state)
         targets = take(labels, masks)
         self._check_targets(targets, images)
-        weighting = {} if weights is None else {weight_parameter(classifier): _taken_weights(weights, masks)}
+        weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
 
         start = perf_counter()
         fit_features(features, X, images)
@@ -296,7 +297,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         if not any(mask.any() for mask in masks):
             raise ValueError(_no_label_message(self.ignore_label))
         if weights is not None:
-            _taken_weights(weights, masks)
+            take_weights(weights, masks)
         sums: list[tuple[float, float]] = []
         for numbers, read, n_features in block_readers(self.features_, images, self.channel_axis_):
             blocks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
@@ -345,7 +346,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         """Return images of the kind seen at fit."""
         check_is_fitted(self)
         self._check_verbose()
-        images = _images_for(self.features_, X, self.ndim_, self.channel_axis_)
+        images = images_for(self.features_, X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
         check_images(self.features_, images)
         return images
@@ -390,22 +391,6 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         tags.target_tags.one_d_labels = False
         tags.target_tags.two_d_labels = True
         return tags
-
-
-def _images_for(features: Any, X: ArrayLike, ndim: int, channel_axis: int | None) -> Images:
-    """Return what `features`, a transformer or "passthrough", is to work on."""
-    if isinstance(features, str):
-        remedy = 'features="passthrough" needs features on an axis of their own, as in X[..., numpy.newaxis]'
-        return as_images(X, ndim, channel_axis, grey_remedy=remedy)
-    return as_images(X, ndim, channel_axis)
-
-
-def _taken_weights(weights: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the weights of the masked pixels, which must not all be zero."""
-    taken = take(weights, masks)
-    if not taken.any():
-        raise ValueError("sample_weight is 0 at every labelled pixel; give some of them a positive weight")
-    return taken
 
 
 def _no_label_message(ignore_label: int | None) -> str:
