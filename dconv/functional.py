@@ -16,6 +16,8 @@ from dconv._threads import effective_n_threads
 from dconv._transpose_plan import transpose_plan
 from dconv._validation import as_real
 
+_INTS = "an int, or a sequence of one int per spatial axis (no bool, no float)"
+
 
 def _hashable(value: Any, name: str) -> Any:
     """Return ints, and nested sequences of them as tuples, so that plans can be cached by their arguments.
@@ -25,7 +27,8 @@ def _hashable(value: Any, name: str) -> Any:
     items = items_of(value)
     if items is not None:
         return tuple(_hashable(item, name) for item in items)
-    return value if isinstance(value, str) else as_int(value, name)
+    rule = 'an int, a sequence of ints or, for padding, of pairs, "same" or "valid"' if name == "padding" else _INTS
+    return value if isinstance(value, str) else as_int(value, name, rule=rule)
 
 
 def _allocate(shape: tuple[int, ...], dtype: np.dtype, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
