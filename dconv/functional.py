@@ -16,7 +16,7 @@ from dconv._threads import effective_n_threads
 from dconv._transpose_plan import transpose_plan
 from dconv._validation import as_real
 
-_INTS = "an int, or a sequence of one int per spatial axis (no bool, no float)"
+_INTS = "an int or a sequence of one int per spatial axis (no bool, no float)"
 
 
 def _hashable(value: Any, name: str) -> Any:
@@ -27,7 +27,7 @@ def _hashable(value: Any, name: str) -> Any:
     items = items_of(value)
     if items is not None:
         return tuple(_hashable(item, name) for item in items)
-    rule = 'an int, a sequence of ints or, for padding, of pairs, "same" or "valid"' if name == "padding" else _INTS
+    rule = 'an int or a sequence of ints or of (before, after) pairs, "same" or "valid"' if name == "padding" else _INTS
     return value if isinstance(value, str) else as_int(value, name, rule=rule)
 
 
