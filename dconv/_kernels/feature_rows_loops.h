@@ -202,7 +202,7 @@ static void lines_row(const float *const *parts, ptrdiff_t n_parts, const ptrdif
                       const float *restrict weight, ptrdiff_t n_directions, float *const *out, ptrdiff_t n) {
     float *restrict out_max = out[0], *restrict out_min = out[1], *restrict out_mean = out[2];
     for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
-        vec_f32 high[VECTORS], low[VECTORS], sum[VECTORS] = {0};
+        vec_f32 high[VECTORS] = {0}, low[VECTORS] = {0}, sum[VECTORS] = {0}; /* GCC does not see that o = 0 sets them */
         for (ptrdiff_t o = 0; o < n_directions; o++) {
             vec_f32 response[VECTORS] = {0};
             for (ptrdiff_t c = 0; c < n_parts; c++) {
