@@ -4,8 +4,10 @@ from dconv import filters, metrics, shapes
 from dconv._threads import show_config
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
+from dconv.matrix import conv_matrix
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
+from dconv.unfolding import fold, overlap_count, unfold
 
 __version__ = "0.1.0"
 
@@ -14,9 +16,13 @@ __all__ = [
     "DilatedConv",
     "PixelClassifier",
     "conv",
+    "conv_matrix",
     "conv_transpose",
     "filters",
+    "fold",
     "metrics",
+    "overlap_count",
     "shapes",
     "show_config",
+    "unfold",
 ]

@@ -22,8 +22,8 @@ def check_padding_mode(mode: object) -> None:
         raise ValueError(f"padding_mode must be one of {', '.join(map(repr, PADDING_MODES))}, got {mode!r}")
 
 
-def border_index(size: int, start: int, stop: int, mode: str) -> np.ndarray:
-    """Return which sample of an axis of `size` samples stands at each place from `start` to `stop`; -1 is a zero.
+def border_index(size: int, place: np.ndarray, mode: str) -> np.ndarray:
+    """Return which sample of an axis of `size` samples stands at each place; -1 is a zero.
 
     ::
 
@@ -33,7 +33,6 @@ def border_index(size: int, start: int, stop: int, mode: str) -> np.ndarray:
         edge        a a a | a b c d | d d d
         circular    b c d | a b c d | a b c
     """
-    place = np.arange(start, stop)
     if mode == "zeros":
         return np.where((place >= 0) & (place < size), place, -1)
     if mode == "edge":
@@ -84,7 +83,7 @@ def read_block(
         target = tuple(slice(s.start - a, max(s.stop, s.start) - a) for s, a in zip(inner, start, strict=True))
         block[(*lead, *target)] = x[(*lead, *inner)]
         return block
-    index = [border_index(n, a, b, mode) for a, b, n in zip(start, stop, sizes, strict=True)]
+    index = [border_index(n, np.arange(a, b), mode) for a, b, n in zip(start, stop, sizes, strict=True)]
     box = [slice(int(i.min()), int(i.max()) + 1) for i in index]
     block = x[(*lead, *box)]
     for axis, places, crop, a, middle in zip(axes, index, box, start, inner, strict=True):
@@ -119,9 +118,8 @@ def fold_border(block: np.ndarray, pads: Sequence[tuple[int, int]], mode: str, *
         lead = (slice(None),) * axis
         size = block.shape[axis] - left - right
         inner = block[(*lead, slice(left, left + size))]
-        margins = itertools.chain(range(-left, 0), range(size, size + right))
-        sources = np.concatenate([border_index(size, -left, 0, mode), border_index(size, size, size + right, mode)])
-        for place, source in zip(margins, sources, strict=True):
+        margins = np.concatenate([np.arange(-left, 0), np.arange(size, size + right)])
+        for place, source in zip(margins, border_index(size, margins, mode), strict=True):
             inner[(*lead, source)] += block[(*lead, place + left)]
         block = inner
     return block

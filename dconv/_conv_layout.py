@@ -145,8 +145,8 @@ def _border(axis: Axis, pads: tuple[int, int], mode: str) -> np.ndarray | None:
     """Return which sample stands at each place just before and just after the axis; None if all are zeros."""
     if mode == "zeros" or not any(pads):
         return None
-    places = ((-pads[0], 0), (axis.size, axis.size + pads[1]))
-    return np.concatenate([border_index(axis.size, *ends, mode) for ends in places]).astype(np.intp)
+    places = np.concatenate([np.arange(-pads[0], 0), np.arange(axis.size, axis.size + pads[1])])
+    return border_index(axis.size, places, mode).astype(np.intp)
 
 
 def _tap_offsets(phases: Sequence[Phase], spacings: Sequence[int], steps: Sequence[int], tap: Tap) -> np.ndarray:

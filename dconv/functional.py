@@ -242,6 +242,7 @@ def conv_transpose(
 
     See Also
     --------
+    dconv.conv_matrix : The convolution as a sparse matrix C; this is ``C.T @ y``.
     dconv.shapes.output_padding_for : The `output_padding` that gives a size.
 
     Notes

@@ -87,3 +87,67 @@ def conv_transpose(y, weight, bias=None, *, out_size, stride, padding, dilation,
                 for c in range(n_channels):
                     out[(n, *place, first_channel + c)] += float(weight[(f, *k, c)]) * float(y[(n, *o, f)])
     return out if bias is None else out + np.asarray(bias, np.float64)
+
+
+def unfold(x, kernel, *, stride, padding, dilation, padding_mode="zeros"):
+    """Return the windows of x, (batch, *windows, *kernel, channels); arguments as for conv."""
+    sizes = x.shape[1:-1]
+    counts = [output_size(*of_axis) for of_axis in zip(sizes, kernel, stride, padding, dilation, strict=True)]
+    columns = np.zeros((len(x), *counts, *kernel, x.shape[-1]), x.dtype)
+    for n, o, k in _window_positions(len(x), counts, kernel):
+        place = _place(o, k, sizes, stride, padding, dilation, padding_mode)
+        if None not in place:
+            columns[(n, *o, *k)] = x[(n, *place)]
+    return columns
+
+
+def fold(columns, sizes, *, stride, padding, dilation, padding_mode="zeros"):
+    """Return the sum of windows over an image of `sizes`, in float64."""
+    ndim = len(sizes)
+    counts, kernel = columns.shape[1 : 1 + ndim], columns.shape[1 + ndim : -1]
+    x = np.zeros((len(columns), *sizes, columns.shape[-1]))
+    for n, o, k in _window_positions(len(columns), counts, kernel):
+        place = _place(o, k, sizes, stride, padding, dilation, padding_mode)
+        if None not in place:
+            x[(n, *place)] += columns[(n, *o, *k)]
+    return x
+
+
+def _window_positions(batch, counts, kernel):
+    return itertools.product(
+        range(batch), itertools.product(*map(range, counts)), itertools.product(*map(range, kernel))
+    )
+
+
+def _place(o, k, sizes, stride, padding, dilation, mode):
+    return tuple(
+        sample_at(o[axis] * stride[axis] + k[axis] * dilation[axis] - padding[axis][0], size, mode)
+        for axis, size in enumerate(sizes)
+    )
+
+
+def zero_inserted_conv_transpose(y, weight, *, out_size, stride, padding, dilation):
+    """Return the transposed convolution as textbooks draw it: zeros between the pixels of y, padding, convolution with
+    the flipped kernel, cropping. One group, border of zeros.
+    """
+    ndim = y.ndim - 2
+    kernel = weight.shape[1:-1]
+    between = np.zeros((len(y), *((n - 1) * s + 1 for n, s in zip(y.shape[1:-1], stride, strict=True)), y.shape[-1]))
+    between[(slice(None), *(slice(None, None, s) for s in stride))] = y
+    span = [(k - 1) * d + 1 for k, d in zip(kernel, dilation, strict=True)]
+    flipped = weight[(slice(None), *[slice(None, None, -1)] * ndim)].swapaxes(0, -1)  # (in_channels, *kernel, filters)
+    missing = [
+        max(0, left + n - (inserted + width - 1))
+        for left, n, inserted, width in zip(
+            (left for left, _ in padding), out_size, between.shape[1:-1], span, strict=True
+        )
+    ]
+    full = conv(
+        between,
+        flipped,
+        stride=(1,) * ndim,
+        padding=[(width - 1, width - 1 + more) for width, more in zip(span, missing, strict=True)],
+        dilation=dilation,
+    )
+    crop = tuple(slice(left, left + n) for (left, _), n in zip(padding, out_size, strict=True))
+    return full[(slice(None), *crop)]

@@ -91,6 +91,17 @@ def test_equals_torch(case, data, seed):
     assert_close(actual, np.moveaxis(expected.numpy(), 1, -1), n_terms(case), scale(y, weight, bias))
 
 
+@SOME
+@given(case=cases(budget=10_000, modes=("zeros",)), seed=seeds)
+def test_equals_zero_insertion_padding_and_cropping(case, seed):
+    """The view of the textbooks: zeros between the pixels of y, then a convolution with the flipped kernel."""
+    case = dataclasses.replace(case, groups=1, shape=(*case.shape[:-1], case.weight_shape[-1]), has_bias=False)
+    x, y, weight, _ = operands(case, seed)
+    options = {name: case.options[name] for name in ("stride", "padding", "dilation")}
+    expected = reference.zero_inserted_conv_transpose(y, weight, out_size=x.shape[1:-1], **options)
+    assert_close(transpose(case, y, weight), expected, n_terms(case), scale(y, weight))
+
+
 @MANY
 @given(case=cases(modes=("zeros",)), data=st.data())
 def test_every_admissible_size_can_be_had(case, data):
