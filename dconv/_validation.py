@@ -34,7 +34,7 @@ def real_dtype(array: np.ndarray, name: str) -> np.dtype:
 
 
 def as_real(**arrays: Any) -> list[np.ndarray | None]:
-    """Return the named arrays in one float dtype, which the first of them decides; None stays None.
+    """Return the named arrays in one float dtype, which the first of them decides; a `bias` of None stays None.
 
     Values are not rescaled: a uint8 image keeps its 0 to 255.
     """
@@ -42,6 +42,8 @@ def as_real(**arrays: Any) -> list[np.ndarray | None]:
     dtype = None
     for name, value in arrays.items():
         if value is None:
+            if name != "bias":  # which alone may be left out
+                raise TypeError(f"{name} must hold real numbers, got None")
             converted.append(None)
             continue
         array = as_array(value, name)
