@@ -94,8 +94,8 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         Channels of the images seen at fit.
     n_features_ : int
         Features per pixel.
-    ndim_, channel_axis_ : int, int or None
-        `ndim` and `channel_axis` in force.
+    ndim_, channel_axis_, ignore_label_ : int, int or None, int or None
+        These parameters as in force at fit; changes take effect at the next `fit`.
 
     See Also
     --------
@@ -195,7 +195,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
 
         self.features_, self.classifier_, self.classes_ = features, classifier, classifier.classes_
-        self.ndim_, self.channel_axis_ = ndim, channel_axis
+        self.ndim_, self.channel_axis_, self.ignore_label_ = ndim, channel_axis, ignore_label
         self.n_channels_in_, self.n_features_ = images.n_channels, rows.shape[1]
         return self
 
@@ -275,7 +275,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         X : array_like or list of array_like
             One image, a batch or a list of images.
         y : array_like of int or list of array_like
-            Label images in the form of `X`. Labels not seen at fit count as wrong, `ignore_label` does not count.
+            Label images in the form of `X`. Labels not seen at fit count as wrong, `ignore_label_` does not count.
         sample_weight : array_like or list of array_like, default=None
             A weight per pixel, in the form of `y`.
 
@@ -293,9 +293,9 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         images = self._known_images(X)
         labels = as_labels(y, images)
         weights = as_weights(sample_weight, images)
-        masks = [labelled(image, self.ignore_label) for image in labels]
+        masks = [labelled(image, self.ignore_label_) for image in labels]
         if not any(mask.any() for mask in masks):
-            raise ValueError(_no_label_message(self.ignore_label))
+            raise ValueError(_no_label_message(self.ignore_label_))
         if weights is not None:
             take_weights(weights, masks)
         sums: list[tuple[float, float]] = []

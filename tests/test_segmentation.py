@@ -131,6 +131,28 @@ def test_score_is_the_accuracy_over_labelled_pixels():
     assert segmenter.score(X[0], np.full(X[0].shape, 9)) == 0
 
 
+@pytest.mark.parametrize("ignore_label", [7, None])
+def test_score_leaves_out_the_ignored_label_alone(ignore_label):
+    image, labels = make_image()
+    y = labels - 1  # so that 0 is a class
+    y[:, :15] = 7
+    segmenter = PixelClassifier(BANK, TREES, ignore_label=ignore_label).fit(image, y)
+    counts = y != ignore_label
+    assert segmenter.score(image, y) == pytest.approx(accuracy_score(y[counts], segmenter.predict(image)[counts]))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"ignore_label": 1}, {"ignore_label": None}, {"ndim": 1}, {"channel_axis": -1}, {"max_samples": 1}]
+)
+def test_what_was_in_force_at_fit_stays_so(changes):
+    image, labels = make_image()
+    y = scribble(labels)
+    segmenter = PixelClassifier(BANK, TREES).fit(image, y)
+    predicted, score = segmenter.predict(image), segmenter.score(image, y)
+    np.testing.assert_array_equal(segmenter.set_params(**changes).predict(image), predicted)
+    assert segmenter.score(image, y) == score
+
+
 def test_score_needs_pixels_that_count():
     image, labels = make_image()
     segmenter = PixelClassifier(BANK, TREES).fit(image, labels)
