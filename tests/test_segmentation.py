@@ -281,6 +281,17 @@ def test_small_images_are_refused_with_the_remedy_for_this_class():
         PixelClassifier(AtrousFeatures(3), TREES).fit(image, labels).predict(GREY)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("features", ["passthrough", FunctionTransformer()], ids=["passthrough", "foreign"])
+def test_unusable_values_are_refused_after_fit_whatever_the_features(features, value):
+    X = GREY[..., np.newaxis].copy()
+    segmenter = PixelClassifier(features, TREES, channel_axis=-1).fit(X, FULL)
+    X[3, 4] = value
+    for call in (segmenter.predict, segmenter.predict_proba, lambda X: segmenter.score(X, FULL)):
+        with pytest.raises(ValueError, match=rf"X holds {value} at \(\*pixel, channel\) \(3, 4, 0\)"):
+            call(X)
+
+
 def test_one_class_without_ignored_label():
     with pytest.raises(ValueError, match=r"only label 1 is in y, but a classifier needs two classes$"):
         PixelClassifier(Untouchable(), TREES, ignore_label=None).fit(GREY, np.ones_like(FULL))
