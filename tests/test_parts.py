@@ -102,6 +102,11 @@ def test_n_jobs_is_passed_on_unless_features_say():
     assert PixelClassifier(None, TREES, n_jobs=2).fit(*make_image((200, 200))).features_.n_jobs == 2
 
 
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_default_classifier_has_the_n_jobs(n_jobs):
+    assert PixelClassifier(BANK, n_jobs=n_jobs).fit(*make_image()).classifier_.n_jobs == n_jobs
+
+
 def test_representation_shows_the_parts():
     html = PixelClassifier(DilatedConv(derivatives(1)), make_pipeline(StandardScaler(), LinearSVC()))._repr_html_()
     for name in ("PixelClassifier", "DilatedConv", "StandardScaler", "LinearSVC"):

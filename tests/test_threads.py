@@ -10,11 +10,14 @@ import os
 import re
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import joblib
 import numpy as np
 import pytest
+from images import BANK, make_images
 from processes import output, start
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from threadpoolctl import threadpool_limits
 
 import dconv
@@ -139,6 +142,32 @@ def test_first_error_cancels_what_has_not_started(n_jobs):
     with pytest.raises(RuntimeError, match="the first task"):
         _threads.run_tasks(work, range(1000), n_jobs)
     assert len(started) < 1000
+
+
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_estimators_run_tasks_on_n_jobs_threads(monkeypatch, n_jobs):
+    pools = []
+
+    def record(n_threads):
+        pools.append(n_threads)
+        return ThreadPoolExecutor(n_threads)
+
+    monkeypatch.setattr(_threads, "ThreadPoolExecutor", record)
+    X, y = make_images()  # a task for each of four images, at least
+    features = dconv.AtrousFeatures(2, n_jobs=n_jobs).fit(X)
+    segmenter = dconv.PixelClassifier(BANK, LinearDiscriminantAnalysis(), n_jobs=n_jobs)
+    calls = {
+        "transform": lambda: features.transform(X),
+        "fit": lambda: segmenter.fit(X, y),
+        "predict": lambda: segmenter.predict(X),
+        "predict_proba": lambda: segmenter.predict_proba(X),
+        "decision_function": lambda: segmenter.decision_function(X),
+        "score": lambda: segmenter.score(X, y),
+    }
+    for name, call in calls.items():
+        pools.clear()
+        call()
+        assert pools == ([n_jobs] if n_jobs > 1 else []), name
 
 
 # --- limits from outside ---
