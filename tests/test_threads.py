@@ -350,10 +350,12 @@ def worker(n_threads):
     return _threads.default_n_threads(), _threads.effective_n_jobs(-1), work(n_threads)
 
 expected = work(2)
-results = joblib.Parallel(n_jobs=2, backend="loky")(joblib.delayed(worker)(n) for n in (None, 2, None, 1))
-for default, jobs, result in results:
-    assert default == jobs == max(1, joblib.cpu_count() // 2), (default, jobs)
-    np.testing.assert_array_equal(result, expected)
+for share in (None, 3):
+    with joblib.parallel_config("loky", n_jobs=2, inner_max_num_threads=share):
+        results = joblib.Parallel()(joblib.delayed(worker)(n) for n in (None, 2, None, 1))
+    for default, jobs, result in results:
+        assert default == jobs == (share or max(1, joblib.cpu_count() // 2)), (share, default, jobs)
+        np.testing.assert_array_equal(result, expected)
 print("the workers finished")
 """
 
