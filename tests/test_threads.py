@@ -451,3 +451,10 @@ def test_show_config(capsys):
     assert active.split()[2] == _dispatch.active_level()
     assert openmp.split()[1].rstrip(",") == ("yes" if _dispatch.HAS_OPENMP else "no")
     assert threads.split()[-1] == str(_threads.default_n_threads())
+
+
+@pytest.mark.parametrize(("has", "says"), [(True, "yes"), (False, "no, kernels run on one thread")])
+def test_show_config_tells_what_openmp_means(monkeypatch, capsys, has, says):
+    monkeypatch.setattr(_dispatch, "HAS_OPENMP", has)
+    dconv.show_config()
+    assert f"\nOpenMP:               {says}\n" in capsys.readouterr().out
