@@ -15,10 +15,12 @@ def imported(module: str) -> set[str]:
     """Return the modules of dconv that a module imports when it is imported itself."""
     found = set()
     for node in ast.parse((ROOT / "dconv" / f"{module}.py").read_text("utf-8")).body:
-        if isinstance(node, ast.ImportFrom) and node.module == "dconv":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module.startswith("dconv."):
-            found.add(node.module.split(".")[1])
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+        found |= {f"{name}.__init__".split(".")[1] for name in names if name.split(".")[0] == "dconv"}
     return found
 
 
