@@ -9,7 +9,7 @@ from scipy import ndimage
 from dconv._feature_groups import GROUPS, Planes
 from dconv._kernels import _cascade
 from dconv.features import AtrousFeatures
-from dconv.filters import derivatives, filter_bank
+from dconv.filters import FilterBank, derivatives, filter_bank
 
 
 def expected_features(planes, n_levels, mode, names):
@@ -56,10 +56,11 @@ def test_levels_equal_scipy_at_a_mirrored_border():
         level = ndimage.correlate(level, np.outer(taps, taps), mode="mirror")
 
 
+@pytest.mark.parametrize("color", ["auto", "opponent"])
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_rgb_planes(ndim):
+def test_rgb_planes(ndim, color):
     image = random_image((*SHAPES[ndim], 3))
-    bank = AtrousFeatures(2, ndim=ndim, channel_axis=-1).fit(image)
+    bank = AtrousFeatures(2, ndim=ndim, channel_axis=-1, color=color).fit(image)
     r, g, b = np.moveaxis(image.astype(float), -1, 0)
     planes = {
         "intensity": (r + g + b) / 3,
@@ -213,10 +214,11 @@ def test_own_filters_are_applied_to_every_level(kernel_size):
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])
 def test_named_filters(ndim):
-    image = random_image(SHAPES[ndim])
-    bank = AtrousFeatures(2, groups=["gradient"], filters=derivatives(1, ndim=ndim), ndim=ndim).fit(image)
-    assert bank.get_feature_names_out()[-1] == f"intensity_d{ndim - 1}_d2"
-    assert bank.transform(image).shape == (*image.shape, 2 + 2 * ndim)
+    image, filters = random_image(SHAPES[ndim]), derivatives(1, ndim=ndim)
+    named, plain = (AtrousFeatures(2, groups=["gradient"], filters=f, ndim=ndim) for f in (filters, filters.weight))
+    np.testing.assert_array_equal(named.fit_transform(image), plain.fit_transform(image))
+    expected = [f"intensity_d{axis}_d{dilation}" for dilation in (1, 2) for axis in range(ndim)]
+    assert named.get_feature_names_out().tolist() == ["intensity_gradient_d1", "intensity_gradient_d2", *expected]
 
 
 def test_filters_may_reach_beyond_the_image():
@@ -260,6 +262,7 @@ def test_what_was_in_force_at_fit_stays_so(changes):
         ({"filters": np.ones((1, 3, 1))}, ValueError, r"filters.*ndim=2"),
         ({"filters": np.ones((1, 3, 3, 2))}, ValueError, r"filters.*\(1, 3, 3, 2\)"),
         ({"filters": filter_bank(np.ones((1, 3, 1)))}, ValueError, r"filters.*ndim=2"),
+        ({"filters": FilterBank(np.ones((2, 3, 3, 1)), ("one",))}, ValueError, "one name per filter, but got 1 for 2"),
         ({"filters": filter_bank(np.ones((1, 3, 3, 1)), ["std"])}, ValueError, "intensity_std_d1.*rename the filters"),
     ],
 )
