@@ -324,6 +324,12 @@ def test_gabor_sums_and_symmetry():
     assert bank.names[8] == "gabor_even_0.2_0deg"
 
 
+@pytest.mark.parametrize(("truncate", "size"), [(0.4, 3), (1, 7), (2, 11), (3, 15)])
+def test_gabor_is_truncated_at_standard_deviations_of_the_widest_envelope(truncate, size):
+    bank = filters.gabor([0.25, 0.4], truncate=truncate)  # at 0.25, sigma is 2.249
+    assert bank.kernel_size == (size, size)
+
+
 @pytest.mark.parametrize("frequency", [0.05, 0.125, 0.3])
 def test_gabor_pair_measures_the_amplitude_of_its_wave_at_any_phase(frequency):
     angles = np.linspace(0, np.pi, 5)
@@ -397,6 +403,7 @@ def test_random_normal_is_normal_and_reproducible():
     plain = {"zero_mean": False, "unit_norm": False}
     weight = filters.random_normal(200, (5, 5), random_state=0, **plain).weight
     assert scipy.stats.kstest(weight.ravel(), "norm").pvalue > 0.01
+    assert scipy.stats.kstest(weight.sum(axis=(1, 2, 3)) / 5, "norm").pvalue > 0.01  # the mean is left in
     assert_array_equal(
         filters.random_normal(200, (5, 5), random_state=np.random.RandomState(0), **plain).weight, weight
     )

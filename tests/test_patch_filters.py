@@ -46,12 +46,12 @@ def test_pca_filters_are_the_leading_eigenvectors(shapes, kernel, dilation):
     assert bank.names == ("pca_0", "pca_1", "pca_2")
 
 
-def test_dilation_and_kernel_may_differ_per_axis():
+@pytest.mark.parametrize("learn", LEARNERS)
+def test_dilation_and_kernel_may_differ_per_axis(learn):
     image = textured((20, 20, 1))
-    bank = filters.pca_patches([image], 2, (3, 2), dilation=(1, 4), random_state=0)
-    # Columns four apart are neighbours once every fourth column is kept.
-    columns = [image[:, start::4] for start in range(4)]
-    assert_allclose(bank.weight, filters.pca_patches(columns, 2, (3, 2), random_state=0).weight, atol=1e-5)
+    patches = [image[i : i + 3, j : j + 5 : 4] for i in range(18) for j in range(16)]  # each as an image of its own
+    bank = learn([image], 2, (3, 2), dilation=(1, 4), random_state=0)
+    assert_array_equal(bank.weight, learn(patches, 2, (3, 2), random_state=0).weight)
 
 
 @pytest.mark.parametrize("learn", LEARNERS)
