@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from images import BANK, TREES, Recorder, make_image, make_images
 
-from dconv import _pixels
+from dconv import _parts, _pixels
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 
@@ -44,6 +44,16 @@ def test_max_samples_bounds_each_class_of_each_image():
         assert np.bincount(own_targets, minlength=3).tolist() in ([0, 20, 20], [0, 20, 3])
     np.testing.assert_array_equal(chosen(0, n_jobs=3)[0], rows)
     assert (chosen(1)[0] != rows).any()
+
+
+def test_pixels_drawn_do_not_depend_on_the_classifier(monkeypatch):
+    monkeypatch.setattr(_parts, "ExtraTreesClassifier", lambda *_, **__: Recorder())  # the default one
+    X, y = make_images()
+    default, given = (
+        PixelClassifier(BANK, classifier, max_samples=5, random_state=0).fit(X, y).classifier_.seen_[0]
+        for classifier in (None, Recorder())
+    )
+    np.testing.assert_array_equal(default, given)
 
 
 def test_max_samples_draws_uniformly():
