@@ -78,8 +78,8 @@ def test_the_latest_is_used_first(kept):
     memories = [owner(array) for array in arrays]
     while arrays:
         del arrays[0]
-    again = [owner(_memory.empty(LARGE, FLOAT)) for _ in range(1)]
-    assert again[0] is memories[-1]
+    again = _memory.empty(LARGE, FLOAT)
+    assert owner(again) is memories[-1]
 
 
 @pytest.mark.parametrize(("share", "used"), [(0.5, False), (0.79, False), (0.81, True), (1.0, True), (1.01, False)])
@@ -125,6 +125,20 @@ def test_limit_is_respected(kept, monkeypatch):
     huge = _memory.empty((4 * LARGE[0],), FLOAT)
     del huge
     assert len(kept) == 3  # what is larger than the limit is never kept, and drives nothing out
+
+
+def test_limit_is_256_mib(kept):
+    """As `conv` documents; the memory is never written to, so the system gives none."""
+    largest = _memory.empty((64 << 20,), FLOAT)
+    memory = owner(largest)
+    del largest
+    larger = _memory.empty(((64 << 20) + 1024,), FLOAT)
+    del larger
+    assert [id(each) for each in kept] == [id(memory)]
+    kept.clear()
+    arrays = [_memory.empty((8 << 20,), FLOAT) for _ in range(9)]
+    arrays.clear()
+    assert 7 * (32 << 20) <= sum(each.nbytes for each in kept) <= (256 << 20) + 64
 
 
 def test_a_lease_that_ends_while_the_lock_is_held_does_not_wait(kept):
