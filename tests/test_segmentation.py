@@ -202,10 +202,8 @@ def test_splitters_take_images_of_one_height_and_several_widths():
 
 def test_mean_iou_is_a_scorer():
     X, y = make_images()
-    scoring = {"iou": make_scorer(mean_iou_score), "accuracy": None}
-    search = GridSearchCV(
-        PixelClassifier(BANK, TREES), {"max_samples": [20, None]}, scoring=scoring["iou"], cv=[([0, 1], [2, 3])]
-    ).fit(X, y)
+    grid, split, scorer = {"max_samples": [20, None]}, [([0, 1], [2, 3])], make_scorer(mean_iou_score)
+    search = GridSearchCV(PixelClassifier(BANK, TREES), grid, scoring=scorer, cv=split).fit(X, y)
     model = PixelClassifier(BANK, TREES).fit(X[:2], y[:2])
     assert search.cv_results_["split0_test_score"][1] == mean_iou_score(y[2:], model.predict(X[2:]))
 
