@@ -29,33 +29,17 @@ pytestmark = [
     pytest.mark.skipif(shutil.which("gcc") is None, reason="no gcc to compile the micro-kernel with"),
 ]
 
-# The loops are static and reached through the table; a library exports one plain function for each.
-GLUE = """
-#include "microkernel.h"
-#define EXPORT __attribute__((visibility("default")))
-extern const dconv_microkernel dconv_microkernel_halves;
-typedef ptrdiff_t N;
-#define LOOPS(T, S)                                                                                                   \
-    EXPORT N block_##S(void) { return dconv_microkernel_halves.block_##S; }                                           \
-    EXPORT N lanes_##S(void) { return dconv_microkernel_halves.lanes_##S; }                                           \
-    EXPORT void conv_row_##S(const T *x, N x_step, const N *offsets, N n_taps, const T *weight, const T *bias,        \
-                             N n_filters, T *out, N out_step, N n_pixels) {                                           \
-        dconv_microkernel_halves.conv_row_##S(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step,     \
-                                              n_pixels);                                                              \
-    }                                                                                                                 \
-    EXPORT void dot_row_##S(const T *x, N x_step, const N *offsets, N n_taps, const T *weight, const T *bias,         \
-                            N n_filters, T *out, N out_step, N n_pixels) {                                            \
-        dconv_microkernel_halves.dot_row_##S(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step,      \
-                                             n_pixels);                                                               \
-    }                                                                                                                 \
-    EXPORT void lanewise_row_##S(const T *x, N x_step, const N *offsets, N n_taps, const T *weight, N weight_step,    \
-                                 const T *bias, N n_lanes, T *out, N out_step, N n_pixels) {                          \
-        dconv_microkernel_halves.lanewise_row_##S(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes,     \
-                                                  out, out_step, n_pixels);                                           \
-    }
-LOOPS(float, f32)
-LOOPS(double, f64)
-"""
+# The loops are static and reached through the table; a library exports a function for each entry, which returns it:
+# a size, or the address of a loop.
+SIZES = [f"{size}_{suffix}" for size in ("block", "lanes") for suffix in TYPES]
+LOOPS = [f"{loop}_row_{suffix}" for loop in ("conv", "dot", "lanewise") for suffix in TYPES]
+ROWS = ["weighted", "products", "moments", "root", "magnitude", "eigenvalues", "extrema", "lines", "interleave"]
+ENTRIES = {name: name for name in SIZES + LOOPS} | {f"{name}_row": f"rows.{name}" for name in ROWS}
+GLUE = '#include "microkernel.h"\nextern const dconv_microkernel dconv_microkernel_halves;\n' + "".join(
+    f'__attribute__((visibility("default"))) ptrdiff_t {name}(void) '
+    f"{{ return (ptrdiff_t)dconv_microkernel_halves.{entry}; }}\n"
+    for name, entry in ENTRIES.items()
+)
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +54,7 @@ def library(tmp_path_factory):
     compiled = subprocess.run(command, capture_output=True, text=True, check=False)
     assert compiled.returncode == 0, compiled.stderr
     loaded = ctypes.CDLL(str(path))
-    for name in (f"{size}_{suffix}" for size in ("block", "lanes") for suffix in TYPES):
+    for name in ENTRIES:
         getattr(loaded, name).restype = ctypes.c_ssize_t
     return loaded
 
@@ -82,7 +66,7 @@ def call(library, function, *arguments):
         ctypes.c_ssize_t(a) if isinstance(a, int) else ctypes.c_void_p(None if a is None else a.ctypes.data)
         for a in arguments
     ]
-    getattr(library, function)(*passed)
+    ctypes.CFUNCTYPE(None)(getattr(library, function)())(*passed)
 
 
 def normal(shape, dtype):
@@ -198,3 +182,121 @@ def test_lanewise_row(library, suffix, with_bias):
             expected, products = expected + bias, products + np.abs(bias)
         check_row(out, out_step, expected, products.max(), n_taps)
         check_guards()
+
+
+# --- the rows of the feature bank: float32, written in whole vectors ---
+
+UNIT = 32  # DCONV_ROW_UNIT
+LENGTHS = [1, 31, 32, 33, 64, 100]
+
+
+def addresses(rows):
+    return np.array([row.ctypes.data for row in rows], np.uintp)
+
+
+def fill_rows(library, function, n, *inputs, n_out=1, table=False):
+    """Return the `n_out` rows of n pixels that a loop writes; it takes them one by one or as a table of addresses."""
+    guards = [guarded(-(-n // UNIT) * UNIT, np.float32) for _ in range(n_out)]
+    out = [row for row, _ in guards]
+    call(library, f"{function}_row", *inputs, *([addresses(out)] if table else out), n)
+    for _, check in guards:
+        check()
+    return np.stack([row[:n] for row in out])
+
+
+def places(n, n_taps):
+    """Return offsets of taps in a row of 300, and the indices (n, n_taps) that n pixels read there."""
+    offsets = rng.integers(0, 300 - -(-n // UNIT) * UNIT, n_taps)
+    return offsets, np.arange(n)[:, np.newaxis] + offsets
+
+
+@pytest.mark.parametrize("n_taps", [1, 2, 5])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_weighted_row_and_products_row(library, n, n_taps):
+    a, b, weight = normal(300, np.float32), normal(300, np.float32), normal(n_taps, np.float32)
+    offsets, read = places(n, n_taps)
+    for function, rows, values in (("weighted", (a,), a), ("products", (a, b), a.astype(np.float64) * b)):
+        out = fill_rows(library, function, n, *rows, offsets, weight, n_taps)[0]
+        expected, products = sum_of_taps(values[read], weight, None)
+        assert_close(out, expected, 2 * n_taps, products)
+
+
+@pytest.mark.parametrize("spreads", [False, True])
+@pytest.mark.parametrize("n_taps", [1, 2, 5])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_moments_row(library, n, n_taps, spreads):
+    mean, variance = normal(300, np.float32), np.square(normal(300, np.float32))
+    weight = rng.dirichlet(np.ones(n_taps)).astype(np.float32)
+    offsets, read = places(n, n_taps)
+    inputs = mean, variance if spreads else None, offsets, weight, n_taps
+    centre, spread = fill_rows(library, "moments", n, *inputs, n_out=2)
+    expected, largest = mean[read].astype(np.float64) @ weight, float(np.abs(mean).max())
+    assert_close(centre, expected, n_taps, largest)
+    terms = np.square(mean[read] - expected[:, np.newaxis]) + (variance[read] if spreads else 0)
+    assert_close(spread, terms @ weight.astype(np.float64), 2 * n_taps, 4 * largest**2 + float(variance.max()))
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_root_row(library, n):
+    row, check_guards = guarded(-(-n // UNIT) * UNIT, np.float32)
+    row[:] = x = normal(len(row), np.float32)
+    call(library, "root_row", row, n)
+    np.testing.assert_array_equal(row[:n], np.sqrt(np.maximum(x[:n], 0)))
+    check_guards()
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_magnitude_row(library, n, n_parts):
+    parts = normal((n_parts, 128), np.float32)
+    out = fill_rows(library, "magnitude", n, addresses(parts), n_parts)[0]
+    assert_close(out, np.linalg.norm(parts[:, :n].astype(np.float64), axis=0), n_parts, np.abs(parts).sum(axis=0).max())
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_eigenvalues_row(library, n, size):
+    pairs = [(a, a) for a in range(size)] + list(itertools.combinations(range(size), 2))
+    parts, matrix = normal((len(pairs), 128), np.float32), np.empty((128, size, size))
+    for part, (a, b) in zip(parts, pairs, strict=True):
+        matrix[:, a, b] = matrix[:, b, a] = part
+    out = fill_rows(library, "eigenvalues", n, addresses(parts), size, n_out=size, table=True)
+    expected = np.linalg.eigvalsh(matrix)[:n, ::-1].T
+    np.testing.assert_allclose(out, expected, rtol=0, atol=2e-7 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("n_taps", [1, 2, 5])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_extrema_row(library, n, n_taps):
+    x = normal(300, np.float32)
+    offsets, read = places(n, n_taps)
+    out = fill_rows(library, "extrema", n, x, offsets, n_taps, n_out=2)
+    np.testing.assert_array_equal(out, [x[read].max(axis=1) - x[:n], x[read].min(axis=1) - x[:n]])
+
+
+@pytest.mark.parametrize("n_parts", [1, 3, 6])
+@pytest.mark.parametrize("n_directions", [1, 2, 8])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_lines_row(library, n, n_directions, n_parts):
+    parts, weight = normal((n_parts, 300), np.float32), normal((n_directions, n_parts), np.float32)
+    weight[-1, 0] = 0
+    offsets, read = places(n, n_directions * 7)
+    inputs = addresses(parts), n_parts, offsets, weight, n_directions
+    out = fill_rows(library, "lines", n, *inputs, n_out=3, table=True)
+    along = parts[:, read].astype(np.float64).reshape(n_parts, n, n_directions, 7)
+    responses = np.einsum("oc,cnok->no", weight, along)
+    expected = np.stack([responses.max(axis=1), responses.min(axis=1), responses.mean(axis=1)])
+    products = np.einsum("oc,cnok->no", np.abs(weight), np.abs(along)).max()
+    assert_close(out, expected, 7 * n_parts + n_directions, products)
+
+
+@pytest.mark.parametrize("n_planes", [1, 3, 4, 5, 8, 11])
+@pytest.mark.parametrize("n", [1, 3, 4, 5, 16, 31])
+def test_interleave_row(library, n, n_planes):
+    planes, out_step = normal((n_planes, n), np.float32), n_planes + 2
+    out, check_guards = guarded(n * out_step, np.float32)
+    call(library, "interleave_row", planes, n, n_planes, out, out_step, n)
+    pixels = out.reshape(n, out_step)
+    np.testing.assert_array_equal(pixels[:, :n_planes], planes.T)
+    assert np.all(np.isnan(pixels[:, n_planes:]))
+    check_guards()
