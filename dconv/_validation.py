@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import ArrayLike
 
 from dconv._axes import as_int, as_ndim
 
@@ -33,25 +34,24 @@ def real_dtype(array: np.ndarray, name: str) -> np.dtype:
     return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
 
 
-def as_real(**arrays: Any) -> list[np.ndarray | None]:
-    """Return the named arrays in one float dtype, which the first of them decides; a `bias` of None stays None.
+def as_real(*, bias: ArrayLike | None = None, **arrays: ArrayLike) -> tuple[list[np.ndarray], np.ndarray | None]:
+    """Return the named arrays in one float dtype, which the first of them decides, and `bias`, which may be None.
 
     Values are not rescaled: a uint8 image keeps its 0 to 255.
     """
-    converted: list[np.ndarray | None] = []
+    if bias is not None:
+        arrays["bias"] = bias
+    converted = []
     dtype = None
     for name, value in arrays.items():
-        if value is None:
-            if name != "bias":  # which alone may be left out
-                raise TypeError(f"{name} must hold real numbers, got None")
-            converted.append(None)
-            continue
+        if value is None:  # bias alone may be left out
+            raise TypeError(f"{name} must hold real numbers, got None")
         array = as_array(value, name)
         own = real_dtype(array, name)
         dtype = own if dtype is None else dtype
         array = np.asarray(array, dtype=dtype)
         converted.append(array if array.flags.aligned else array.copy())  # kernels read whole vectors of aligned reals
-    return converted
+    return converted, None if bias is None else converted.pop()
 
 
 class Images(NamedTuple):

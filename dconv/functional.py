@@ -158,7 +158,7 @@ def conv(
     >>> same.shape, round(float(same[0, 3, 3, 0]), 6)
     ((1, 7, 7, 1), 24.0)
     """
-    x, weight, bias = as_real(x=x, weight=weight, bias=bias)
+    (x, weight), bias = as_real(x=x, weight=weight, bias=bias)
     check_padding_mode(padding_mode)
     plan = conv_plan(
         x.shape,
@@ -278,7 +278,7 @@ def conv_transpose(
     >>> dconv.conv_transpose(y, weight, stride=2, output_size=(12, 12)).shape
     (1, 12, 12, 3)
     """
-    y, weight, bias = as_real(y=y, weight=weight, bias=bias)
+    (y, weight), bias = as_real(y=y, weight=weight, bias=bias)
     check_padding_mode(padding_mode)
     plan, out_shape, pads = transpose_plan(
         y.shape,

@@ -24,7 +24,7 @@ class Fitted:
 )
 def test_as_real_keeps_double_and_values(dtype, expected):
     x = np.arange(6).astype(dtype)
-    real, none, other = as_real(x=x, bias=None, weight=[1, 2])
+    (real, other), none = as_real(x=x, weight=[1, 2], bias=None)
     assert none is None
     assert real.dtype == other.dtype == np.dtype(expected)
     np.testing.assert_array_equal(real, x)
