@@ -29,7 +29,7 @@ class Rows(NamedTuple):
     """The output rows of one phase of each of two axes, which the kernel walks along the third; see _conv.pyx."""
 
     out: tuple[slice, slice, slice]  # where the rows lie, axes in their own order
-    kernels: tuple[tuple[slice, slice, slice], ...]  # the part of the kernel that each phase of a row has
+    kernels: tuple[tuple[slice, ...], ...]  # the part of the kernel that each phase of a row has
     axes: np.ndarray
     borders: tuple[np.ndarray | None, ...]
     phases: np.ndarray
@@ -80,7 +80,7 @@ def _rows(
     n_outer = math.prod(len(phase.taps) for phase in outer)
     read = n_outer * row.in_step * n_channels
     written = row.out_step * plan.out_shape[-1] if row.out_step > 1 else 0  # whole only once all phases had their turn
-    piece = _piece(max(phase.count for phase in row.phases), max(read, 2 * written) * itemsize)
+    piece = _piece(max(phase.n_outputs for phase in row.phases), max(read, 2 * written) * itemsize)
     scratch_row = (piece - 1) * row.in_step + max(map(row.span, row.phases))
     beyond = [axis.beyond() for axis in axes]
     # In the scratch the rows of x that one output row reads lie one after another, whatever their distance in x.
@@ -125,7 +125,7 @@ def _phases_table(axis: Axis, n_positions: Sequence[int]) -> np.ndarray:
     starts = [sum(n_positions[:index]) for index in range(len(n_positions))]
     return np.array(
         [
-            (phase.first, phase.count, phase.low, len(phase.taps), *axis.inside(phase), start)
+            (phase.first, phase.n_outputs, phase.low, len(phase.taps), *axis.inside(phase), start)
             for phase, start in zip(axis.phases, starts, strict=True)
         ],
         np.intp,

@@ -19,7 +19,7 @@ class Phase(NamedTuple):
     """Some outputs of an axis: the first, how many, and the taps that each of them reads."""
 
     first: int
-    count: int
+    n_outputs: int
     taps: range  # positions in the kernel, in the order of the samples that they read
     low: int  # the sample that the first output reads with the first tap; negative before the border
 
@@ -41,17 +41,17 @@ class Axis(NamedTuple):
     def inside(self, phase: Phase) -> tuple[int, int]:
         """Return the first output of `phase` that reads only samples that exist, and the one after the last."""
         if not phase.taps:
-            return 0, phase.count
-        first = min(-(min(phase.low, 0) // self.in_step), phase.count)
+            return 0, phase.n_outputs
+        first = min(-(min(phase.low, 0) // self.in_step), phase.n_outputs)
         last = (self.size - self.span(phase) - phase.low) // self.in_step
-        return first, max(min(last + 1, phase.count), first)
+        return first, max(min(last + 1, phase.n_outputs), first)
 
     def beyond(self) -> tuple[int, int]:
         """Return how many samples before the first, and after the last, outputs read."""
         reads = [
-            (phase.low, phase.low + (phase.count - 1) * self.in_step + self.span(phase))
+            (phase.low, phase.low + (phase.n_outputs - 1) * self.in_step + self.span(phase))
             for phase in self.phases
-            if phase.taps and phase.count
+            if phase.taps and phase.n_outputs
         ]
         low = min((first for first, _ in reads), default=0)
         stop = max((last for _, last in reads), default=0)

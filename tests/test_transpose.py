@@ -146,7 +146,7 @@ def test_phases_cover_the_output_once(case):
     assert out_shape == case.shape
     assert pads is None
     for axis in plan.axes:
-        outputs = [phase.first + j * axis.out_step for phase in axis.phases for j in range(phase.count)]
+        outputs = [phase.first + j * axis.out_step for phase in axis.phases for j in range(phase.n_outputs)]
         assert sorted(outputs) == list(range(axis.out_size))
         assert len({k for phase in axis.phases for k in phase.taps}) == sum(len(phase.taps) for phase in axis.phases)
 
