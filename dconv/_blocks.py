@@ -119,8 +119,9 @@ def fold_border(block: np.ndarray, pads: Sequence[tuple[int, int]], mode: str, *
         size = block.shape[axis] - left - right
         inner = block[(*lead, slice(left, left + size))]
         margins = np.concatenate([np.arange(-left, 0), np.arange(size, size + right)])
+        added_to, added = inner.swapaxes(0, axis), block.swapaxes(0, axis)
         for place, source in zip(margins, border_index(size, margins, mode), strict=True):
-            inner[(*lead, source)] += block[(*lead, place + left)]
+            added_to[source] += added[place + left]
         block = inner
     return block
 

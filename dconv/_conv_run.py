@@ -114,7 +114,7 @@ def _pack(
         else:
             block, width = _dispatch.block_sizes(level, kernels[0].itemsize)
             parts = [_pack_filters(each, block, width) for each in grouped]
-            biases = None if bias is None else _pad_filters(biases, width)
+            biases = None if biases is None else _pad_filters(biases, width)
     return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), biases
 
 
