@@ -4,13 +4,15 @@ import functools
 import itertools
 import math
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsFloat, TypeAlias
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dconv._axes import items_of
 from dconv._validation import real_dtype
+
+Reals: TypeAlias = SupportsFloat | Sequence[SupportsFloat] | NDArray[np.floating | np.integer]
 
 MAX_GAIN = 1e20  # of a filter: its response to an image within dconv._validation.LARGEST is finite in float32
 MAX_TAPS = 1 << 20  # of a filter that a family computes
@@ -36,7 +38,7 @@ class FilterBank(NamedTuple):
         return self.weight.shape[1:-1]
 
 
-def filter_bank(weight: ArrayLike, names: Sequence[str] | None = None) -> FilterBank:
+def filter_bank(weight: ArrayLike, names: Iterable[str] | None = None) -> FilterBank:
     """Return a checked bank of your own filters.
 
     Parameters
@@ -178,7 +180,7 @@ def check_taps(radii: Sequence[float], arguments: str) -> None:
         )
 
 
-def as_finite(value: ArrayLike, name: str) -> NDArray[np.float64]:
+def as_finite(value: Reals | ArrayLike, name: str) -> NDArray[np.float64]:
     """Return `value` as a float64 array without NaN and infinity, of any shape but not empty."""
     try:
         array = np.asarray(value, dtype=np.float64)
@@ -189,7 +191,7 @@ def as_finite(value: ArrayLike, name: str) -> NDArray[np.float64]:
     return array
 
 
-def as_positive(value: ArrayLike, name: str) -> NDArray[np.float64]:
+def as_positive(value: Reals, name: str) -> NDArray[np.float64]:
     """Return one number or a sequence of numbers above zero as a vector."""
     array = np.atleast_1d(as_finite(value, name))
     if array.ndim > 1 or array.min() <= 0:

@@ -1,7 +1,7 @@
 """Filters learnt from patches of images, without labels. Public as part of :mod:`dconv.filters`."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.random import RandomState
@@ -23,7 +23,7 @@ N_ITERATIONS = 10
 
 
 def pca_patches(
-    images: Sequence[ArrayLike],
+    images: Iterable[ArrayLike],
     n_filters: int,
     kernel_size: Ints,
     *,
@@ -97,7 +97,7 @@ def pca_patches(
 
 
 def kmeans_patches(
-    images: Sequence[ArrayLike],
+    images: Iterable[ArrayLike],
     n_filters: int,
     kernel_size: Ints,
     *,
@@ -205,7 +205,7 @@ def _check_enough(n_filters: int, available: int | np.integer, what: str) -> Non
 
 
 def _sample_patches(
-    images: Sequence[ArrayLike], kernel: tuple[int, ...], dilation: Ints, n_patches: int, rng: RandomState
+    images: Iterable[ArrayLike], kernel: tuple[int, ...], dilation: Ints, n_patches: int, rng: RandomState
 ) -> NDArray[np.float64]:
     """Return patches of shape (n_patches, taps, channels) with zero mean over the taps of each channel."""
     dilations = as_tuple(dilation, len(kernel), "dilation", 1)

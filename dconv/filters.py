@@ -8,7 +8,7 @@ its frequency falls to ``1 / d``, and a derivative of order `n` comes out ``d**n
 
 import itertools
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import numpy as np
 from numpy.random import RandomState
@@ -18,6 +18,7 @@ from dconv._axes import Ints, as_int, as_ndim, as_tuple
 from dconv._derivative_filters import derivatives, directional, laplacian
 from dconv._filter_bank import (
     FilterBank,
+    Reals,
     as_finite,
     as_positive,
     as_positive_float,
@@ -46,7 +47,7 @@ __all__ = [
 ]
 
 
-def gaussian(sigma: float | Sequence[float], *, ndim: int = 2, truncate: float = 3.0) -> FilterBank:
+def gaussian(sigma: Reals, *, ndim: int = 2, truncate: float = 3.0) -> FilterBank:
     """Return one Gaussian smoothing filter of unit sum.
 
     ``w(t) ~ prod_a exp(-t_a**2 / (2 * sigma_a**2))`` for ``|t_a| <= int(truncate * sigma_a + 0.5)``, the radius rule of
@@ -130,8 +131,8 @@ def b3_spline(*, ndim: int = 2) -> FilterBank:
 
 
 def gabor(
-    frequencies: float | Sequence[float],
-    orientations: int | Sequence[float] = 4,
+    frequencies: Reals,
+    orientations: Reals = 4,
     *,
     bandwidth: float = 1.0,
     truncate: float = 3.0,

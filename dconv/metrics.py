@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Iterable
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -20,7 +20,7 @@ def mean_iou_score(
     y_pred: ArrayLike,
     *,
     ignore_label: int | None = 0,
-    labels: Sequence[int] | None = None,
+    labels: Iterable[SupportsIndex] | None = None,
     average: str | None = "macro",
 ) -> float | np.ndarray:
     """Return the intersection over union of labelled and predicted pixels, averaged over classes.
