@@ -9,6 +9,7 @@ Ints: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 # bool passes operator.index, but stride=True is a slip and not a stride of 1.
 _INT = "an int (no bool, no float)"
 _INTS = "an int or a sequence of ints"
+_PER_AXIS = "an int or a sequence of one int per spatial axis (no bool, no float)"
 
 
 def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tuple[int, ...]:
@@ -112,6 +113,22 @@ def as_int(value: object, name: str, minimum: int | None = None, *, rule: str = 
     if minimum is not None and index < minimum:
         raise ValueError(f"{name} must be at least {minimum}, but got {index}")
     return index
+
+
+def as_hashable(value: Any, name: str) -> Any:
+    """Return ints, and nested sequences of them as tuples, so that plans can be cached by their arguments.
+
+    Only ints: 1.0 and True equal 1, so a cache would take them for it once it has seen 1. Words stay as they are.
+    """
+    items = items_of(value)
+    if items is not None:
+        return tuple(as_hashable(item, name) for item in items)
+    rule = (
+        'an int or a sequence of ints or of (before, after) pairs, "same" or "valid"'
+        if name == "padding"
+        else _PER_AXIS
+    )
+    return value if isinstance(value, str) else as_int(value, name, rule=rule)
 
 
 def as_ndim(ndim: object) -> int:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import numpy as np
 
@@ -69,3 +70,19 @@ def empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
     memory = np.empty(wanted, np.uint8) if size < _SMALL else np.asarray(_Lease(_take(wanted)))
     start = -memory.ctypes.data % _CACHE_LINE
     return memory[start : start + size].view(dtype).reshape(shape)
+
+
+def result(shape: tuple[int, ...], dtype: np.dtype, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
+    """Return `out` if it can hold the result and overlaps no input, or a new array where it is None."""
+    if out is None:
+        return empty(shape, dtype)
+    if not isinstance(out, np.ndarray):
+        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
+    if out.shape != shape or out.dtype != dtype:
+        raise ValueError(f"out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
+    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
+        raise ValueError("out must be C-contiguous, aligned and writeable; pass numpy.empty(shape, dtype)")
+    for name, array in inputs.items():
+        if array is not None and np.may_share_memory(out, array):
+            raise ValueError(f"out must not overlap {name} in memory, because {name} is read while out is written")
+    return out

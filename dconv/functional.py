@@ -8,43 +8,13 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from dconv import _memory
-from dconv._axes import Ints, as_int, items_of
+from dconv._axes import Ints, as_hashable, as_int
 from dconv._blocks import check_padding_mode, fold_border
 from dconv._conv_plan import conv_plan
 from dconv._conv_run import run_plan
 from dconv._threads import effective_n_threads
 from dconv._transpose_plan import transpose_plan
 from dconv._validation import as_real
-
-_INTS = "an int or a sequence of one int per spatial axis (no bool, no float)"
-
-
-def _hashable(value: Any, name: str) -> Any:
-    """Return ints, and nested sequences of them as tuples, so that plans can be cached by their arguments.
-
-    Only ints: 1.0 and True equal 1, so a cache would take them for it once it has seen 1. Words stay as they are.
-    """
-    items = items_of(value)
-    if items is not None:
-        return tuple(_hashable(item, name) for item in items)
-    rule = 'an int or a sequence of ints or of (before, after) pairs, "same" or "valid"' if name == "padding" else _INTS
-    return value if isinstance(value, str) else as_int(value, name, rule=rule)
-
-
-def _allocate(shape: tuple[int, ...], dtype: np.dtype, out: Any, **inputs: np.ndarray | None) -> np.ndarray:
-    """Return `out` if it can hold the result and overlaps no input, or a new array where it is None."""
-    if out is None:
-        return _memory.empty(shape, dtype)
-    if not isinstance(out, np.ndarray):
-        raise TypeError(f"out must be a numpy array, got {type(out).__name__}")
-    if out.shape != shape or out.dtype != dtype:
-        raise ValueError(f"out must have shape {shape} and dtype {dtype}, got {out.shape} and {out.dtype}")
-    if not (out.flags.c_contiguous and out.flags.writeable and out.flags.aligned):
-        raise ValueError("out must be C-contiguous, aligned and writeable; pass numpy.empty(shape, dtype)")
-    for name, array in inputs.items():
-        if array is not None and np.may_share_memory(out, array):
-            raise ValueError(f"out must not overlap {name} in memory, because {name} is read while out is written")
-    return out
 
 
 def _check_bias(bias: np.ndarray | None, n_channels: int, of: str) -> None:
@@ -163,15 +133,15 @@ def conv(
     plan = conv_plan(
         x.shape,
         weight.shape,
-        _hashable(stride, "stride"),
-        _hashable(padding, "padding"),
-        _hashable(dilation, "dilation"),
+        as_hashable(stride, "stride"),
+        as_hashable(padding, "padding"),
+        as_hashable(dilation, "dilation"),
         as_int(groups, "groups"),
         padding_mode,
     )
     _check_bias(bias, plan.out_shape[-1], "filter of weight")
     threads = effective_n_threads(n_threads)
-    out = _allocate(plan.out_shape, x.dtype, out, x=x, weight=weight, bias=bias)
+    out = _memory.result(plan.out_shape, x.dtype, out, x=x, weight=weight, bias=bias)
     if x.size:
         run_plan(plan, x, weight, bias, out, threads)
     return out
@@ -283,17 +253,17 @@ def conv_transpose(
     plan, out_shape, pads = transpose_plan(
         y.shape,
         weight.shape,
-        _hashable(stride, "stride"),
-        _hashable(padding, "padding"),
-        _hashable(output_padding, "output_padding"),
-        _hashable(dilation, "dilation"),
+        as_hashable(stride, "stride"),
+        as_hashable(padding, "padding"),
+        as_hashable(output_padding, "output_padding"),
+        as_hashable(dilation, "dilation"),
         as_int(groups, "groups"),
-        None if output_size is None else _hashable(output_size, "output_size"),
+        None if output_size is None else as_hashable(output_size, "output_size"),
         padding_mode,
     )
     _check_bias(bias, out_shape[-1], "channel of the result")
     threads = effective_n_threads(n_threads)
-    out = _allocate(out_shape, y.dtype, out, y=y, weight=weight, bias=bias)
+    out = _memory.result(out_shape, y.dtype, out, y=y, weight=weight, bias=bias)
     if not y.size:
         return out
     # As filters of y: the channels of x, each a kernel over the filters of its group.

@@ -9,12 +9,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse
 
-from dconv._axes import Ints, as_int, as_tuple
+from dconv._axes import Ints, as_hashable, as_int, as_tuple
 from dconv._blocks import check_padding_mode
 from dconv._conv_plan import check_weight, conv_plan
 from dconv._validation import as_real
 from dconv._windows import samples_read
-from dconv.functional import _hashable
 
 
 def conv_matrix(
@@ -80,7 +79,7 @@ def conv_matrix(
     >>> C.T @ np.array([1.0, 0.0, 0.0])
     array([-1.,  1.,  0.,  0.])
     """
-    (weight,) = as_real(weight=weight)
+    (weight,), _ = as_real(weight=weight)
     check_padding_mode(padding_mode)
     groups = as_int(groups, "groups", 1)
     check_weight(weight.shape, groups)
@@ -89,9 +88,9 @@ def conv_matrix(
     plan = conv_plan(
         (1, *size, n_channels * groups),
         weight.shape,
-        _hashable(stride, "stride"),
-        _hashable(padding, "padding"),
-        _hashable(dilation, "dilation"),
+        as_hashable(stride, "stride"),
+        as_hashable(padding, "padding"),
+        as_hashable(dilation, "dilation"),
         groups,
         padding_mode,
     )

@@ -9,14 +9,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from dconv import _memory, shapes
-from dconv._axes import Ints, as_tuple
+from dconv._axes import Ints, as_hashable, as_tuple
 from dconv._blocks import check_padding_mode, fold_border
-from dconv._conv_plan import Axis, conv_plan
+from dconv._conv_plan import Axis, conv_plan, three_axes
 from dconv._kernels import _unfold
 from dconv._threads import effective_n_threads
 from dconv._validation import as_real
 from dconv._windows import samples_read
-from dconv.functional import _allocate, _hashable
 
 # The columns of a piece of a row, and the pixels that one of an image gathers, stay in the L1 cache.
 _PIECE_BYTES = 1 << 14
@@ -88,13 +87,13 @@ def unfold(
     array([[0., 2.],
            [2., 4.]])
     """
-    (x,) = as_real(x=x)
+    (x,), _ = as_real(x=x)
     _check_rank("x", x.shape, 2, "(batch, *spatial, channels)")
     axes = _window_axes(x.shape[1:-1], kernel_size, stride, padding, dilation, padding_mode)
     threads = effective_n_threads(n_threads)
     ndim = x.ndim - 2
     shape = (len(x), *_out_size(axes, ndim), *_kernel(axes, ndim), x.shape[-1])
-    out = _allocate(shape, x.dtype, out, x=x)
+    out = _memory.result(shape, x.dtype, out, x=x)
     if not out.size:
         return out
     row = axes[2]
@@ -174,11 +173,11 @@ def fold(
     >>> x = np.arange(1.0, 6.0).reshape(1, 5, 1)
     >>> total = dconv.fold(dconv.unfold(x, 3), 5)
     >>> total[0, :, 0]
-    array([ 1.,  4.,  9.,  8.,  5.])
+    array([1., 4., 9., 8., 5.])
     >>> (total / dconv.overlap_count(5, 3))[0, :, 0]
     array([1., 2., 3., 4., 5.])
     """
-    (columns,) = as_real(columns=columns)
+    (columns,), _ = as_real(columns=columns)
     _check_rank("columns", columns.shape, 2, "(batch, *windows, *kernel, channels)", axes_per_rank=2)
     ndim = (columns.ndim - 2) // 2
     windows, kernel = columns.shape[1 : 1 + ndim], columns.shape[1 + ndim : -1]
@@ -191,7 +190,7 @@ def fold(
             f"has {expected}; give the output_size, stride, padding and dilation of the unfold that made them"
         )
     threads = effective_n_threads(n_threads)
-    out = _allocate((len(columns), *size, columns.shape[-1]), columns.dtype, out, columns=columns)
+    out = _memory.result((len(columns), *size, columns.shape[-1]), columns.dtype, out, columns=columns)
     pads = shapes.normalize_padding(padding, kernel, dilation, stride, size)
     extends = padding_mode != "zeros" and any(map(any, pads))
     image = out
@@ -199,7 +198,7 @@ def fold(
     if extends:
         extended = tuple(n + left + right for n, (left, right) in zip(size, pads, strict=True))
         image = _memory.empty((len(columns), *extended, columns.shape[-1]), columns.dtype)
-        axes = [axis._replace(size=n) for axis, n in zip(axes, (1,) * (3 - ndim) + extended, strict=True)]
+        axes = three_axes([axis._replace(size=n) for axis, n in zip(axes[3 - ndim :], extended, strict=True)])
         lows = [0] * 3
     if image.size:
         _unfold.fold(
@@ -272,7 +271,7 @@ def _window_axes(
     check_padding_mode(padding_mode)
     kernel = as_tuple(kernel_size, len(size), "kernel_size", 1)
     options = {"stride": stride, "padding": padding, "dilation": dilation}
-    hashable = {name: _hashable(value, name) for name, value in options.items()}
+    hashable = {name: as_hashable(value, name) for name, value in options.items()}
     return conv_plan((1, *size, 1), (1, *kernel, 1), **hashable, groups=1, padding_mode=padding_mode).axes
 
 

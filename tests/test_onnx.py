@@ -89,8 +89,7 @@ def test_conv_transpose(ndim, attributes, stride, dilation):
         attributes["output_padding"] = [attributes["output_padding"]] * ndim
     if "output_shape" in attributes:  # one and two pixels less than the whole
         attributes["output_shape"] = [
-            (n - 1) * stride + span - 1 - axis % 2
-            for axis, (n, span) in enumerate(zip(size, spans, strict=True))
+            (n - 1) * stride + span - 1 - axis % 2 for axis, (n, span) in enumerate(zip(size, spans, strict=True))
         ]
     auto = attributes.get("auto_pad", "")
     if auto.startswith("SAME") and min(spans) < stride:
