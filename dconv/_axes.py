@@ -9,6 +9,7 @@ Ints: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
 # bool passes operator.index, but stride=True is a slip and not a stride of 1.
 _INT = "an int (no bool, no float)"
 _INTS = "an int or a sequence of ints"
+_PADDING = 'an int or a sequence of ints or of (before, after) pairs, "same" or "valid"'
 _PER_AXIS = "an int or a sequence of one int per spatial axis (no bool, no float)"
 
 

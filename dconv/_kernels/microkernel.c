@@ -30,6 +30,13 @@
 #define KEEP(v)
 #endif
 
+/* Fetch the cache line at this address, which need not exist. */
+#if defined(__GNUC__)
+#define PREFETCH(address) __builtin_prefetch((const void *)(address), 1)
+#else
+#define PREFETCH(address) (void)(address)
+#endif
+
 /* A vector is GCC's and clang's vector extension, or for other compilers a struct of lanes and loops over them,
  * which they may vectorise or not. The loops see only these words. */
 #if DCONV_VECTOR_BYTES

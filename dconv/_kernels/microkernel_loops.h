@@ -20,7 +20,8 @@ INLINE void FN(put)(REAL *out, VEC v, ptrdiff_t n) {
 /* A tile: PX neighbouring pixels x NV vectors of filters stay in registers while the taps run. Each tap costs NV
  * loads of weights and PX broadcasts for PX * NV multiply-adds. The accumulators must not spill (read the assembly
  * after a change): a tile that spills is slower than none. Taking taps in chunks whose weights stay in the L1 cache was
- * slower than streaming the weights from L2. */
+ * slower than streaming the weights from L2. With few taps a tile would wait for the lines that it writes to arrive from
+ * memory: asked for two tiles ahead they are there, 5 to 14 % faster; tiles of one vector gained nothing. */
 #define DEFINE_TILE(name, PX, NV)                                                                                    \
     INLINE void FN(name)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets, ptrdiff_t n_taps,       \
                          const REAL *restrict weight, const REAL *restrict bias, ptrdiff_t n_filters,                \
@@ -28,6 +29,9 @@ INLINE void FN(put)(REAL *out, VEC v, ptrdiff_t n) {
         VEC acc[PX][NV] = {0};                                                                                       \
         const REAL *pixel[PX]; /* one register each, so that a tap's address takes no arithmetic */                  \
         UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + p * x_step;                                               \
+        UNROLL for (int p = 0; p < PX && NV > 1; p++) {                                                              \
+            PREFETCH((uintptr_t)out + (2 * PX + p) * out_step * sizeof(REAL));                                       \
+        }                                                                                                            \
         UNROLL_TAPS for (ptrdiff_t k = 0; k < n_taps; k++) {                                                         \
             const ptrdiff_t tap = offsets[k];                                                                        \
             VEC w[NV];                                                                                               \
