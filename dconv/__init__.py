@@ -8,6 +8,7 @@ from dconv.matrix import conv_matrix
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 from dconv.unfolding import fold, overlap_count, unfold
+from dconv.upsampling import upsample
 
 __version__ = "0.1.0"
 
@@ -25,4 +26,5 @@ __all__ = [
     "shapes",
     "show_config",
     "unfold",
+    "upsample",
 ]

@@ -29,10 +29,13 @@ from dconv._filter_bank import (
     single_channel,
 )
 from dconv._patch_filters import kmeans_patches, pca_patches
+from dconv._upsampling_filters import b3_spline_upsampling, bilinear_upsampling
 
 __all__ = [
     "FilterBank",
     "b3_spline",
+    "b3_spline_upsampling",
+    "bilinear_upsampling",
     "concatenate",
     "derivatives",
     "directional",

@@ -19,6 +19,8 @@ NOISE = np.random.default_rng(0).integers(0, 256, size=(12, 14, 2))
 FAMILIES = {
     "gaussian": lambda: filters.gaussian((1.0, 2.0)),
     "b3_spline": filters.b3_spline,
+    "bilinear_upsampling": lambda: filters.bilinear_upsampling((2, 3)),
+    "b3_spline_upsampling": lambda: filters.b3_spline_upsampling(2, ndim=3, align="first"),
     "derivatives": lambda: filters.derivatives(2, ndim=3),
     "directional": lambda: filters.directional([0.1, 0.2], 1),
     "laplacian": filters.laplacian,

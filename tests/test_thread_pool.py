@@ -99,6 +99,8 @@ CALLS = {
     "conv_transpose: two threads each": lambda: dconv.conv_transpose(
         X, WEIGHT[: X.shape[-1]], stride=2, padding=2, padding_mode="reflect", n_threads=2
     ),
+    "upsample": lambda: dconv.upsample(X, 3),
+    "upsample: two threads each": lambda: dconv.upsample(X, (2, 4), method="b3_spline", align="first", n_threads=2),
     "show_config": show_config,
     "AtrousFeatures": fit(lambda: dconv.AtrousFeatures(2, filters=filters.b3_spline(), n_jobs=2)),
     "AtrousFeatures.fit": lambda: dconv.AtrousFeatures(2).fit(IMAGE).halo_,
@@ -118,6 +120,8 @@ CALLS = {
     "PixelClassifier.score": lambda: fitted(MODEL).score(IMAGE, LABELS),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
+    "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,
+    "filters.bilinear_upsampling": lambda: filters.bilinear_upsampling(4, ndim=3).weight,
     "filters.concatenate": lambda: filters.concatenate(filters.derivatives(1), filters.laplacian()).weight,
     "filters.derivatives": lambda: filters.derivatives(2).weight,
     "filters.directional": lambda: filters.directional([[1.0, 0.5], [0.0, 1.0]], 2).weight,
