@@ -8,6 +8,7 @@ from dconv.matrix import conv_matrix
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 from dconv.unfolding import fold, overlap_count, unfold
+from dconv.transposed import TransposedConv
 from dconv.upsampling import upsample
 
 __version__ = "0.1.0"
@@ -16,6 +17,7 @@ __all__ = [
     "AtrousFeatures",
     "DilatedConv",
     "PixelClassifier",
+    "TransposedConv",
     "conv",
     "conv_matrix",
     "conv_transpose",

@@ -20,21 +20,26 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
 from dconv.features import AtrousFeatures
-from dconv.filters import gaussian
+from dconv.filters import bilinear_upsampling, gaussian
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
+from dconv.transposed import TransposedConv
 
 SIZES = {1: (120,), 2: (34, 40), 3: (18, 17, 19)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """An estimator with the kind of images it is tested on: `ndim` spatial axes, grey (None) or `n_channels`."""
+    """An estimator with the kind of images it is tested on: `ndim` spatial axes, grey (None) or `n_channels`.
+
+    What it returns is `factor` times larger than an image; enlarging needs no smallest size.
+    """
 
     name: str
     build: Callable[..., BaseEstimator]
     ndim: int
     n_channels: int | None
+    factor: int = 1
 
     def __str__(self) -> str:
         return f"{self.name}-{self.ndim}d-{'grey' if self.n_channels is None else 'colour'}"
@@ -91,9 +96,14 @@ def pixel_classifier(**parameters: Any) -> PixelClassifier:
     return PixelClassifier(AtrousFeatures(n_levels=2), classifier, random_state=0, **parameters)
 
 
+def transposed_conv(ndim: int, **parameters: Any) -> TransposedConv:
+    """Return bilinear upsampling."""
+    return TransposedConv(bilinear_upsampling(2, ndim=ndim), ndim=ndim, **parameters)
+
+
 CASES = [
-    Case(build.__name__, build, ndim, n_channels)
-    for build in (atrous_features, dilated_conv, pixel_classifier)
+    Case(build.__name__, build, ndim, n_channels, factor)
+    for build, factor in ((atrous_features, 1), (dilated_conv, 1), (transposed_conv, 2), (pixel_classifier, 1))
     for ndim in (1, 2, 3)
     for n_channels in (None, 3)
 ]
@@ -180,7 +190,7 @@ def check_kind_in_kind_out(case: Case) -> None:
     fitted = case.fitted()
     images = [case.image(1), case.image(2)]
     single = [case.apply(fitted, image) for image in images]
-    spatial = images[0].shape[: case.ndim]
+    spatial = tuple(case.factor * size for size in images[0].shape[: case.ndim])
     assert single[0].dtype == np.float32
     assert single[0].shape[:-1] == spatial
     assert_same(case.apply(fitted, images), single)
@@ -306,6 +316,9 @@ def check_unusable_values(case: Case) -> None:
 def check_image_smaller_than_filters(case: Case) -> None:
     fitted = case.fitted()
     small = case.image()[(slice(0, 2),) * case.ndim]
+    if case.factor > 1:
+        assert case.apply(fitted, small).shape == (*(2 * case.factor,) * case.ndim, case.n_channels or 1)
+        return
     labels = np.indices(small.shape[: case.ndim])[0] + 1
     pattern = r"X has spatial shape \(2,.*: axis 0 has 2 pixels, but at least \d+ are needed"
     with pytest.raises(ValueError, match=pattern):

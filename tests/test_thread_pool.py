@@ -32,6 +32,7 @@ for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT):
 
 BANK = dconv.DilatedConv(filters.derivatives(1), dilation=(1, 2, 4))
 FEATURES = dconv.AtrousFeatures(3)
+ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 MODEL = dconv.PixelClassifier(BANK, TREES)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
 LAYERS = [shapes.Layer(3, dilation=2), shapes.Layer((3, 5), stride=2)]
@@ -112,6 +113,11 @@ CALLS = {
     "DilatedConv.transform": lambda: fitted(BANK).transform(IMAGE),
     "DilatedConv.get_feature_names_out": lambda: fitted(BANK).get_feature_names_out(),
     "DilatedConv.set_output": lambda: fitted(BANK).set_output(transform="default").transform(IMAGE),
+    "TransposedConv": fit(lambda: dconv.TransposedConv(filters.b3_spline_upsampling(3), stride=3, n_jobs=2)),
+    "TransposedConv.fit": lambda: dconv.TransposedConv().fit(IMAGE[::2, ::2], IMAGE).bank_.weight,
+    "TransposedConv.transform": lambda: fitted(ENLARGE).transform(IMAGE),
+    "TransposedConv.get_feature_names_out": lambda: fitted(ENLARGE).get_feature_names_out(),
+    "TransposedConv.set_output": lambda: fitted(ENLARGE).set_output(transform="default").transform(IMAGE),
     "PixelClassifier": fit(new_model),
     "PixelClassifier.fit": lambda: new_model().fit(IMAGE, SCRIBBLES).classes_,
     "PixelClassifier.predict": lambda: fitted(MODEL).predict(IMAGE),
