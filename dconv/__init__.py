@@ -7,8 +7,8 @@ from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
-from dconv.unfolding import fold, overlap_count, unfold
 from dconv.transposed import TransposedConv
+from dconv.unfolding import fold, overlap_count, unfold
 from dconv.upsampling import upsample
 
 __version__ = "0.1.0"

@@ -112,7 +112,7 @@ def _groups(
     """
     left, right = pads
     places = np.arange(-left, n_outputs + right)
-    owners = border_index(n_outputs, -left, n_outputs + right, mode)
+    owners = border_index(n_outputs, places, mode)
     places, owners = places[owners >= 0], owners[owners >= 0]
     places = places[np.argsort(owners, kind="stable")]
     counts = np.bincount(owners, minlength=n_outputs)
