@@ -63,20 +63,21 @@ class Bank(NamedTuple):
 
     def feature_names(self) -> list[str]:
         """Return the name of every feature, in order."""
-        names = []
+        names: list[str] = []
+        scales = [f"{self._scale_letter}{2**index}" for index in range(self.n_levels + 1)]
         for plane in self.planes:
-            for index in range(self.n_levels):
-                names += [f"{plane.name}_{part}_d{2**index}" for group in plane.groups for part in self._parts(group)]
+            for scale in scales[:-1]:
+                names += [f"{plane.name}_{part}_{scale}" for group in plane.groups for part in self._parts(group)]
             if plane.ends_with_level:
-                names.append(f"{plane.name}_level_d{2**self.n_levels}")
+                names.append(f"{plane.name}_level_{scales[-1]}")
         if self.filters is not None:
             plane = self.planes[0]
-            names += [f"{plane.name}_{name}_d{2**i}" for i in range(self.n_levels) for name in self.filters.names]
+            names += [f"{plane.name}_{name}_{scale}" for scale in scales[:-1] for name in self.filters.names]
         return names
 
     def halo(self) -> Margin:
         """Return the pixels that features see left and right of their own, per spatial axis."""
-        return _widest([self._level_margins(index)[0] for index in range(len(self.planes))])
+        return widest([self._level_margins(index)[0] for index in range(len(self.planes))])
 
     def fill(self, image: np.ndarray, block: Sequence[slice], out: np.ndarray, cpu_level: str | None = None) -> None:
         """Write the features of `block` of `image` (*spatial, channels) to `out` (*block, n_features)."""
@@ -94,6 +95,11 @@ class Bank(NamedTuple):
             _cascade.interleave(features.data, band[..., :n_planes], cpu_level)
             if self.filters is not None:
                 self._apply_filters(self.filters, pyramids[0], low, high, band[..., n_planes:])
+
+    @property
+    def _scale_letter(self) -> str:
+        """What stands before the scale in a name: here scales are dilations."""
+        return "d"
 
     def _parts(self, group: str) -> tuple[str, ...]:
         return GROUPS[group].parts[self.ndim - 1]
@@ -119,8 +125,8 @@ class Bank(NamedTuple):
                 radius = SMOOTHING_RADIUS * 2**index
                 wanted.append(tuple((left + radius, right + radius) for left, right in margins[0]))
             if self.filters is not None and plane_index == 0:
-                wanted.append(_filter_halo(self.filters, 2**index))
-            margins.insert(0, _widest(wanted))
+                wanted.append(filter_halo(self.filters, 2**index))
+            margins.insert(0, widest(wanted))
         return margins
 
     def _pyramids(self, image: np.ndarray, block: Sequence[slice], cpu_level: str | None) -> list[list[Planes]]:
@@ -132,7 +138,7 @@ class Bank(NamedTuple):
         pyramids = []
         for plane_index, plane in enumerate(self.planes):
             levels = [Planes(1, start, stop)]
-            _mix(source, plane.mixing, levels[0].data[(0,) * (4 - self.ndim)])
+            mix(source, plane.mixing, levels[0].data[(0,) * (4 - self.ndim)])
             for index, margin in enumerate(self._level_margins(plane_index)[1:]):
                 smoother = Planes(1, *self._region(block, margin))
                 x = levels[index].at(smoother.start)
@@ -177,17 +183,17 @@ class Bank(NamedTuple):
         band = [slice(a, b) for a, b in zip(start[axes], stop[axes], strict=True)]
         n_filters = len(filters.names)
         for index in range(self.n_levels):
-            x = levels[index].over(*self._region(band, _filter_halo(filters, 2**index)))
+            x = levels[index].over(*self._region(band, filter_halo(filters, 2**index)))
             x = x[(0,) * (4 - self.ndim)][np.newaxis, ..., np.newaxis]
             response = conv(x, filters.weight, dilation=2**index, n_threads=1)
             out[..., index * n_filters : (index + 1) * n_filters] = response[0]
 
 
-def _filter_halo(filters: FilterBank, dilation: int) -> Margin:
+def filter_halo(filters: FilterBank, dilation: int) -> Margin:
     return axis_halos([Layer(filters.kernel_size, dilation=dilation)])
 
 
-def _mix(source: np.ndarray, mixing: Sequence[float], out: np.ndarray) -> None:
+def mix(source: np.ndarray, mixing: Sequence[float], out: np.ndarray) -> None:
     """Write the weighted sum of the channels of `source` (*block, channels) to `out` (*block)."""
     # Channel after channel, and not by a matrix product, whose order of summing may depend on the number of pixels.
     first, *others = [(channel, np.float32(weight)) for channel, weight in enumerate(mixing) if weight != 0]
@@ -196,7 +202,7 @@ def _mix(source: np.ndarray, mixing: Sequence[float], out: np.ndarray) -> None:
         out += source[..., channel] * weight
 
 
-def _widest(margins: Sequence[Margin]) -> Margin:
+def widest(margins: Sequence[Margin]) -> Margin:
     """Return the margin that contains all of `margins`."""
     return tuple(
         (max(left for left, _ in pairs), max(right for _, right in pairs)) for pairs in zip(*margins, strict=True)

@@ -17,11 +17,13 @@ from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, choose_block_shape, split
 from dconv._feature_groups import available_groups
 from dconv._filter_bank import FilterBank, as_filter_bank
+from dconv._pyramid_bank import PyramidBank
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
 
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _COLORS = ("auto", "opponent", "channels")
+_SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
 _BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D ...
 _BLOCK_HALOS = 2  # ... but 3-D wants blocks at least so many halos wide ...
 _MIN_BLOCK_PIXELS, _MAX_BLOCK_PIXELS = 1 << 14, 1 << 20  # ... as long as the planes of a block fit in memory
@@ -59,6 +61,12 @@ class AtrousFeatures(FeatureImageTransformer):
         Which planes are made of several channels beside the intensity, their mean. ``"opponent"``: red-green
         ``(R - G) / sqrt(2)`` and yellow-blue ``(R + G - 2 B) / sqrt(6)``, for exactly three channels. ``"channels"``:
         each channel. ``"auto"``: opponent planes of three channels, else the channels.
+    scheme : {"atrous", "pyramid"}, default="atrous"
+        How scales are made. ``"atrous"``: every level has all pixels, and taps move apart. ``"pyramid"``: levels are
+        halved from one to the next (convolution with stride 2), features are computed on the small levels with taps
+        side by side, and brought back to full size by linear interpolation (transposed convolution); at the pixels
+        whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, whose taps lie on the
+        samples, and own filters of even size. It takes less arithmetic, and loses fine boundaries.
     padding_mode : {"reflect", "symmetric", "edge", "circular", "zeros"}, default="reflect"
         What an image continues with beyond its border, as in :func:`dconv.conv`.
     ndim : {1, 2, 3}, default=2
@@ -78,7 +86,8 @@ class AtrousFeatures(FeatureImageTransformer):
     n_features_out_ : int
         Number of features of a pixel: 66 for grey and 98 for RGB images by default.
     halo_ : tuple of (int, int)
-        Pixels that the features see left and right of their own, per spatial axis; exact.
+        Pixels that the features see left and right of their own, per spatial axis; exact. In a pyramid that depends
+        on where a pixel lies between the samples, and this is the farthest that any sees.
     receptive_field_ : tuple of int
         Pixels from the first to the last that the features see, per spatial axis: ``left + 1 + right``.
 
@@ -100,6 +109,8 @@ class AtrousFeatures(FeatureImageTransformer):
     - lines: for a direction ``u``, the second derivative across it, ``trace(H) - u' H u``, averaged over the pixels
       ``p + round(k d u)``, ``k = -3, ..., 3``; 8 directions in 2-D, the 13 to the neighbours in 3-D [4]_
 
+    With ``scheme="pyramid"`` [5]_ it is ``x_{s+1} = (B_1 x_s)`` at every second sample, and ``d = 1`` at every level.
+
     Nothing is learnt by `fit`, and images are not rescaled: ``2 * image`` has twice the features of `image`. Features
     are float32, ordered by plane, then level, then group in the order above; filters come last. They are those of the
     image continued without end by `padding_mode`, and do not depend, to the last bit, on the number of threads and the
@@ -115,6 +126,8 @@ class AtrousFeatures(FeatureImageTransformer):
        doi:10.1023/A:1008009714131
     .. [4] Y. Sato et al., "Three-dimensional multi-scale line filter for segmentation and visualization of curvilinear
        structures in medical images", Medical Image Analysis 2(2), 1998. doi:10.1016/S1361-8415(98)80009-1
+    .. [5] P. J. Burt and E. H. Adelson, "The Laplacian pyramid as a compact image code", IEEE Transactions on
+       Communications 31(4), 1983. doi:10.1109/TCOM.1983.1095851
 
     Examples
     --------
@@ -142,6 +155,7 @@ class AtrousFeatures(FeatureImageTransformer):
         color_groups: Sequence[str] | None = None,
         filters: Any = None,
         color: str = "auto",
+        scheme: str = "atrous",
         padding_mode: str = "reflect",
         ndim: int = 2,
         channel_axis: int | None = None,
@@ -152,6 +166,7 @@ class AtrousFeatures(FeatureImageTransformer):
         self.color_groups = color_groups
         self.filters = filters
         self.color = color
+        self.scheme = scheme
         self.padding_mode = padding_mode
         self.ndim = ndim
         self.channel_axis = channel_axis
@@ -183,6 +198,8 @@ class AtrousFeatures(FeatureImageTransformer):
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
+        if not isinstance(self.scheme, str) or self.scheme not in _SCHEMES:
+            raise ValueError(f"scheme must be one of {', '.join(map(repr, _SCHEMES))}, got {self.scheme!r}")
         n_levels = as_int(self.n_levels, "n_levels", 1)
         groups = _check_groups(self.groups, available_groups(ndim), "groups", ndim)
         color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", ndim)
@@ -195,7 +212,7 @@ class AtrousFeatures(FeatureImageTransformer):
             planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
         if not planes:
             raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-        bank = Bank(ndim, n_levels, tuple(planes), filters, self.padding_mode)
+        bank = _SCHEMES[self.scheme](ndim, n_levels, tuple(planes), filters, self.padding_mode)
         names = bank.feature_names()
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -244,7 +261,7 @@ class AtrousFeatures(FeatureImageTransformer):
         return result
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature: ``<plane>_<feature>_d<dilation>``.
+        """Return the name of every feature: ``<plane>_<feature>_d<dilation>``, or ``_s<stride>`` of a pyramid.
 
         Parameters
         ----------

@@ -165,7 +165,7 @@ def conv_transpose(
     """Return the transposed convolution: the adjoint of :func:`conv` with the same `weight` and arguments.
 
     It restores the *shape* that the convolution started from, not its values: as a matrix it is the transpose, not
-    the inverse.
+    the inverse (``examples/plot_transposed_convolution.py`` draws what comes back).
 
     Parameters
     ----------
@@ -213,6 +213,8 @@ def conv_transpose(
     See Also
     --------
     dconv.conv_matrix : The convolution as a sparse matrix C; this is ``C.T @ y``.
+    dconv.fold : The same from products with windows, added up where they overlap.
+    dconv.upsample : Enlarge images by interpolation.
     dconv.shapes.output_padding_for : The `output_padding` that gives a size.
 
     Notes

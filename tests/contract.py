@@ -85,6 +85,11 @@ def atrous_features(**parameters: Any) -> AtrousFeatures:
     return AtrousFeatures(n_levels=2, **parameters)
 
 
+def pyramid_features(**parameters: Any) -> AtrousFeatures:
+    """Return the same bank on halved levels."""
+    return AtrousFeatures(n_levels=2, scheme="pyramid", **parameters)
+
+
 def dilated_conv(ndim: int, **parameters: Any) -> DilatedConv:
     """Return a bank of one filter at two dilations."""
     return DilatedConv(gaussian(0.8, ndim=ndim), dilation=(1, 2), ndim=ndim, **parameters)
@@ -103,7 +108,13 @@ def transposed_conv(ndim: int, **parameters: Any) -> TransposedConv:
 
 CASES = [
     Case(build.__name__, build, ndim, n_channels, factor)
-    for build, factor in ((atrous_features, 1), (dilated_conv, 1), (transposed_conv, 2), (pixel_classifier, 1))
+    for build, factor in (
+        (atrous_features, 1),
+        (pyramid_features, 1),
+        (dilated_conv, 1),
+        (transposed_conv, 2),
+        (pixel_classifier, 1),
+    )
     for ndim in (1, 2, 3)
     for n_channels in (None, 3)
 ]

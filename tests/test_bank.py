@@ -68,14 +68,16 @@ def cuts(size, seed):
     return [0, *sorted(int(place) for place in inner), size]
 
 
+@pytest.mark.parametrize("scheme", ["atrous", "pyramid"])
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("ndim", "channels"), [(1, None), (2, None), (2, 3), (3, None)])
-def test_blocks_are_bitwise_those_of_the_whole(ndim, channels, seed):
+def test_blocks_are_bitwise_those_of_the_whole(ndim, channels, seed, scheme):
     shape = {1: (601,), 2: (67, 93), 3: (11, 18, 23)}[ndim]
     image = random_image(shape if channels is None else (*shape, channels), seed)
     n_levels = 2 if ndim == 3 else 4
     filters = np.ones((3, *(3,) * ndim, 1)) / 3
-    bank = AtrousFeatures(n_levels, filters=filters, ndim=ndim, channel_axis=None if channels is None else -1)
+    axis = None if channels is None else -1
+    bank = AtrousFeatures(n_levels, filters=filters, scheme=scheme, ndim=ndim, channel_axis=axis)
     whole = bank.fit_transform(image)
     edges = [cuts(n, seed + axis) for axis, n in enumerate(shape)]
     for corner in np.ndindex(*(len(places) - 1 for places in edges)):
@@ -105,11 +107,12 @@ def test_threads_change_nothing():
             np.testing.assert_array_equal(features, one)
 
 
+@pytest.mark.parametrize("scheme", ["atrous", "pyramid"])
 @pytest.mark.parametrize("level", supported_levels())
 @pytest.mark.parametrize("ndim", [1, 2, 3])
-def test_cpu_levels_agree(level, ndim):
+def test_cpu_levels_agree(level, ndim, scheme):
     image = random_image(SHAPES[ndim])[..., np.newaxis]
-    bank = AtrousFeatures(2, filters=np.ones((2, *(3,) * ndim, 1)), ndim=ndim, channel_axis=-1)
+    bank = AtrousFeatures(2, filters=np.ones((2, *(3,) * ndim, 1)), scheme=scheme, ndim=ndim, channel_axis=-1)
     expected = bank.fit_transform(image)
     whole = tuple(slice(0, n) for n in SHAPES[ndim])
     actual = np.empty_like(expected)

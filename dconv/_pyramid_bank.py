@@ -1,0 +1,166 @@
+"""The same bank on a pyramid: strided convolution down, features of the small levels, transposed convolution back up.
+
+The alternative to dilation, for those who want to compare. Level `s` has a sample on every pixel whose coordinates are
+multiples of its stride ``2**s``, counted from the first pixel of the image and beyond its borders. There it equals the
+level of dilation ``2**s``, and features are computed from neighbouring samples; between the samples they are
+interpolated, which is where fine boundaries are lost.
+
+As in :mod:`dconv._bank` the image is extended once, and everything else is computed from neighbourhoods within what was
+read; since strides count from the image's first pixel, features do not depend on the block that a pixel lies in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import numpy as np
+
+from dconv._bank import Bank, PlanePlan, filter_halo, mix, widest
+from dconv._blocks import read_block
+from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scratch_rows, stencils
+from dconv._kernels import _cascade
+from dconv._receptive import Margin
+from dconv.functional import conv
+from dconv.upsampling import upsample
+
+Box: TypeAlias = tuple[Place, Place]  # start and stop on three axes, in samples of some level
+
+
+class PyramidBank(Bank):
+    """A bank whose levels are sampled more coarsely the smoother they are."""
+
+    __slots__ = ()
+
+    @property
+    def _scale_letter(self) -> str:
+        return "s"  # strides
+
+    def halo(self) -> Margin:
+        """Return the pixels that features see left and right of their own, per spatial axis, wherever they lie."""
+        halos = []
+        for index in range(self.n_levels):
+            stride = 2**index
+            # To the sample beside the pixel, as far as features look from there, and through the smoothing below.
+            way = stride - 1 + SMOOTHING_RADIUS * (stride - 1)
+            halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach()))
+        return widest(halos)
+
+    def fill(self, image: np.ndarray, block: Sequence[slice], out: np.ndarray, cpu_level: str | None = None) -> None:
+        """Write the features of `block` of `image` (*spatial, channels) to `out` (*block, n_features)."""
+        needed = self._needed(block)
+        start, stop = (place[3 - self.ndim :] for place in needed[0])
+        source = np.asarray(read_block(image, start, stop, self.padding_mode), np.float32)
+        scratch = scratch_rows(needed[0][1][2] - needed[0][0][2])
+        done = 0
+        own = out.shape[-1] - (0 if self.filters is None else self.n_levels * len(self.filters.names))
+        for plane in self.planes:
+            x = Planes(1, *needed[0])
+            mix(source, plane.mixing, x.data[(0,) * (4 - self.ndim)])
+            for index in range(self.n_levels):
+                box = self._samples(block, index)
+                smoother = self._smoother(x, box, needed[index + 1 : index + 2], scratch, cpu_level)
+                level = Level(x, smoother, 1, *box, self.ndim, plane.derivative_margins, scratch, cpu_level)
+                features = self._features(plane, level, index + 1 == self.n_levels)
+                self._spread(features, block, index, out[..., done : done + features.shape[-1]])
+                done += features.shape[-1]
+                if plane is self.planes[0] and self.filters is not None:
+                    n_filters = len(self.filters.names)
+                    self._spread(self._responses(x, box), block, index, out[..., own : own + n_filters])
+                    own += n_filters
+                if index + 1 < self.n_levels:
+                    x = self._subsampled(smoother, needed[index + 1])
+
+    def _reach(self) -> Margin:
+        """Return how far features look at their own level, in its samples, per spatial axis."""
+        reach = max((GROUPS[group].total_reach for plane in self.planes for group in plane.groups), default=0)
+        if any(plane.ends_with_level for plane in self.planes):
+            reach = max(reach, SMOOTHING_RADIUS)
+        margins: list[Margin] = [((reach, reach),) * self.ndim]
+        if self.filters is not None:
+            margins.append(filter_halo(self.filters, 1))
+        return widest(margins)
+
+    def _in_three(self, start: Sequence[int], stop: Sequence[int]) -> Box:
+        missing = 3 - self.ndim
+        return (*(0,) * missing, *start), (*(1,) * missing, *stop)
+
+    def _samples(self, block: Sequence[slice], index: int) -> Box:
+        """Return the samples of a level between which the pixels of `block` lie."""
+        stride = 2**index
+        return self._in_three(
+            [part.start // stride for part in block], [-(-(part.stop - 1) // stride) + 1 for part in block]
+        )
+
+    def _needed(self, block: Sequence[slice]) -> list[Box]:
+        """Return the samples of every level that the features of `block` are made from."""
+        reach = ((0, 0),) * (3 - self.ndim) + self._reach()
+        radius = (0,) * (3 - self.ndim) + (SMOOTHING_RADIUS,) * self.ndim
+        boxes: list[Box] = []
+        for index in reversed(range(self.n_levels)):
+            start, stop = self._samples(block, index)
+            start = tuple(a - left for a, (left, _) in zip(start, reach, strict=True))
+            stop = tuple(b + right for b, (_, right) in zip(stop, reach, strict=True))
+            if boxes:
+                below = _every_second(boxes[0])
+                start = tuple(min(a, other - r) for a, other, r in zip(start, below[0], radius, strict=True))
+                stop = tuple(max(b, other + r) for b, other, r in zip(stop, below[1], radius, strict=True))
+            boxes.insert(0, (start, stop))
+        return boxes
+
+    def _smoother(self, x: Planes, box: Box, coarser: list[Box], scratch: np.ndarray, cpu_level: str | None) -> Planes:
+        """Return the next level at the samples of this one: those that features and the next level need."""
+        boxes = [box, *map(_every_second, coarser)]
+        start = tuple(min(places) for places in zip(*(each[0] for each in boxes), strict=True))
+        stop = tuple(max(places) for places in zip(*(each[1] for each in boxes), strict=True))
+        smoother = Planes(1, start, stop)
+        _cascade.separable(x.at(start), stencils(self.ndim).smoothing, 1, smoother.data, scratch, cpu_level)
+        return smoother
+
+    def _subsampled(self, smoother: Planes, box: Box) -> Planes:
+        """Return every second sample of the next level: with the smoothing, a convolution with stride 2."""
+        x = Planes(1, *box)
+        steps = tuple(slice(None, None, step) for step in (1, *(1,) * (3 - self.ndim), *(2,) * self.ndim))
+        x.data[...] = smoother.over(*_every_second(box))[steps]
+        return x
+
+    def _features(self, plane: PlanePlan, level: Level, is_last: bool) -> np.ndarray:
+        """Return the features of a level (*samples, n_features)."""
+        n_parts = [len(self._parts(group)) for group in plane.groups]
+        with_next = is_last and plane.ends_with_level
+        planes = Planes(sum(n_parts) + with_next, level.start, level.stop)
+        done = 0
+        for group, n in zip(plane.groups, n_parts, strict=True):
+            GROUPS[group].compute(level, planes.data[done : done + n])
+            done += n
+        if with_next:
+            assert level.smoother is not None  # every level has one here
+            planes.data[done] = level.smoother.over(level.start, level.stop)[0]
+        features = np.empty((*planes.data.shape[1:], len(planes.data)), np.float32)
+        _cascade.interleave(planes.data, features, level.cpu_level)
+        return features[(0,) * (3 - self.ndim)]
+
+    def _responses(self, x: Planes, box: Box) -> np.ndarray:
+        """Return the responses of the user's filters (*samples, n_filters)."""
+        assert self.filters is not None
+        halo = ((0, 0),) * (3 - self.ndim) + filter_halo(self.filters, 1)
+        start = tuple(a - left for a, (left, _) in zip(box[0], halo, strict=True))
+        stop = tuple(b + right for b, (_, right) in zip(box[1], halo, strict=True))
+        window = x.over(start, stop)[(0,) * (4 - self.ndim)][np.newaxis, ..., np.newaxis]
+        return conv(window, self.filters.weight, n_threads=1)[0]
+
+    def _spread(self, features: np.ndarray, block: Sequence[slice], index: int, out: np.ndarray) -> None:
+        """Write features at the samples of a level to every pixel of a block, linearly interpolated."""
+        if not features.shape[-1]:
+            return
+        stride = 2**index
+        full = upsample(features[np.newaxis], stride, align="first", n_threads=1)[0] if index else features
+        first = [part.start // stride * stride for part in block]
+        out[...] = full[tuple(slice(part.start - a, part.stop - a) for part, a in zip(block, first, strict=True))]
+
+
+def _every_second(box: Box) -> Box:
+    """Return the box that holds, at the level below, the samples of `box`."""
+    start, stop = box
+    # An axis that the image does not have is not strided: it has one sample, 0.
+    return tuple(2 * a for a in start), tuple(2 * (b - 1) + 1 for b in stop)
