@@ -91,7 +91,7 @@ for finest in FINEST:
 # -----------------------------
 
 window, coarse = np.s_[20:190, 5:175], FINEST[-1]
-figure, axes = plt.subplots(1, 4, figsize=(15, 4.3), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(15, 4.9), layout="constrained")
 axes[0].imshow(image[right][window], cmap="gray")
 axes[0].contour(coins[right][window], [0.5], colors="deepskyblue", linewidths=1)
 axes[0].set_title("image, and the outlines wanted", fontsize=10)

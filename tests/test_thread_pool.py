@@ -27,7 +27,8 @@ SCRIBBLES = scribble(LABELS)
 PIXELS = IMAGE[..., np.newaxis]
 X = np.random.default_rng(0).normal(size=(2, 60, 70, 8)).astype(np.float32)
 WEIGHT = np.random.default_rng(1).normal(size=(16, 3, 3, 8)).astype(np.float32)
-for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT):
+COLUMNS = dconv.unfold(X, 3, padding=1)
+for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT, COLUMNS):
     array.flags.writeable = False
 
 BANK = dconv.DilatedConv(filters.derivatives(1), dilation=(1, 2, 4))
@@ -100,6 +101,12 @@ CALLS = {
     "conv_transpose: two threads each": lambda: dconv.conv_transpose(
         X, WEIGHT[: X.shape[-1]], stride=2, padding=2, padding_mode="reflect", n_threads=2
     ),
+    "conv_matrix": lambda: dconv.conv_matrix((9, 8), WEIGHT, padding=2, padding_mode="edge").data,
+    "unfold": lambda: dconv.unfold(X, 3, padding="same", dilation=2, padding_mode="symmetric"),
+    "unfold: two threads each": lambda: dconv.unfold(X, (3, 2), stride=2, n_threads=2),
+    "fold": lambda: dconv.fold(COLUMNS, X.shape[1:-1], padding=1),
+    "fold: two threads each": lambda: dconv.fold(COLUMNS, X.shape[1:-1], padding=1, padding_mode="edge", n_threads=2),
+    "overlap_count": lambda: dconv.overlap_count((30, 40), 5, stride=2, padding=1),
     "upsample": lambda: dconv.upsample(X, 3),
     "upsample: two threads each": lambda: dconv.upsample(X, (2, 4), method="b3_spline", align="first", n_threads=2),
     "show_config": show_config,
