@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Self
 
@@ -19,21 +17,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int
 from dconv._base import ImageInput
-from dconv._block_features import Read, block_readers, check_images, fit_features, gather_rows, images_for
+from dconv._block_features import check_images, fit_features, gather_rows, images_for
 from dconv._parts import new_classifier, new_features, weight_parameter
-from dconv._pixels import (
-    Block,
-    as_ignore_label,
-    as_max_samples,
-    blocks_of,
-    choose_pixels,
-    labelled,
-    masked_blocks,
-    take,
-    take_weights,
-)
-from dconv._responses import Respond, response_of
-from dconv._threads import effective_n_jobs, run_tasks, scikit_learn_alone
+from dconv._pixels import as_ignore_label, as_max_samples, choose_pixels, labelled, take, take_weights
+from dconv._prediction import respond_everywhere, weigh_right_pixels
+from dconv._progress import progress_bar
+from dconv._responses import response_of
+from dconv._threads import effective_n_jobs, scikit_learn_alone
 from dconv._validation import Images, as_labels, as_weights, check_n_channels
 
 
@@ -80,7 +70,8 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     random_state : int, RandomState instance or None, default=None
         Draws the pixels of `max_samples` and seeds the default classifier; a given `classifier` keeps its own.
     verbose : int or bool, default=0
-        1 prints what `fit` learns from, times, and the progress of predictions.
+        1 prints what `fit` learns from and how long it takes, and shows a progress bar for predictions of more than two
+        seconds, that of tqdm if it is installed.
 
     Attributes
     ----------
@@ -298,34 +289,17 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             raise ValueError(_no_label_message(self.ignore_label_))
         if weights is not None:
             take_weights(weights, masks)
-        sums: list[tuple[float, float]] = []
-        for numbers, read, n_features in block_readers(self.features_, images, self.channel_axis_):
-            blocks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
-            sums += self._weigh(read, blocks, masks, labels, weights)
-        right, total = np.sum(sums, axis=0)
-        return float(right / total)
-
-    def _weigh(
-        self,
-        read: Read,
-        blocks: Sequence[tuple[int, Block]],
-        masks: Sequence[np.ndarray],
-        labels: Sequence[np.ndarray],
-        weights: Sequence[np.ndarray] | None,
-    ) -> list[tuple[float, float]]:
-        """Return for each block the weight of the pixels predicted right and that of all labelled ones."""
-        sums = [(0.0, 0.0)] * len(blocks)
-        respond = response_of(self.classifier_, "predict")
-
-        def work(number: int) -> None:
-            index, block = blocks[number]
-            inside = masks[index][block]
-            right = respond(read(index, block)[inside]) == labels[index][block][inside]
-            weight = np.ones(len(right)) if weights is None else weights[index][block][inside].astype(float)
-            sums[number] = float(weight[right].sum()), float(weight.sum())
-
-        run_tasks(work, range(len(blocks)), effective_n_jobs(self.n_jobs))
-        return sums
+        right, total = weigh_right_pixels(
+            self.features_,
+            images,
+            self.channel_axis_,
+            response_of(self.classifier_, "predict"),
+            labels,
+            masks,
+            weights,
+            effective_n_jobs(self.n_jobs),
+        )
+        return right / total
 
     def _respond(self, X: ArrayLike, method: str) -> np.ndarray | list[np.ndarray]:
         """Return what `method` of the classifier gives at every pixel."""
@@ -336,10 +310,15 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         answer_shape = respond(np.zeros((1, self.n_features_), np.float32)).shape[1:]
         dtype = self.classes_.dtype if method == "predict" else np.float32
         result, outputs = images.allocate([shape + answer_shape for shape in shapes], dtype)
-        for numbers, read, n_features in block_readers(self.features_, images, self.channel_axis_):
-            blocks = [(index, block) for index in numbers for block in blocks_of(shapes[index], n_features)]
-            work = partial(_fill_block, respond, read, outputs, self._progress(method, len(blocks)))
-            run_tasks(work, blocks, n_jobs)
+        respond_everywhere(
+            self.features_,
+            images,
+            self.channel_axis_,
+            respond,
+            outputs,
+            n_jobs,
+            lambda n_blocks: progress_bar(f"[PixelClassifier] {method}", n_blocks, self.verbose),
+        )
         return result
 
     def _known_images(self, X: ArrayLike) -> Images:
@@ -371,21 +350,6 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         if self.verbose:
             print(f"[PixelClassifier] {text}")
 
-    def _progress(self, method: str, n_blocks: int) -> Callable[[], None]:
-        """Return a function to call when a block is done; it rewrites one line."""
-        if not self.verbose:
-            return lambda: None
-        done, start, lock = 0, perf_counter(), threading.Lock()
-
-        def step() -> None:
-            nonlocal done
-            with lock:
-                done += 1
-                text = f"\r[PixelClassifier] {method}: block {done} of {n_blocks}, {perf_counter() - start:.1f} s"
-                print(text, end="\n" if done == n_blocks else "", flush=True)
-
-        return step
-
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()
         tags.target_tags.one_d_labels = False
@@ -398,18 +362,3 @@ def _no_label_message(ignore_label: int | None) -> str:
         f"y holds no labelled pixel: every value is ignore_label={ignore_label}; label some pixels, or pass "
         f"ignore_label=None if {ignore_label} is a class"
     )
-
-
-def _fill_block(
-    respond: Respond,
-    read: Read,
-    outputs: Sequence[np.ndarray],
-    done: Callable[[], None],
-    task: tuple[int, Block],
-) -> None:
-    """Write what a classifier answers for one block."""
-    index, block = task
-    features = read(index, block)
-    answers = respond(features.reshape(-1, features.shape[-1]))
-    outputs[index][block] = answers.reshape(features.shape[:-1] + answers.shape[1:])
-    done()

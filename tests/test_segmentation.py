@@ -12,7 +12,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, cross_val_s
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from dconv import _pixels
+from dconv import _pixels, _progress
 from dconv.features import AtrousFeatures
 from dconv.metrics import mean_iou_score
 from dconv.segmentation import PixelClassifier
@@ -100,7 +100,7 @@ def test_labels_keep_their_dtype(dtype):
     assert segmenter.predict(image).dtype == segmenter.classes_.dtype == dtype
 
 
-def test_verbose_tells_what_happens(capsys):
+def test_verbose_tells_what_happens(capsys, monkeypatch):
     image, labels = make_image((500, 400))
     segmenter = PixelClassifier(BANK, TREES, verbose=1, max_samples=30).fit(image, labels)
     out = capsys.readouterr().out
@@ -108,9 +108,14 @@ def test_verbose_tells_what_happens(capsys):
     assert "2 features of 60 pixels" in out
     assert "ExtraTreesClassifier fitted" in out
     segmenter.predict(image)
-    assert "predict: block 2 of 2" in capsys.readouterr().out
+    assert capsys.readouterr() == ("", "")  # it takes less than two seconds
+    monkeypatch.setattr(_progress, "DELAY", 0)
+    segmenter.predict(image)
+    shown = "".join(capsys.readouterr())  # tqdm's bar goes to stderr
+    assert "[PixelClassifier] predict" in shown
+    assert "2/2" in shown or "block 2 of 2" in shown
     segmenter.set_params(verbose=0).fit(image, labels).predict(image)
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "")
 
 
 # --- score and model selection ---

@@ -1,0 +1,70 @@
+"""What a fitted classifier says of every pixel: features of blocks in, answers out, on several threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from dconv._block_features import block_readers
+from dconv._pixels import Block, blocks_of, masked_blocks
+from dconv._responses import Respond
+from dconv._threads import run_tasks
+from dconv._validation import Images
+
+
+def respond_everywhere(
+    features: Any,
+    images: Images,
+    channel_axis: int | None,
+    respond: Respond,
+    outputs: Sequence[np.ndarray],
+    n_jobs: int,
+    progress: Callable[[int], Callable[[], None]],
+) -> None:
+    """Write what `respond` answers for each pixel to `outputs`.
+
+    `progress` is given a number of blocks, and returns a function to call when one is done.
+    """
+    for numbers, read, n_features in block_readers(features, images, channel_axis):
+        blocks = [(index, block) for index in numbers for block in blocks_of(images.spatial_shapes[index], n_features)]
+        step = progress(len(blocks))
+
+        def work(task: tuple[int, Block], read: Any = read, step: Callable[[], None] = step) -> None:
+            index, block = task
+            rows = read(index, block)
+            answers = respond(rows.reshape(-1, rows.shape[-1]))
+            outputs[index][block] = answers.reshape(rows.shape[:-1] + answers.shape[1:])
+            step()
+
+        run_tasks(work, blocks, n_jobs)
+
+
+def weigh_right_pixels(
+    features: Any,
+    images: Images,
+    channel_axis: int | None,
+    respond: Respond,
+    labels: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray] | None,
+    n_jobs: int,
+) -> tuple[float, float]:
+    """Return the weight of the masked pixels for which `respond` answers the label, and the weight of all of them."""
+    sums: list[tuple[float, float]] = []
+    for numbers, read, n_features in block_readers(features, images, channel_axis):
+        blocks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
+        of_block = [(0.0, 0.0)] * len(blocks)
+
+        def work(number: int, read: Any = read, blocks: Any = blocks, of_block: Any = of_block) -> None:
+            index, block = blocks[number]
+            inside = masks[index][block]
+            right = respond(read(index, block)[inside]) == labels[index][block][inside]
+            weight = np.ones(len(right)) if weights is None else weights[index][block][inside].astype(float)
+            of_block[number] = float(weight[right].sum()), float(weight.sum())
+
+        run_tasks(work, range(len(blocks)), n_jobs)
+        sums += of_block
+    right, total = np.sum(sums, axis=0)
+    return float(right), float(total)
