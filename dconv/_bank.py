@@ -81,20 +81,49 @@ class Bank(NamedTuple):
 
     def fill(self, image: np.ndarray, block: Sequence[slice], out: np.ndarray, cpu_level: str | None = None) -> None:
         """Write the features of `block` of `image` (*spatial, channels) to `out` (*block, n_features)."""
+        for _ in self.bands(image, block, out, cpu_level):
+            pass
+
+    def bands(
+        self, image: np.ndarray, block: Sequence[slice], out: np.ndarray | None = None, cpu_level: str | None = None
+    ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        """Yield the bands of `block` of `image`, each with its features, (*band, n_features) and C-contiguous.
+
+        They are written to `out` (*block, n_features), or if it is None to memory that the next band takes again.
+        """
         start, stop = self._region(block, ((0, 0),) * self.ndim)
-        out = out[(np.newaxis,) * (3 - self.ndim)]
-        n_planes = out.shape[-1] - (0 if self.filters is None else self.n_levels * len(self.filters.names))
         pyramids = self._pyramids(image, block, cpu_level)
         scratch = scratch_rows(max(level.data.shape[-1] for levels in pyramids for level in levels))
-        memory = None
+        n_features, n_planes = self.n_features, self._n_plane_features
+        memory = written = None
         for low, high in self._bands(start, stop):
-            band = out[tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))]
+            shape = tuple(b - a for a, b in zip(low, high, strict=True))
+            if out is None:
+                written = np.empty((*shape, n_features), np.float32) if written is None else written
+                band = written[tuple(slice(n) for n in shape)]  # no band is larger than the first
+            else:
+                band = out[(np.newaxis,) * (3 - self.ndim)][
+                    tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
+                ]
             features = Planes(n_planes, low, high, memory)
-            memory = features.memory  # no band is larger than the first
+            memory = features.memory
             self._fill_planes(pyramids, features, scratch, cpu_level)
             _cascade.interleave(features.data, band[..., :n_planes], cpu_level)
             if self.filters is not None:
                 self._apply_filters(self.filters, pyramids[0], low, high, band[..., n_planes:])
+            axes = slice(3 - self.ndim, 3)
+            part = tuple(slice(a, b) for a, b in zip(low[axes], high[axes], strict=True))
+            yield part, band[(0,) * (3 - self.ndim)]
+
+    @property
+    def n_features(self) -> int:
+        """Number of features of a pixel."""
+        return len(self.feature_names())
+
+    @property
+    def _n_plane_features(self) -> int:
+        """Number of features that are not responses of the user's filters."""
+        return self.n_features - (0 if self.filters is None else self.n_levels * len(self.filters.names))
 
     @property
     def _scale_letter(self) -> str:

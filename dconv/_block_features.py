@@ -8,6 +8,8 @@ A *block transformer* computes the features of one block by itself. Beside `fit`
 `image` is one image (*spatial, channels) of any real dtype, maybe a memory map; `block` is a tuple of slices with
 start and stop; `features` is C-contiguous float32 of shape (*block, n_features), equal bit for bit to that block of
 ``transform(image)``. It works on the calling thread alone and does not hold the GIL while it does.
+It may have ``_transform_bands(image, block)``, which yields parts of the block, each with its features, that together
+are those of ``_transform_block``; the features of a part need not stay when the next is asked for.
 It may have `_check_images(images)`, which raises if images cannot be transformed, because of values that features
 cannot take or of their size, and returns the spatial shapes of their features. Every other transformer is given whole
 images.
@@ -17,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,24 +27,41 @@ from dconv._pixels import Block, masked_blocks, rows_in_block
 from dconv._threads import run_tasks
 from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
 
-Read = Callable[[int, Block], np.ndarray]  # (number of the image, block) -> features, C-contiguous float32
+Bands = Iterator[tuple[Block, np.ndarray]]
 
 
-def block_readers(features: Any, images: Images, channel_axis: int | None) -> Iterator[tuple[Sequence[int], Read, int]]:
-    """Yield groups of images that can be worked on together: their numbers, a function to read them, `n_features`.
+class Reader(NamedTuple):
+    """Images that can be worked on together, and how to read the features of their blocks, C-contiguous float32."""
+
+    numbers: Sequence[int]  # of the images
+    n_features: int
+    read: Callable[[int, Block], np.ndarray]  # of image, block
+    bands: Callable[[int, Block], Bands]  # of the same, in parts of which each may overwrite the one before
+
+
+def block_readers(features: Any, images: Images, channel_axis: int | None) -> Iterator[Reader]:
+    """Yield the readers of all images.
 
     `features` is a fitted transformer, or "passthrough" for images that are feature images. Block transformers make
     one group of all images; others one group per image, so that only one feature image exists at a time.
     """
     everything = range(len(images.arrays))
     if isinstance(features, str):
-        yield everything, partial(_read_feature_image, images.arrays), images.n_channels
+        yield _whole_blocks(everything, images.n_channels, partial(_read_feature_image, images.arrays))
+    elif hasattr(features, "_transform_bands"):
+        read, bands = partial(_read_block, features, images.arrays), partial(_read_bands, features, images.arrays)
+        yield Reader(everything, features.n_features_out_, read, bands)
     elif hasattr(features, "_transform_block"):
-        yield everything, partial(_read_block, features, images.arrays), features.n_features_out_
+        yield _whole_blocks(everything, features.n_features_out_, partial(_read_block, features, images.arrays))
     else:
         for index in everything:
             feature_image = _transform_whole(features, images, index, channel_axis)
-            yield (index,), partial(_read_feature_image, {index: feature_image}), feature_image.shape[-1]
+            yield _whole_blocks((index,), feature_image.shape[-1], partial(_read_feature_image, {index: feature_image}))
+
+
+def _whole_blocks(numbers: Sequence[int], n_features: int, read: Callable[[int, Block], np.ndarray]) -> Reader:
+    """Return a reader that knows no parts of blocks."""
+    return Reader(numbers, n_features, read, lambda index, block: iter([(block, read(index, block))]))
 
 
 def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None) -> Images:
@@ -84,15 +103,15 @@ def gather_rows(
     positions = [np.flatnonzero(mask) for mask in masks]
     bounds = np.cumsum([0, *map(len, positions)])
     rows: Any = None  # allocated once the first reader tells how many features there are
-    for numbers, read, n_features in block_readers(features, images, channel_axis):
+    for reader in block_readers(features, images, channel_axis):
         if rows is None:
-            rows = np.empty((bounds[-1], n_features), np.float32)
-        tasks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
+            rows = np.empty((bounds[-1], reader.n_features), np.float32)
+        tasks = [(i, block) for i in reader.numbers for block in masked_blocks(masks[i], reader.n_features)]
 
-        def work(task: tuple[int, Block], read: Read = read, rows: np.ndarray = rows) -> None:
+        def work(task: tuple[int, Block], reader: Reader = reader, rows: np.ndarray = rows) -> None:
             index, block = task
             place = bounds[index] + rows_in_block(positions[index], masks[index], block)
-            rows[place] = read(index, block)[masks[index][block]]
+            rows[place] = reader.read(index, block)[masks[index][block]]
 
         run_tasks(work, tasks, n_jobs)
     return rows
@@ -104,6 +123,10 @@ def _read_feature_image(arrays: Any, index: int, block: Block) -> np.ndarray:
 
 def _read_block(features: Any, arrays: Sequence[np.ndarray], index: int, block: Block) -> np.ndarray:
     return features._transform_block(arrays[index], block)
+
+
+def _read_bands(features: Any, arrays: Sequence[np.ndarray], index: int, block: Block) -> Bands:
+    return features._transform_bands(arrays[index], block)
 
 
 def _transform_whole(features: Any, images: Images, index: int, channel_axis: int | None) -> np.ndarray:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from dconv._block_features import block_readers
+from dconv._block_features import Reader, block_readers
 from dconv._pixels import Block, blocks_of, masked_blocks
 from dconv._responses import Respond
 from dconv._threads import run_tasks
@@ -27,15 +27,16 @@ def respond_everywhere(
 
     `progress` is given a number of blocks, and returns a function to call when one is done.
     """
-    for numbers, read, n_features in block_readers(features, images, channel_axis):
-        blocks = [(index, block) for index in numbers for block in blocks_of(images.spatial_shapes[index], n_features)]
+    for reader in block_readers(features, images, channel_axis):
+        shapes = images.spatial_shapes
+        blocks = [(i, block) for i in reader.numbers for block in blocks_of(shapes[i], reader.n_features)]
         step = progress(len(blocks))
 
-        def work(task: tuple[int, Block], read: Any = read, step: Callable[[], None] = step) -> None:
+        def work(task: tuple[int, Block], reader: Reader = reader, step: Callable[[], None] = step) -> None:
             index, block = task
-            rows = read(index, block)
-            answers = respond(rows.reshape(-1, rows.shape[-1]))
-            outputs[index][block] = answers.reshape(rows.shape[:-1] + answers.shape[1:])
+            for band, rows in reader.bands(index, block):
+                answers = respond(rows.reshape(-1, rows.shape[-1]))
+                outputs[index][band] = answers.reshape(rows.shape[:-1] + answers.shape[1:])
             step()
 
         run_tasks(work, blocks, n_jobs)
@@ -53,14 +54,14 @@ def weigh_right_pixels(
 ) -> tuple[float, float]:
     """Return the weight of the masked pixels for which `respond` answers the label, and the weight of all of them."""
     sums: list[tuple[float, float]] = []
-    for numbers, read, n_features in block_readers(features, images, channel_axis):
-        blocks = [(index, block) for index in numbers for block in masked_blocks(masks[index], n_features)]
+    for reader in block_readers(features, images, channel_axis):
+        blocks = [(i, block) for i in reader.numbers for block in masked_blocks(masks[i], reader.n_features)]
         of_block = [(0.0, 0.0)] * len(blocks)
 
-        def work(number: int, read: Any = read, blocks: Any = blocks, of_block: Any = of_block) -> None:
+        def work(number: int, reader: Reader = reader, blocks: Any = blocks, of_block: Any = of_block) -> None:
             index, block = blocks[number]
             inside = masks[index][block]
-            right = respond(read(index, block)[inside]) == labels[index][block][inside]
+            right = respond(reader.read(index, block)[inside]) == labels[index][block][inside]
             weight = np.ones(len(right)) if weights is None else weights[index][block][inside].astype(float)
             of_block[number] = float(weight[right].sum()), float(weight.sum())
 

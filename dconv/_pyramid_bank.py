@@ -11,7 +11,7 @@ read; since strides count from the image's first pixel, features do not depend o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -46,14 +46,22 @@ class PyramidBank(Bank):
             halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach()))
         return widest(halos)
 
-    def fill(self, image: np.ndarray, block: Sequence[slice], out: np.ndarray, cpu_level: str | None = None) -> None:
-        """Write the features of `block` of `image` (*spatial, channels) to `out` (*block, n_features)."""
+    def bands(
+        self, image: np.ndarray, block: Sequence[slice], out: np.ndarray | None = None, cpu_level: str | None = None
+    ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        """Yield `block` of `image` as one band, with its features, which are written to `out` if it is given."""
+        block = tuple(block)
+        if out is None:
+            out = np.empty((*(part.stop - part.start for part in block), self.n_features), np.float32)
+        self._fill(image, block, out, cpu_level)
+        yield block, out
+
+    def _fill(self, image: np.ndarray, block: Sequence[slice], out: np.ndarray, cpu_level: str | None) -> None:
         needed = self._needed(block)
         start, stop = (place[3 - self.ndim :] for place in needed[0])
         source = np.asarray(read_block(image, start, stop, self.padding_mode), np.float32)
         scratch = scratch_rows(needed[0][1][2] - needed[0][0][2])
-        done = 0
-        own = out.shape[-1] - (0 if self.filters is None else self.n_levels * len(self.filters.names))
+        done, own = 0, self._n_plane_features
         for plane in self.planes:
             x = Planes(1, *needed[0])
             mix(source, plane.mixing, x.data[(0,) * (4 - self.ndim)])

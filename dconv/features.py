@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -291,6 +291,12 @@ class AtrousFeatures(FeatureImageTransformer):
         out = _memory.empty((*shape, self.n_features_out_), np.dtype(np.float32))
         self._bank.fill(image, block, out)
         return out
+
+    def _transform_bands(
+        self, image: np.ndarray, block: tuple[slice, ...]
+    ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        """Yield the features of one block band by band, as described in :mod:`dconv._block_features`."""
+        return self._bank.bands(image, block)
 
     def _blocks(self, shape: tuple[int, ...], n_jobs: int) -> list[tuple[slice, ...]]:
         """Return the blocks that an image is worked on in."""

@@ -87,6 +87,21 @@ def test_blocks_are_bitwise_those_of_the_whole(ndim, channels, seed, scheme):
         np.testing.assert_array_equal(features, whole[block])
 
 
+@pytest.mark.parametrize("scheme", ["atrous", "pyramid"])
+def test_bands_are_the_block_in_parts(scheme):
+    image = random_image((700, 90, 1))
+    bank = AtrousFeatures(2, filters=np.ones((2, 3, 3, 1)), scheme=scheme).fit(image[..., 0])
+    block = (slice(5, 690), slice(3, 88))
+    features = np.full((*image.shape[:2], bank.n_features_out_), np.nan, np.float32)
+    n_bands = 0
+    for band, part in bank._transform_bands(image, block):
+        assert part.flags.c_contiguous
+        features[band] = part
+        n_bands += 1
+    assert n_bands > 1 or scheme == "pyramid"
+    np.testing.assert_array_equal(features[block], bank._transform_block(image, block))
+
+
 def test_block_of_a_memory_map(tmp_path):
     image = (255 * random_image((60, 70, 3))).astype(np.uint8)
     np.save(tmp_path / "image.npy", image)
