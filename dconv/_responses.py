@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import scipy.special
 from sklearn import config_context, get_config
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.pipeline import Pipeline
@@ -28,7 +29,11 @@ def response_of(classifier: Any, method: str) -> Respond:
     """Return `method` ("predict", "predict_proba", ...) of a fitted classifier, safe to call from several threads.
 
     The answers are those of the classifier itself; those of forests are the ones it gives with ``n_jobs=None``.
+    "predict_entropy" is made from "predict_proba".
     """
+    if method == "predict_entropy":
+        proba = response_of(classifier, "predict_proba")
+        return lambda rows: _entropy(proba(rows))
     if isinstance(classifier, Pipeline) and len(classifier.steps) > 1:
         prepare, respond = _one_at_a_time(classifier[:-1].transform), response_of(classifier[-1], method)
         return lambda rows: respond(prepare(rows))
@@ -40,6 +45,11 @@ def response_of(classifier: Any, method: str) -> Respond:
         if method == "predict_proba":
             return partial(_forest_proba, classifier, _one_at_a_time(classifier.predict_proba))
     return _one_at_a_time(getattr(classifier, method))
+
+
+def _entropy(probabilities: np.ndarray) -> np.ndarray:
+    """Return the entropy of each row, in bits."""
+    return scipy.special.entr(probabilities).sum(axis=-1) / np.log(2)
 
 
 def _one_at_a_time(function: Respond) -> Respond:

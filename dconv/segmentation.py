@@ -18,11 +18,12 @@ from sklearn.utils.validation import check_is_fitted
 from dconv._axes import as_int
 from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features, gather_rows, images_for
+from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, learn_student
 from dconv._parts import new_classifier, new_features, weight_parameter
 from dconv._pixels import as_ignore_label, as_max_samples, choose_pixels, labelled, take, take_weights
 from dconv._prediction import respond_everywhere, weigh_right_pixels
 from dconv._progress import progress_bar
-from dconv._responses import response_of
+from dconv._responses import Respond, response_of
 from dconv._threads import effective_n_jobs, scikit_learn_alone
 from dconv._validation import Images, as_labels, as_weights, check_n_channels
 
@@ -67,8 +68,14 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         Number of threads. None and -1 are as many as there are physical cores for this process, or what
         ``OMP_NUM_THREADS`` says, as in joblib's worker processes; 1 in joblib's threads. Also for `features` if it
         does not say.
+    distill : bool or "auto", default=False
+        Whether `fit` also trains a small network, the student, to answer as the classifier does, on pixels of the
+        images whether labelled or not, and predictions are the student's: much faster, and on most images as good.
+        It takes some seconds more in `fit`. With "auto" predictions stay the classifier's if the student agrees with
+        it on less than 95 % of the pixels that it did not learn from; with True there is a warning.
     random_state : int, RandomState instance or None, default=None
-        Draws the pixels of `max_samples` and seeds the default classifier; a given `classifier` keeps its own.
+        Draws the pixels of `max_samples` and `distill`, and seeds the default classifier and the student; a given
+        `classifier` keeps its own.
     verbose : int or bool, default=0
         1 prints what `fit` learns from and how long it takes, and shows a progress bar for predictions of more than two
         seconds, that of tqdm if it is installed.
@@ -79,6 +86,11 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         The labels seen at fit.
     classifier_ : classifier
         The fitted classifier.
+    student_ : Pipeline or None
+        The network that predicts in place of the classifier, if there is one.
+    distillation_agreement_ : Agreement or None
+        The share of `labels` that student and classifier agree on, and the mean absolute difference of their
+        `probabilities`, on pixels that the student did not learn from; None without `distill`.
     features_ : transformer or "passthrough"
         The fitted transformer.
     n_channels_in_ : int
@@ -126,6 +138,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         max_samples: int | None = None,
         ndim: int = 2,
         channel_axis: int | None = None,
+        distill: bool | str = False,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -136,11 +149,19 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         self.max_samples = max_samples
         self.ndim = ndim
         self.channel_axis = channel_axis
+        self.distill = distill
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
 
-    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+    def fit(
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        X_unlabeled: ArrayLike | None = None,
+    ) -> Self:
         """Learn from the labelled pixels of one or several images.
 
         Parameters
@@ -151,6 +172,8 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             A label image of the spatial shape of each image, in the same form as `X`.
         sample_weight : array_like or list of array_like, default=None
             A weight per pixel, in the form of `y`, passed on to the classifier.
+        X_unlabeled : array_like or list of array_like, default=None
+            More images, without labels, for the student of `distill` to learn from: best such as will be predicted.
 
         Returns
         -------
@@ -173,10 +196,14 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         masks = choose_pixels(labels, ignore_label, max_samples, random_state)
         targets = take(labels, masks)
         self._check_targets(targets, images)
+        distill = as_distill(self.distill, classifier)
+        unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis)
         weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
 
         start = perf_counter()
         fit_features(features, X, images)
+        if unlabeled is not None:
+            check_images(features, unlabeled)
         rows = gather_rows(features, images, channel_axis, masks, n_jobs)
         self._say(f"{rows.shape[1]} features of {rows.shape[0]} pixels: {perf_counter() - start:.2f} s")
         start = perf_counter()
@@ -185,18 +212,29 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             classifier.fit(rows, targets, **weighting)
         self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
 
+        student = agreement = None
+        if distill:
+            start = perf_counter()
+            sources = [images] if unlabeled is None else [images, unlabeled]
+            student, agreement = learn_student(features, classifier, sources, channel_axis, random_state, n_jobs)
+            self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
+            if not agreement.labels >= MIN_AGREEMENT:
+                student = self._doubted(student, agreement)
         self.features_, self.classifier_, self.classes_ = features, classifier, classifier.classes_
+        self.student_, self.distillation_agreement_ = student, agreement
         self.ndim_, self.channel_axis_, self.ignore_label_ = ndim, channel_axis, ignore_label
         self.n_channels_in_, self.n_features_ = images.n_channels, rows.shape[1]
         return self
 
-    def predict(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+    def predict(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
         """Return the label of every pixel.
 
         Parameters
         ----------
         X : array_like or list of array_like
             One image, a batch or a list of images.
+        exact : bool, default=False
+            Whether to ask the classifier itself where a student of `distill` would answer.
 
         Returns
         -------
@@ -210,16 +248,18 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        return self._respond(X, "predict")
+        return self._respond(X, "predict", exact)
 
     @available_if(_classifier_has("predict_proba"))
-    def predict_proba(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+    def predict_proba(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
         """Return the probability of every class at every pixel.
 
         Parameters
         ----------
         X : array_like or list of array_like
             One image, a batch or a list of images.
+        exact : bool, default=False
+            As for :meth:`predict`.
 
         Returns
         -------
@@ -233,11 +273,41 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        return self._respond(X, "predict_proba")
+        return self._respond(X, "predict_proba", exact)
+
+    @available_if(_classifier_has("predict_proba"))
+    def predict_entropy(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
+        """Return how unsure every pixel is: where the next label would tell most.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        exact : bool, default=False
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        entropy : ndarray of shape (*spatial) or (n_images, *spatial), or list of ndarray
+            ``-sum(p * log2(p))`` over the classes, in bits: 0 where one class is sure, ``log2(n_classes)`` where all
+            are alike; float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+
+        References
+        ----------
+        .. [1] B. Settles, "Active learning literature survey", University of Wisconsin-Madison, 2009.
+        """
+        return self._respond(X, "predict_entropy", exact)
 
     @available_if(_classifier_has("decision_function"))
     def decision_function(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return what the classifier's `decision_function` gives at every pixel.
+        """Return what the classifier's `decision_function` gives at every pixel, also with `distill`.
 
         Parameters
         ----------
@@ -256,7 +326,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        return self._respond(X, "decision_function")
+        return self._respond(X, "decision_function", exact=True)
 
     def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
         """Return the share of labelled pixels that are predicted right.
@@ -293,7 +363,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             self.features_,
             images,
             self.channel_axis_,
-            response_of(self.classifier_, "predict"),
+            self._responder("predict", exact=False),
             labels,
             masks,
             weights,
@@ -301,11 +371,16 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         )
         return right / total
 
-    def _respond(self, X: ArrayLike, method: str) -> np.ndarray | list[np.ndarray]:
-        """Return what `method` of the classifier gives at every pixel."""
+    def _responder(self, method: str, exact: bool) -> Respond:
+        """Return what answers for rows of pixels: the classifier, or its student."""
+        classifier = self.classifier_ if exact or self.student_ is None else self.student_
+        return response_of(classifier, method)
+
+    def _respond(self, X: ArrayLike, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
+        """Return what `method` gives at every pixel."""
         images = self._known_images(X)
         shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
-        respond = response_of(self.classifier_, method)
+        respond = self._responder(method, exact)
         # One row tells the shape of an answer: decision_function may have an axis of classes, of pairs, or none.
         answer_shape = respond(np.zeros((1, self.n_features_), np.float32)).shape[1:]
         dtype = self.classes_.dtype if method == "predict" else np.float32
@@ -320,6 +395,32 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             lambda n_blocks: progress_bar(f"[PixelClassifier] {method}", n_blocks, self.verbose),
         )
         return result
+
+    def _unlabeled_images(
+        self, features: Any, X_unlabeled: Any, images: Images, ndim: int, channel_axis: int | None
+    ) -> Images | None:
+        """Return the images without labels, which must be of the kind of `images`."""
+        if X_unlabeled is None:
+            return None
+        if not self.distill:
+            raise ValueError("X_unlabeled is what a student learns from, but distill=False; pass distill=True")
+        unlabeled = images_for(features, X_unlabeled, ndim, channel_axis)
+        if unlabeled.n_channels != images.n_channels:
+            raise ValueError(f"X_unlabeled has {unlabeled.n_channels} channel(s), but X has {images.n_channels}")
+        return unlabeled
+
+    def _doubted(self, student: Any, agreement: Agreement) -> Any:
+        """Return what predicts where a student does not answer as its teacher: with "auto" not the student."""
+        if self.distill == "auto":
+            return None
+        warnings.warn(
+            f"the student of distill=True gives {agreement.labels:.1%} of pixels the label that the classifier gives "
+            f"them, less than {MIN_AGREEMENT:.0%}; pass more images as X_unlabeled, predict with exact=True, or use "
+            'distill="auto" to fall back to the classifier',
+            UserWarning,
+            stacklevel=3,
+        )
+        return student
 
     def _known_images(self, X: ArrayLike) -> Images:
         """Return images of the kind seen at fit."""

@@ -35,6 +35,7 @@ BANK = dconv.DilatedConv(filters.derivatives(1), dilation=(1, 2, 4))
 FEATURES = dconv.AtrousFeatures(3)
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 MODEL = dconv.PixelClassifier(BANK, TREES)
+STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
 LAYERS = [shapes.Layer(3, dilation=2), shapes.Layer((3, 5), stride=2)]
 
@@ -129,6 +130,8 @@ CALLS = {
     "PixelClassifier.fit": lambda: new_model().fit(IMAGE, SCRIBBLES).classes_,
     "PixelClassifier.predict": lambda: fitted(MODEL).predict(IMAGE),
     "PixelClassifier.predict_proba": lambda: fitted(MODEL).predict_proba(IMAGE),
+    "PixelClassifier.predict_entropy": lambda: fitted(MODEL).predict_entropy(IMAGE),
+    "PixelClassifier.predict: of a student": lambda: fitted(STUDENT).predict(IMAGE),
     "PixelClassifier.decision_function": lambda: fitted(LINEAR).decision_function(IMAGE),
     "PixelClassifier.score": lambda: fitted(MODEL).score(IMAGE, LABELS),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,

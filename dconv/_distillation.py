@@ -1,0 +1,138 @@
+"""Distillation: a small network that answers as a slow classifier does, and answers fast.
+
+Few labels are not enough to train a network, but its teacher needs no labels to answer, and images are full of pixels:
+the student learns from what the teacher says of many of them, probabilities and all.
+
+References: G. Hinton, O. Vinyals, J. Dean, "Distilling the knowledge in a neural network", arXiv:1503.02531, 2015;
+C. Bucila, R. Caruana, A. Niculescu-Mizil, "Model compression", KDD 2006, doi:10.1145/1150402.1150464.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import Pipeline, make_pipeline
+from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
+
+from dconv._block_features import gather_rows
+from dconv._pixels import blocks_of
+from dconv._responses import Respond, response_of
+from dconv._threads import scikit_learn_alone
+from dconv._validation import Images
+
+N_PIXELS = 60_000  # that the student learns from: on images of three kinds more gained nothing
+HELD_OUT = 0.1  # of them, on which it is compared with the teacher
+_MAX_BLOCKS = 8  # that these pixels are drawn from, or one of each image: features are computed for whole blocks
+_LAYERS = (64, 32)
+_NEGLIGIBLE = 0.01  # probabilities below are not learnt: most pixels have one class, and each class is a row
+
+MIN_AGREEMENT = 0.95  # of labels: below it the student does not stand for its teacher
+
+
+class Agreement(NamedTuple):
+    """How far a student agrees with its teacher on pixels that it did not learn from."""
+
+    labels: float  # share of pixels that get the same label
+    probabilities: float  # mean absolute difference
+
+
+def as_distill(distill: Any, classifier: Any) -> bool:
+    """Return whether a student of `classifier`, not fitted yet, is wanted."""
+    if distill != "auto" and not isinstance(distill, bool):
+        raise ValueError(f'distill must be True, False or "auto", got {distill!r}')
+    if distill and not hasattr(classifier, "predict_proba"):
+        raise ValueError(
+            f"distill={distill!r} needs a classifier with probabilities to learn from, but {type(classifier).__name__} "
+            "has no predict_proba; choose another one or wrap it in CalibratedClassifierCV"
+        )
+    return bool(distill)
+
+
+def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomState) -> list[np.ndarray]:
+    """Return masks of about `N_PIXELS` pixels, drawn from a few blocks of the images, each with the same share."""
+    blocks = [(i, block) for i, shape in enumerate(images.spatial_shapes) for block in blocks_of(shape, n_features)]
+    n_blocks = max(_MAX_BLOCKS, len(images.arrays))
+    if len(blocks) > n_blocks:
+        # Of every image the same number, as they may differ more among each other than within.
+        order = random_state.permutation(len(blocks))
+        rank = {}
+        seen = np.zeros(len(images.arrays), int)
+        for number in order:
+            rank[number] = seen[blocks[number][0]]
+            seen[blocks[number][0]] += 1
+        blocks = [blocks[number] for number in sorted(order, key=rank.__getitem__)[:n_blocks]]
+    total = sum(_size(block) for _, block in blocks)
+    share = min(1.0, N_PIXELS / total)
+    masks = [np.zeros(shape, bool) for shape in images.spatial_shapes]
+    for index, block in blocks:
+        masks[index][block] = random_state.random_sample(masks[index][block].shape) < share
+    return masks
+
+
+def _size(block: Sequence[slice]) -> int:
+    return int(np.prod([part.stop - part.start for part in block]))
+
+
+def distill(teacher: Any, rows: np.ndarray, random_state: np.random.RandomState) -> tuple[Pipeline, Agreement]:
+    """Return a network that has learnt to answer as `teacher`, a fitted classifier, on float32 `rows`, and how well."""
+    respond = response_of(teacher, "predict_proba")
+    wanted = np.concatenate([respond(part) for part in np.array_split(rows, max(1, len(rows) >> 14))])
+    held_out = random_state.random_sample(len(rows)) < HELD_OUT
+    held_out[np.argmax(~held_out)] = False  # whatever the draw, something is learnt from
+    pixels, classes, weights = _soft_targets(wanted[~held_out])
+    student = make_pipeline(
+        StandardScaler(),
+        MLPClassifier(
+            _LAYERS,
+            batch_size=min(256, len(pixels)),
+            learning_rate_init=2e-3,
+            max_iter=40,
+            n_iter_no_change=4,
+            tol=1e-3,
+            random_state=random_state.randint(np.iinfo(np.int32).max),
+        ),
+    )
+    # Matrices this small are multiplied faster by one thread: two were nine times slower.
+    with scikit_learn_alone(), threadpool_limits(1, "blas"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a student that learnt too little shows in its agreement
+        student.fit(rows[~held_out][pixels], teacher.classes_[classes], mlpclassifier__sample_weight=weights)
+    return student, _agreement(response_of(student, "predict_proba"), rows[held_out], wanted[held_out])
+
+
+def _soft_targets(probabilities: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return probabilities as samples: the pixel, class and weight of each. All classes occur."""
+    kept = probabilities > _NEGLIGIBLE
+    kept[np.argmax(probabilities, axis=0), np.arange(probabilities.shape[1])] = True
+    pixels, classes = np.nonzero(kept)
+    return pixels, classes, np.maximum(probabilities[pixels, classes], 1e-6)
+
+
+def _agreement(respond: Respond, rows: np.ndarray, wanted: np.ndarray) -> Agreement:
+    if not len(rows):
+        return Agreement(float("nan"), float("nan"))
+    answers = respond(rows)
+    same = answers.argmax(axis=1) == wanted.argmax(axis=1)
+    return Agreement(float(same.mean()), float(np.abs(answers - wanted).mean()))
+
+
+def learn_student(
+    features: Any,
+    classifier: Any,
+    groups: Sequence[Images],
+    channel_axis: int | None,
+    random_state: np.random.RandomState,
+    n_jobs: int,
+) -> tuple[Pipeline, Agreement]:
+    """Return the student of `classifier`, and its agreement, from pixels of groups of images."""
+    parts = []
+    for images in groups:
+        n_features = getattr(features, "n_features_out_", images.n_channels)
+        masks = draw_pixels(images, n_features, random_state)
+        parts.append(gather_rows(features, images, channel_axis, masks, n_jobs))
+    return distill(classifier, np.concatenate(parts), random_state)

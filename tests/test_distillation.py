@@ -1,0 +1,141 @@
+"""Distillation: the student stands for its teacher, says how well, and gives way where it does not; entropy."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from images import make_image, make_images, scribble
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.naive_bayes import GaussianNB
+from sklearn.svm import LinearSVC
+
+from dconv import _distillation, segmentation
+from dconv._distillation import draw_pixels
+from dconv._validation import as_images
+from dconv.features import AtrousFeatures
+from dconv.segmentation import PixelClassifier
+
+BANK = AtrousFeatures(2)
+TREES = ExtraTreesClassifier(20, max_leaf_nodes=16, random_state=0)
+
+
+@pytest.fixture(scope="module")
+def distilled():
+    image, labels = make_image((150, 160))
+    return PixelClassifier(BANK, TREES, distill=True, random_state=0).fit(image, scribble(labels))
+
+
+def test_student_answers_as_its_teacher(distilled):
+    image, _ = make_image((150, 160), seed=1)
+    agreement = distilled.distillation_agreement_
+    assert agreement.labels > 0.97
+    assert agreement.probabilities < 0.05
+    student, teacher = distilled.predict_proba(image), distilled.predict_proba(image, exact=True)
+    assert 0 < np.abs(student - teacher).mean() < 0.06
+    same = distilled.predict(image) == distilled.predict(image, exact=True)
+    assert 0.95 < same.mean() < 1
+    rows = distilled.features_.transform(image).reshape(-1, distilled.n_features_)
+    np.testing.assert_array_equal(distilled.predict(image, exact=True).ravel(), distilled.classifier_.predict(rows))
+    np.testing.assert_array_equal(distilled.predict(image).ravel(), distilled.student_.predict(rows))
+
+
+def test_agreement_is_that_of_held_out_pixels():
+    """Of a teacher that says nothing: no student can be wrong about it."""
+
+    class Flat(GaussianNB):
+        def predict_proba(self, X):
+            return np.tile([0.7, 0.3], (len(X), 1))
+
+    rows = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
+    teacher = Flat().fit(rows, np.arange(5000) % 2)
+    student, agreement = _distillation.distill(teacher, rows, np.random.RandomState(0))
+    assert agreement.labels == 1
+    assert agreement.probabilities < 0.03  # soft targets: 0.7 is learnt, not 1
+    np.testing.assert_allclose(student.predict_proba(rows).mean(axis=0), [0.7, 0.3], atol=0.03)
+
+
+def test_is_the_same_again():
+    image, labels = make_image((90, 90))
+    one, other = (
+        PixelClassifier(BANK, TREES, distill="auto", random_state=3).fit(image, scribble(labels)) for _ in range(2)
+    )
+    assert one.distillation_agreement_ == other.distillation_agreement_
+    np.testing.assert_array_equal(one.predict_proba(image), other.predict_proba(image))
+
+
+def test_without_distill_there_is_no_student():
+    image, labels = make_image((60, 60))
+    segmenter = PixelClassifier(BANK, TREES).fit(image, scribble(labels))
+    assert segmenter.student_ is None
+    assert segmenter.distillation_agreement_ is None
+    np.testing.assert_array_equal(segmenter.predict(image), segmenter.predict(image, exact=True))
+
+
+def test_a_bad_student_gives_way_or_is_warned_of(monkeypatch):
+    monkeypatch.setattr(segmentation, "MIN_AGREEMENT", 1.1)
+    image, labels = make_image((60, 60))
+    with pytest.warns(UserWarning, match=r"gives .* of pixels the label .* less than 110%; pass more images"):
+        doubted = PixelClassifier(BANK, TREES, distill=True, random_state=0).fit(image, scribble(labels))
+    assert doubted.student_ is not None
+    automatic = PixelClassifier(BANK, TREES, distill="auto", random_state=0).fit(image, scribble(labels))
+    assert automatic.student_ is None
+    assert automatic.distillation_agreement_ == doubted.distillation_agreement_
+    np.testing.assert_array_equal(automatic.predict(image), automatic.predict(image, exact=True))
+
+
+def test_learns_from_unlabeled_images():
+    X, y = make_images()
+    dark = [image - 50 for image in X]  # such as the labelled ones do not show
+    alone, both = (
+        PixelClassifier(BANK, TREES, distill=True, random_state=0).fit(X, y, X_unlabeled=more) for more in (None, dark)
+    )
+
+    def error(segmenter):
+        answers = zip(segmenter.predict_proba(dark), segmenter.predict_proba(dark, exact=True), strict=True)
+        return np.mean([np.abs(one - other).mean() for one, other in answers])
+
+    assert error(both) < error(alone)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "more", "message"),
+    [
+        ({"distill": "yes"}, None, 'distill must be True, False or "auto"'),
+        ({"distill": 1}, None, 'distill must be True, False or "auto"'),
+        ({"distill": True, "classifier": LinearSVC()}, None, "LinearSVC has no predict_proba"),
+        ({"distill": False}, np.zeros((60, 60)), "distill=False; pass distill=True"),
+        ({"distill": True}, np.full((60, 60), np.nan), "finite"),
+        ({"distill": True, "channel_axis": -1}, np.zeros((60, 60, 2)), "X_unlabeled has 2 channel"),
+    ],
+)
+def test_refused(parameters, more, message):
+    image, labels = make_image((60, 60))
+    if "channel_axis" in parameters:
+        image = np.stack([image] * 3, axis=-1)
+    segmenter = PixelClassifier(BANK, **{"classifier": TREES, **parameters})
+    with pytest.raises(ValueError, match=message):
+        segmenter.fit(image, scribble(labels), X_unlabeled=more)
+    assert not hasattr(segmenter, "classifier_")
+
+
+def test_pixels_are_drawn_from_few_blocks_of_every_image(monkeypatch):
+    images = as_images([np.zeros((2000, 1500)), np.zeros((700, 800)), np.zeros((30, 40))], 2, None)
+    masks = draw_pixels(images, 66, np.random.RandomState(0))
+    assert [mask.shape for mask in masks] == images.spatial_shapes
+    drawn = [int(mask.sum()) for mask in masks]
+    assert abs(sum(drawn) - _distillation.N_PIXELS) < 2000
+    assert min(drawn) > 0
+    rows = masks[0].any(axis=1)
+    assert rows.mean() < 1  # of the large one not every block
+    small = as_images(np.zeros((50, 60)), 2, None)
+    assert draw_pixels(small, 66, np.random.RandomState(0))[0].all()
+
+
+def test_entropy(distilled):
+    image, _ = make_image((70, 80), seed=2)
+    for exact in (False, True):
+        entropy = distilled.predict_entropy(image, exact=exact)
+        assert entropy.dtype == np.float32
+        assert entropy.shape == image.shape
+        expected = scipy.stats.entropy(distilled.predict_proba(image, exact=exact), base=2, axis=-1)
+        np.testing.assert_allclose(entropy, expected, atol=1e-5)
+    assert distilled.predict_entropy([image, image[:40]])[1].shape == (40, 80)
