@@ -17,8 +17,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int
 from dconv._base import ImageInput
-from dconv._block_features import check_images, fit_features, gather_rows, images_for
+from dconv._block_features import check_images, fit_features, images_for
 from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, learn_student
+from dconv._feature_cache import FeatureCache
 from dconv._parts import new_classifier, new_features, weight_parameter
 from dconv._pixels import as_ignore_label, as_max_samples, choose_pixels, labelled, take, take_weights
 from dconv._prediction import respond_everywhere, weigh_right_pixels
@@ -110,6 +111,9 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
     Wherever the blocks are cut and however many threads run, every pixel has the same features to the last bit, and
     so the same result, as far as the classifier itself does not depend on how many rows it is given at once: forests
     and other trees do not; those that multiply matrices with BLAS do up to rounding.
+
+    The features of labelled pixels, up to 64 MiB, are kept from one `fit` to the next of the same object: fitting again
+    with a few more scribbles on the same images computes those of the new pixels only.
 
     To search over ``features__n_levels`` or ``classifier__max_leaf_nodes`` give these parts: None has no parameters.
     Cross-validation splits a batch or list into images. Give it a splitter such as ``KFold(3)`` or ``GroupKFold(3)``:
@@ -204,7 +208,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         fit_features(features, X, images)
         if unlabeled is not None:
             check_images(features, unlabeled)
-        rows = gather_rows(features, images, channel_axis, masks, n_jobs)
+        rows = self._cache().gather(features, images, channel_axis, masks, n_jobs)
         self._say(f"{rows.shape[1]} features of {rows.shape[0]} pixels: {perf_counter() - start:.2f} s")
         start = perf_counter()
         # Forests fit on threads of their own, which can leave the user's warning filters changed.
@@ -395,6 +399,14 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             lambda n_blocks: progress_bar(f"[PixelClassifier] {method}", n_blocks, self.verbose),
         )
         return result
+
+    def _cache(self) -> FeatureCache:
+        """Return the features kept from the last fit. They are neither cloned nor pickled."""
+        return self.__dict__.setdefault("_feature_cache", FeatureCache())
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        return {name: value for name, value in state.items() if name != "_feature_cache"}
 
     def _unlabeled_images(
         self, features: Any, X_unlabeled: Any, images: Images, ndim: int, channel_axis: int | None
