@@ -20,8 +20,9 @@ from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features, images_for
 from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, learn_student
 from dconv._feature_cache import FeatureCache
-from dconv._parts import new_classifier, new_features, weight_parameter
-from dconv._pixels import as_ignore_label, as_max_samples, choose_pixels, labelled, take, take_weights
+from dconv._lesson import check_two_classes, new_lesson, no_label_message
+from dconv._parts import new_classifier, new_features
+from dconv._pixels import as_ignore_label, as_max_samples, labelled, take_weights
 from dconv._prediction import respond_everywhere, weigh_right_pixels
 from dconv._progress import progress_bar
 from dconv._responses import Respond, response_of
@@ -194,26 +195,25 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         self._check_verbose()
         classifier = new_classifier(self.classifier, random_state, n_jobs)
         features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
-        images = images_for(features, X, ndim, channel_axis)
-        labels = as_labels(y, images)
-        weights = as_weights(sample_weight, images)
-        masks = choose_pixels(labels, ignore_label, max_samples, random_state)
-        targets = take(labels, masks)
-        self._check_targets(targets, images)
+        lesson = new_lesson(
+            X, y, sample_weight, features, classifier, ndim, channel_axis, ignore_label, max_samples, random_state
+        )
+        check_two_classes(lesson.targets, ignore_label)
+        images = lesson.images
         distill = as_distill(self.distill, classifier)
         unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis)
-        weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
+        self._say(str(lesson))
 
         start = perf_counter()
         fit_features(features, X, images)
         if unlabeled is not None:
             check_images(features, unlabeled)
-        rows = self._cache().gather(features, images, channel_axis, masks, n_jobs)
+        rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
         self._say(f"{rows.shape[1]} features of {rows.shape[0]} pixels: {perf_counter() - start:.2f} s")
         start = perf_counter()
         # Forests fit on threads of their own, which can leave the user's warning filters changed.
         with scikit_learn_alone(), warnings.catch_warnings():
-            classifier.fit(rows, targets, **weighting)
+            classifier.fit(rows, lesson.targets, **lesson.weighting)
         self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
 
         student = agreement = None
@@ -224,10 +224,8 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
             if not agreement.labels >= MIN_AGREEMENT:
                 student = self._doubted(student, agreement)
-        self.features_, self.classifier_, self.classes_ = features, classifier, classifier.classes_
+        self._keep(features, classifier, images, ndim, channel_axis, ignore_label, rows.shape[1])
         self.student_, self.distillation_agreement_ = student, agreement
-        self.ndim_, self.channel_axis_, self.ignore_label_ = ndim, channel_axis, ignore_label
-        self.n_channels_in_, self.n_features_ = images.n_channels, rows.shape[1]
         return self
 
     def predict(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
@@ -253,6 +251,60 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             If an argument cannot be used, before any feature is computed.
         """
         return self._respond(X, "predict", exact)
+
+    @available_if(_classifier_has("partial_fit"))
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, classes: ArrayLike | None = None
+    ) -> Self:
+        """Go on learning, from the labelled pixels of more images or more labels of the same.
+
+        The first call, where there was no `fit`, begins. A student of `distill` is dropped, as its teacher moves on.
+
+        Parameters
+        ----------
+        X, y, sample_weight
+            As for :meth:`fit`. Images of one class will do.
+        classes : array_like of int, default=None
+            All labels that will ever be learnt; only the first call looks at them, and None is those in its `y`.
+
+        Returns
+        -------
+        self : PixelClassifier
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+        """
+        random_state = check_random_state(self.random_state)
+        ignore_label, max_samples = as_ignore_label(self.ignore_label), as_max_samples(self.max_samples)
+        n_jobs = effective_n_jobs(self.n_jobs)
+        goes_on = hasattr(self, "classifier_")
+        if goes_on:
+            classifier, features, ndim, channel_axis = self.classifier_, self.features_, self.ndim_, self.channel_axis_
+            ignore_label = self.ignore_label_
+        else:
+            classifier = new_classifier(self.classifier, random_state, n_jobs)
+            features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
+        lesson = new_lesson(
+            X, y, sample_weight, features, classifier, ndim, channel_axis, ignore_label, max_samples, random_state
+        )
+        images = lesson.images
+        labels = self.classes_ if goes_on else np.unique(lesson.targets if classes is None else classes)
+        strangers = np.setdiff1d(lesson.targets, labels)
+        if len(strangers):
+            raise ValueError(f"y has labels {strangers.tolist()}, which are not among the classes {labels.tolist()}")
+        if goes_on:
+            check_n_channels(images, self.n_channels_in_, self)
+            check_images(features, images)
+        else:
+            check_two_classes(labels, ignore_label)
+            fit_features(features, X, images)
+        rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
+        with scikit_learn_alone(), warnings.catch_warnings():
+            classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
+        self._keep(features, classifier, images, ndim, channel_axis, ignore_label, rows.shape[1])
+        return self
 
     @available_if(_classifier_has("predict_proba"))
     def predict_proba(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
@@ -360,7 +412,7 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         weights = as_weights(sample_weight, images)
         masks = [labelled(image, self.ignore_label_) for image in labels]
         if not any(mask.any() for mask in masks):
-            raise ValueError(_no_label_message(self.ignore_label_))
+            raise ValueError(no_label_message(self.ignore_label_))
         if weights is not None:
             take_weights(weights, masks)
         right, total = weigh_right_pixels(
@@ -399,6 +451,22 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
             lambda n_blocks: progress_bar(f"[PixelClassifier] {method}", n_blocks, self.verbose),
         )
         return result
+
+    def _keep(
+        self,
+        features: Any,
+        classifier: Any,
+        images: Images,
+        ndim: int,
+        channel_axis: int | None,
+        ignore_label: int | None,
+        n_features: int,
+    ) -> None:
+        """Set the fitted attributes, all at once: what fails before leaves those of the last fit."""
+        self.features_, self.classifier_, self.classes_ = features, classifier, classifier.classes_
+        self.student_, self.distillation_agreement_ = None, None
+        self.ndim_, self.channel_axis_, self.ignore_label_ = ndim, channel_axis, ignore_label
+        self.n_channels_in_, self.n_features_ = images.n_channels, n_features
 
     def _cache(self) -> FeatureCache:
         """Return the features kept from the last fit. They are neither cloned nor pickled."""
@@ -447,18 +515,6 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         if not isinstance(self.verbose, bool):
             as_int(self.verbose, "verbose", 0)
 
-    def _check_targets(self, targets: np.ndarray, images: Images) -> None:
-        """Check that there are pixels of two classes to learn from."""
-        classes, counts = np.unique(targets, return_counts=True)
-        if len(classes) == 0:
-            raise ValueError(_no_label_message(self.ignore_label))
-        if len(classes) == 1:
-            ignored = self.ignore_label
-            hint = "" if ignored is None else f"; {ignored} is ignored: pass ignore_label=None if {ignored} is a class"
-            raise ValueError(f"only label {classes[0]} is in y, but a classifier needs two classes{hint}")
-        listed = ", ".join(f"{count} of label {label}" for label, count in zip(classes, counts, strict=True))
-        self._say(f"pixels to learn from in {len(images.arrays)} image(s): {listed}")
-
     def _say(self, text: str) -> None:
         if self.verbose:
             print(f"[PixelClassifier] {text}")
@@ -468,10 +524,3 @@ class PixelClassifier(ImageInput, ClassifierMixin, BaseEstimator):
         tags.target_tags.one_d_labels = False
         tags.target_tags.two_d_labels = True
         return tags
-
-
-def _no_label_message(ignore_label: int | None) -> str:
-    return (
-        f"y holds no labelled pixel: every value is ignore_label={ignore_label}; label some pixels, or pass "
-        f"ignore_label=None if {ignore_label} is a class"
-    )

@@ -15,6 +15,7 @@ import numpy as np
 import pytest
 from images import TREES, make_image, scribble
 from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
 
 import dconv
 from dconv import filters, metrics, shapes
@@ -128,6 +129,9 @@ CALLS = {
     "TransposedConv.set_output": lambda: fitted(ENLARGE).set_output(transform="default").transform(IMAGE),
     "PixelClassifier": fit(new_model),
     "PixelClassifier.fit": lambda: new_model().fit(IMAGE, SCRIBBLES).classes_,
+    "PixelClassifier.partial_fit": lambda: (
+        dconv.PixelClassifier(BANK, GaussianNB()).partial_fit(IMAGE, SCRIBBLES).predict_proba(IMAGE)
+    ),
     "PixelClassifier.predict": lambda: fitted(MODEL).predict(IMAGE),
     "PixelClassifier.predict_proba": lambda: fitted(MODEL).predict_proba(IMAGE),
     "PixelClassifier.predict_entropy": lambda: fitted(MODEL).predict_entropy(IMAGE),

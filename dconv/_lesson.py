@@ -1,0 +1,68 @@
+"""What a classifier is to learn: images with labels, checked and brought together, before any feature is computed."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dconv._block_features import images_for
+from dconv._parts import weight_parameter
+from dconv._pixels import choose_pixels, take, take_weights
+from dconv._validation import Images, as_labels, as_weights
+
+
+class Lesson(NamedTuple):
+    """Pixels to learn from: masks of the images, and the label of each, image after image in row-major order."""
+
+    images: Images
+    masks: list[np.ndarray]
+    targets: np.ndarray
+    weighting: dict[str, np.ndarray]  # for the classifier's fit
+
+    def __str__(self) -> str:
+        classes, counts = np.unique(self.targets, return_counts=True)
+        listed = ", ".join(f"{count} of label {label}" for label, count in zip(classes, counts, strict=True))
+        return f"pixels to learn from in {len(self.images.arrays)} image(s): {listed}"
+
+
+def new_lesson(
+    X: Any,
+    y: Any,
+    sample_weight: Any,
+    features: Any,
+    classifier: Any,
+    ndim: int,
+    channel_axis: int | None,
+    ignore_label: int | None,
+    max_samples: int | None,
+    random_state: np.random.RandomState,
+) -> Lesson:
+    """Return the lesson that `classifier` is to learn from images `X`, label images `y` and weights of pixels."""
+    images = images_for(features, X, ndim, channel_axis)
+    labels = as_labels(y, images)
+    weights = as_weights(sample_weight, images)
+    masks = choose_pixels(labels, ignore_label, max_samples, random_state)
+    targets = take(labels, masks)
+    if not len(targets):
+        raise ValueError(no_label_message(ignore_label))
+    weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
+    return Lesson(images, masks, targets, weighting)
+
+
+def check_two_classes(targets: np.ndarray, ignore_label: int | None) -> None:
+    """Check that there is something to tell apart."""
+    first = targets[0]
+    if (targets == first).all():
+        hint = f"; {ignore_label} is ignored: pass ignore_label=None if {ignore_label} is a class"
+        raise ValueError(
+            f"only label {first} is in y, but a classifier needs two classes{'' if ignore_label is None else hint}"
+        )
+
+
+def no_label_message(ignore_label: int | None) -> str:
+    """Return what to say of label images in which every pixel is ignored."""
+    return (
+        f"y holds no labelled pixel: every value is ignore_label={ignore_label}; label some pixels, or pass "
+        f"ignore_label=None if {ignore_label} is a class"
+    )
