@@ -3,7 +3,9 @@
     python benchmarks/bench_conv.py [--threads 2] [--only NAME] [--json FILE]
 
 Both sides allocate their output in the timed call, as users call them; "reuse" is dconv with `out=` given. PyTorch
-is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is faster.
+is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is faster. "bound" is
+that ratio for a direct convolution that did its multiply-adds at the machine's peak and wrote its result at the rate of
+streaming stores, both at once: no ratio can be higher.
 The results are compared before they are timed. Times are the best of several interleaved runs.
 """
 
@@ -195,6 +197,7 @@ COLUMNS = {
     "/nchw": ("ratio_nchw", "7.1f"),
     "/last": ("ratio_last", "7.1f"),
     "ratio": ("ratio", "7.2f"),
+    "bound": ("ratio_bound", "7.2f"),
     "r.reuse": ("ratio_reuse", "8.2f"),
     "GF/s": ("gflops", "7.1f"),
     "%fma": ("share_fma", "6.0f"),
@@ -211,6 +214,8 @@ def record_of(cell: Cell, best: dict[str, float], n_outputs: int, top: dict[str,
     gbs = n_outputs * np.dtype(cell.dtype).itemsize / best["reuse"] / 1e9
     width = 2 if cell.dtype == "float64" else 1  # a vector holds half as many float64
     torch_best = min(best["nchw"], best["last"])
+    n_bytes = n_outputs * np.dtype(cell.dtype).itemsize
+    bound = max(width * flops / top["fma"], n_bytes / top["stream"]) / 1e9
     return {
         "part": cell.part,
         "cell": str(cell),
@@ -218,6 +223,7 @@ def record_of(cell: Cell, best: dict[str, float], n_outputs: int, top: dict[str,
         "ratio_nchw": best["nchw"] / best["dconv"],
         "ratio_last": best["last"] / best["dconv"],
         "ratio": torch_best / best["dconv"],
+        "ratio_bound": torch_best / bound,
         "ratio_reuse": torch_best / best["reuse"],
         "gflops": gflops,
         "gbs": gbs,
@@ -255,8 +261,9 @@ def main() -> None:
     print()
     for part in dict.fromkeys(record["part"] for record in records):
         ratios = [record["ratio"] for record in records if record["part"] == part]
-        mean = math.exp(sum(map(math.log, ratios)) / len(ratios))
-        print(f"{part:12} geometric mean ratio {mean:5.2f}, least {min(ratios):5.2f}")
+        bounds = [record["ratio_bound"] for record in records if record["part"] == part]
+        mean, bound = (math.exp(sum(map(math.log, values)) / len(values)) for values in (ratios, bounds))
+        print(f"{part:12} geometric mean ratio {mean:5.2f} (at most {bound:5.2f}), least {min(ratios):5.2f}")
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": top, "cells": records}, indent=1))
 
