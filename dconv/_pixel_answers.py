@@ -1,0 +1,233 @@
+"""What a fitted pixel classifier answers: labels, probabilities, scores of images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from dconv._axes import as_int
+from dconv._block_features import check_images, images_for
+from dconv._lesson import no_label_message
+from dconv._pixels import labelled, take_weights
+from dconv._prediction import respond_everywhere, weigh_right_pixels
+from dconv._progress import progress_bar
+from dconv._responses import Respond, response_of
+from dconv._threads import effective_n_jobs
+from dconv._validation import Images, as_labels, as_weights, check_n_channels
+
+
+def classifier_has(method: str) -> Callable[[Any], bool]:
+    """Return a check for `available_if`: the fitted classifier, or else the one to be fitted, has `method`."""
+
+    def check(self: Any) -> bool:
+        classifier = getattr(self, "classifier_", self.classifier)
+        getattr(ExtraTreesClassifier if classifier is None else classifier, method)  # raises, naming what is missing
+        return True
+
+    return check
+
+
+class PixelAnswers:
+    """Mixin with the methods of a fitted :class:`dconv.PixelClassifier`, which sets the attributes they read."""
+
+    classifier: Any
+    n_jobs: int | None
+    verbose: int
+    features_: Any
+    classifier_: Any
+    student_: Any
+    classes_: np.ndarray
+    ndim_: int
+    channel_axis_: int | None
+    ignore_label_: int | None
+    n_channels_in_: int
+    n_features_: int
+
+    def predict(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
+        """Return the label of every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        exact : bool, default=False
+            Whether to ask the classifier itself where a student of `distill` would answer.
+
+        Returns
+        -------
+        labels : ndarray of shape (*spatial) or (n_images, *spatial), or list of ndarray
+            In the form of `X` and the dtype of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+        """
+        return self._respond(X, "predict", exact)
+
+    @available_if(classifier_has("predict_proba"))
+    def predict_proba(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
+        """Return the probability of every class at every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        exact : bool, default=False
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (*spatial, n_classes), with (n_images,) in front for a batch, or list
+            float32, in the form of `X` and the order of `classes_`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+        """
+        return self._respond(X, "predict_proba", exact)
+
+    @available_if(classifier_has("predict_proba"))
+    def predict_entropy(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
+        """Return how unsure every pixel is: where the next label would tell most.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        exact : bool, default=False
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        entropy : ndarray of shape (*spatial) or (n_images, *spatial), or list of ndarray
+            ``-sum(p * log2(p))`` over the classes, in bits: 0 where one class is sure, ``log2(n_classes)`` where all
+            are alike; float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+
+        References
+        ----------
+        .. [1] B. Settles, "Active learning literature survey", University of Wisconsin-Madison, 2009.
+        """
+        return self._respond(X, "predict_entropy", exact)
+
+    @available_if(classifier_has("decision_function"))
+    def decision_function(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return what the classifier's `decision_function` gives at every pixel, also with `distill`.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+
+        Returns
+        -------
+        scores : ndarray of shape (*spatial, n_classes), with (n_images,) in front for a batch, or list
+            float32, in the form of `X`; of shape (*spatial) for two classes.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+        """
+        return self._respond(X, "decision_function", exact=True)
+
+    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+        """Return the share of labelled pixels that are predicted right.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        y : array_like of int or list of array_like
+            Label images in the form of `X`. Labels not seen at fit count as wrong, `ignore_label_` does not count.
+        sample_weight : array_like or list of array_like, default=None
+            A weight per pixel, in the form of `y`.
+
+        Returns
+        -------
+        accuracy : float
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+        """
+        images = self._known_images(X)
+        labels = as_labels(y, images)
+        weights = as_weights(sample_weight, images)
+        masks = [labelled(image, self.ignore_label_) for image in labels]
+        if not any(mask.any() for mask in masks):
+            raise ValueError(no_label_message(self.ignore_label_))
+        if weights is not None:
+            take_weights(weights, masks)
+        right, total = weigh_right_pixels(
+            self.features_,
+            images,
+            self.channel_axis_,
+            self._responder("predict", exact=False),
+            labels,
+            masks,
+            weights,
+            effective_n_jobs(self.n_jobs),
+        )
+        return right / total
+
+    def _responder(self, method: str, exact: bool) -> Respond:
+        """Return what answers for rows of pixels: the classifier, or its student."""
+        classifier = self.classifier_ if exact or self.student_ is None else self.student_
+        return response_of(classifier, method)
+
+    def _respond(self, X: ArrayLike, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
+        """Return what `method` gives at every pixel."""
+        images = self._known_images(X)
+        shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
+        respond = self._responder(method, exact)
+        # One row tells the shape of an answer: decision_function may have an axis of classes, of pairs, or none.
+        answer_shape = respond(np.zeros((1, self.n_features_), np.float32)).shape[1:]
+        dtype = self.classes_.dtype if method == "predict" else np.float32
+        result, outputs = images.allocate([shape + answer_shape for shape in shapes], dtype)
+        respond_everywhere(
+            self.features_,
+            images,
+            self.channel_axis_,
+            respond,
+            outputs,
+            n_jobs,
+            lambda n_blocks: progress_bar(f"[PixelClassifier] {method}", n_blocks, self.verbose),
+        )
+        return result
+
+    def _known_images(self, X: ArrayLike) -> Images:
+        """Return images of the kind seen at fit."""
+        check_is_fitted(self)
+        self._check_verbose()
+        images = images_for(self.features_, X, self.ndim_, self.channel_axis_)
+        check_n_channels(images, self.n_channels_in_, self)
+        check_images(self.features_, images)
+        return images
+
+    def _check_verbose(self) -> None:
+        if not isinstance(self.verbose, bool):
+            as_int(self.verbose, "verbose", 0)
