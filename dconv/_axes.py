@@ -95,8 +95,9 @@ def span(kernel_size: Ints, dilation: Ints = 1) -> tuple[int, ...]:
 
 def items_of(value: object) -> tuple | None:
     """Return the items of a sequence, or None for anything to be read as a single value."""
-    # A zero-dimensional NumPy array claims to be iterable, so being an integer is asked first.
-    if _index(value) is not None or isinstance(value, str) or not isinstance(value, Iterable):
+    # A zero-dimensional array claims to be iterable.
+    single = isinstance(value, str) or getattr(value, "ndim", None) == 0
+    if single or _index(value) is not None or not isinstance(value, Iterable):
         return None
     return tuple(value)
 

@@ -111,10 +111,17 @@ def as_array(value: Any, name: str, fill: str = "value") -> np.ndarray:
     ------
     TypeError
         If values are masked: the mask would be lost. `fill` is what the message proposes in their place.
+        If nested lists differ in length.
     """
     if np.ma.is_masked(value):
         raise TypeError(f"{name} holds masked pixels, and the mask would be ignored: pass {name}.filled({fill})")
-    return value if isinstance(value, np.ndarray) else np.asarray(value)
+    try:
+        return value if isinstance(value, np.ndarray) else np.asarray(value)
+    except ValueError:  # ragged
+        raise TypeError(
+            f"{name} must be an array, but got a {type(value).__name__} of items of different shapes; make "
+            "them equal, or pass one after another"
+        ) from None
 
 
 def as_axes(ndim: Any, channel_axis: Any) -> tuple[int, int | None]:

@@ -311,7 +311,7 @@ def _as_targets(y: Any, images: Images, sizes: Sequence[tuple[int, ...]], layout
         raise ValueError("y is missing: filters=None learns the filters from y, the images that X is to become")
     if images.kind == "image":
         targets = [as_array(y, "y")]
-    elif isinstance(y, list | tuple | np.ndarray):
+    elif isinstance(y, list | tuple) or (isinstance(y, np.ndarray) and y.ndim):
         targets = [as_array(each, f"y[{index}]") for index, each in enumerate(y)]
     else:
         raise TypeError(f"y must be a list or an array of images, as X is a {images.kind}, but got {y!r:.60}")

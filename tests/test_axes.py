@@ -19,7 +19,7 @@ def test_as_tuple_reads_the_rank_from_the_value():
 
 
 @pytest.mark.parametrize(
-    "value", [True, np.True_, 1.0, np.float32(1), "1", None, (1, 2.5), (1, False), ((1, 1), (1, 1))]
+    "value", [True, np.True_, 1.0, np.float32(1), np.array(1.0), "1", None, (1, 2.5), (1, False), ((1, 1), (1, 1))]
 )
 def test_as_tuple_refuses_what_is_not_an_integer(value):
     with pytest.raises(TypeError, match="dilation must be an int"):

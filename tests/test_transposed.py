@@ -350,6 +350,8 @@ def test_what_cannot_be_learnt_from(y, parameters, error, message):
         ([np.zeros((12, 14)), np.zeros((11, 14))], ValueError, "y[1] has shape (11, 14), but an image of (6, 7)"),
         ([np.zeros((12, 14, 1)), np.zeros((12, 14, 2))], ValueError, "same number of channels, but they have [1, 2]"),
         (5, TypeError, "y must be a list or an array of images, as X is a list, but got 5"),
+        (np.array(5), TypeError, "y must be a list or an array of images, as X is a list, but got array(5)"),
+        ([[[1], [1, 2]]] * 2, TypeError, "y[0] must be an array, but got a list of items of different shapes"),
     ],
 )  # fmt: skip
 def test_what_lists_cannot_be_learnt_from(y, error, message):

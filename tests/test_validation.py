@@ -37,6 +37,7 @@ def test_as_real_keeps_double_and_values(dtype, expected):
         (np.zeros(3, complex), "weight must hold real numbers, got dtype complex128; .*two channels"),
         (np.array([None, 1]), "weight must hold real numbers, got dtype object; convert it to numbers"),
         (["a"], "weight must hold real numbers, got dtype <U1"),
+        ([[1, 2], [3]], "weight must be an array, but got a list of items of different shapes; make them equal"),
         (np.zeros(3, "M8[s]"), "weight must hold real numbers, got dtype datetime64"),
         (np.zeros(3, "f4,f4"), "weight must hold real numbers, got dtype"),
     ],
