@@ -244,10 +244,7 @@ def conv_transpose_shape(
                 f"on axis {axis} at most {len(sizes) - 1}, but got {extra}"
             )
         if sizes[extra] < 1:
-            raise ValueError(
-                f"padding={padding!r} leaves {sizes[extra]} samples on axis {axis} of the transposed convolution; "
-                "lower padding"
-            )
+            raise ValueError(_too_much_padding(padding, sizes[extra], axis))
     return tuple(sizes[extra] for sizes, extra in zip(ranges, extras, strict=True))
 
 
@@ -295,10 +292,12 @@ def output_padding_for(
     outputs = as_tuple(output_size, len(ranges), "output_size", 1)
     for axis, (sizes, out) in enumerate(zip(ranges, outputs, strict=True)):
         if out not in sizes:
-            choices = range(max(sizes.start, 1), max(sizes.stop, 1))
+            if sizes[-1] < 1:
+                raise ValueError(_too_much_padding(padding, sizes[-1], axis))
             raise ValueError(
-                f"output_size must be in {choices} on axis {axis} for a transposed convolution of {input_size} samples "
-                f"with these arguments, but got {out}; choose such a size or change stride or padding"
+                f"output_size must be from {max(sizes[0], 1)} to {sizes[-1]} on axis {axis} for a transposed "
+                f"convolution of {input_size} samples with these arguments, but got {out}; choose such a size or "
+                "change stride or padding"
             )
     return tuple(out - sizes.start for sizes, out in zip(ranges, outputs, strict=True))
 
@@ -375,3 +374,7 @@ def _transposed_ranges(
     ]
     dilations = as_tuple(dilation, ndim, "dilation", 1)
     return [range(n, n + max(s, d)) for n, s, d in zip(smallest, strides, dilations, strict=True)]
+
+
+def _too_much_padding(padding: Padding, n_left: int, axis: int) -> str:
+    return f"padding={padding!r} leaves {n_left} samples on axis {axis} of the transposed convolution; lower padding"

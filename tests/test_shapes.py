@@ -194,10 +194,10 @@ def test_same_refuses_output_padding():
 
 def test_output_padding_for_says_which_sizes_can_be_had():
     with pytest.raises(
-        ValueError, match=r"output_size must be in range\(11, 13\) on axis 1 .* of \(5, 5\) samples .* got 13"
+        ValueError, match=r"output_size must be from 11 to 12 on axis 1 .* of \(5, 5\) samples .* got 13"
     ):
         shapes.output_padding_for((5, 5), (12, 13), 3, stride=2)
-    with pytest.raises(ValueError, match=r"output_size must be in range\(1, 1\)"):
+    with pytest.raises(ValueError, match="padding=3 leaves -5 samples on axis 0 of the transposed convolution; lower"):
         shapes.output_padding_for(1, 1, 1, padding=3)
 
 
