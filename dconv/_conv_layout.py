@@ -122,7 +122,7 @@ def _axes_table(axes: Sequence[Axis], phases: Sequence[Phase], n_before: Sequenc
 
 def _phases_table(axis: Axis, n_positions: Sequence[int]) -> np.ndarray:
     """Return the fields of the kernel's `Phase`, a row for each; `n_positions` are those of their kernels."""
-    starts = [sum(n_positions[:index]) for index in range(len(n_positions))]
+    starts = list(itertools.accumulate(n_positions, initial=0))[:-1]
     return np.array(
         [
             (phase.first, phase.n_outputs, phase.low, len(phase.taps), *axis.inside(phase), start)
