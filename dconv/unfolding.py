@@ -98,9 +98,7 @@ def unfold(
         return out
     row = axes[2]
     first, stop = row.inside(row.phases[0])
-    column = out[(0,) * (ndim + 1)].nbytes
-    piece = _piece(row.out_size, column)
-    n_zeros = ((piece - 1) * row.in_step + row.span(row.phases[0])) * x.shape[-1] + _unfold.OVERREAD
+    piece = _piece(row.out_size, out[(0,) * (ndim + 1)].nbytes)
     threads = max(1, min(threads, out.nbytes // _BYTES_PER_THREAD))
     lows = [axis.phases[0].low for axis in axes]
     _unfold.unfold(
@@ -112,7 +110,7 @@ def unfold(
         stop,
         out.reshape(-1),
         piece,
-        np.zeros(n_zeros, x.dtype),
+        np.zeros(row.size * x.shape[-1] + _unfold.OVERREAD, x.dtype),
         np.empty((threads, 2 * math.prod(_kernel(axes, 3))), np.intp),
         threads,
     )

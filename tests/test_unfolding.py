@@ -170,6 +170,19 @@ def test_nothing_behind_x_is_read(channels):
         libc.mprotect(address, mmap.PAGESIZE, mmap.PROT_READ | mmap.PROT_WRITE)
 
 
+@pytest.mark.parametrize("mode", PADDING_MODES)
+def test_windows_far_larger_than_the_image(mode):
+    """They take memory for what is returned, and not for what they span."""
+    x = np.arange(1.0, 6.0).reshape(1, 5, 1)
+    columns = dconv.unfold(x, 3, dilation=10**13, padding="same", padding_mode=mode)
+    assert columns.shape == (1, 5, 3, 1)
+    np.testing.assert_array_equal(columns[..., 1, :], x)
+    assert (columns[..., ::2, :] == 0).all() == (mode == "zeros")
+    far = dconv.unfold(x, 1, stride=10**12, padding=10**13, padding_mode=mode)
+    assert far.shape == (1, 21, 1, 1)
+    assert far[0, 10] == 1
+
+
 def test_empty_batch():
     assert dconv.unfold(np.zeros((0, 5, 6, 2)), 3).shape == (0, 3, 4, 3, 3, 2)
     assert dconv.fold(np.zeros((0, 3, 4, 3, 3, 2)), (5, 6)).shape == (0, 5, 6, 2)

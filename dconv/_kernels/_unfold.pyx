@@ -152,7 +152,7 @@ def unfold(
     Py_ssize_t stop_inside,  # the one after the last
     real_t[::1] columns,  # OUT (n * o0 * o1 * o2 * k0 * k1 * k2 * c,)
     Py_ssize_t piece,  # windows in a piece of a row
-    const real_t[::1] zeros,  # IN, read in place of a row outside x: (piece - 1) * step + span pixels and OVERREAD
+    const real_t[::1] zeros,  # IN, read in place of a row outside x: as many numbers, and OVERREAD
     Py_ssize_t[:, ::1] pointers,  # (threads, k0 * k1 * (k2 + 1)), memory
     int n_threads,
 ):
