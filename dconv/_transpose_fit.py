@@ -20,6 +20,7 @@ from scipy.sparse.csgraph import connected_components
 from dconv import shapes
 from dconv._blocks import border_index, choose_block_shape, split
 
+MAX_WEIGHTS = 1 << 14  # for one channel of the result; their normal equations take 2 GiB
 _BLOCK = 1 << 21  # numbers in the rows that are worked on at once
 
 

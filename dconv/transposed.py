@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -14,7 +15,7 @@ from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode
 from dconv._filter_bank import FilterBank, as_filter_bank, as_finite, filter_bank
 from dconv._threads import effective_n_jobs
-from dconv._transpose_fit import Layout, NormalEquations
+from dconv._transpose_fit import MAX_WEIGHTS, Layout, NormalEquations
 from dconv._validation import LARGEST, Images, as_array, as_axes, as_images, check_finite, check_n_channels, real_dtype
 from dconv.functional import conv_transpose
 
@@ -33,7 +34,8 @@ class TransposedConv(FeatureImageTransformer):
         A family of :mod:`dconv.filters`, or weights, unflipped as in :func:`dconv.conv_transpose`. Images must have one
         channel per filter, and the result has `in_channels` channels. Filters of one channel also take images of
         ``n_filters * C`` channels, ordered as :class:`DilatedConv` returns them (channel, then filter), and give
-        images of C: so one filter upsamples every channel by itself. None learns the filters from `y`.
+        images of C: so one filter upsamples every channel by itself, if its factor is also the `stride`. None learns
+        the filters from `y`.
     stride : int or tuple of int, one per spatial axis, default=2
         How many times larger the result is.
     padding : "same", "valid", int or tuple, default="same"
@@ -86,8 +88,8 @@ class TransposedConv(FeatureImageTransformer):
     constant image stays constant. To transpose a :class:`DilatedConv`, give its `padding_mode`, which is "reflect"
     unless set.
 
-    Learning adds up the normal equations of all weights, ``(prod(kernel) * n_channels)**2`` numbers whatever the number
-    of images, which takes about ``(prod(kernel) / prod(stride) * n_channels)**2`` multiply-adds for every pixel of `y`.
+    Learning adds up the normal equations of all weights, ``(prod(kernel) * n_channels)**2`` numbers (2**28 at most, in
+    float64) whatever the number of images, which takes about ``(prod(kernel) / prod(stride) * n_channels)**2`` multiply-adds for every pixel of `y`.
     It is exact up to the border, as `padding_mode` says. There is no intercept.
 
     References
@@ -289,6 +291,12 @@ class TransposedConv(FeatureImageTransformer):
         alpha = as_finite(self.alpha, "alpha")
         if alpha.ndim or alpha < 0:
             raise ValueError(f"alpha must be a number of at least 0, but got {self.alpha!r}")
+        n_weights = math.prod(layout.kernel_size) * images.n_channels
+        if n_weights > MAX_WEIGHTS:
+            raise ValueError(
+                f"kernel_size={layout.kernel_size} with images of {images.n_channels} channel(s) makes {n_weights} "
+                f"weights for each channel of y, but at most {MAX_WEIGHTS} can be learnt; lower kernel_size or stride"
+            )
         equations = NormalEquations(layout, self.padding_mode, images.n_channels, targets[0].shape[-1])
         for image, target in zip(images.arrays, targets, strict=True):
             equations.add(image, target)
