@@ -66,7 +66,8 @@ class AtrousFeatures(FeatureImageTransformer):
         halved from one to the next (convolution with stride 2), features are computed on the small levels with taps
         side by side, and brought back to full size by linear interpolation (transposed convolution); at the pixels
         whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, whose taps lie on the
-        samples, and own filters of even size. It takes less arithmetic, and loses fine boundaries.
+        samples, and own filters of even size. It loses fine boundaries, and is not faster: bringing features back takes
+        as long as computing them at every pixel.
     padding_mode : {"reflect", "symmetric", "edge", "circular", "zeros"}, default="reflect"
         What an image continues with beyond its border, as in :func:`dconv.conv`.
     ndim : {1, 2, 3}, default=2

@@ -152,3 +152,13 @@ Y = np.zeros((1, 9, 11, 6), np.float32)
 def test_transpose_refused(changes, error, message):
     with pytest.raises(error, match=message):
         dconv.conv_transpose(**{"y": Y, "weight": W, **changes})
+
+
+@pytest.mark.parametrize("argument", ["y", "weight", "bias"])
+def test_transpose_out_overlapping_an_input(argument):
+    shapes = {"y": (2, 7, 10, 5), "weight": (5, 3, 2, 3), "bias": (3,)}
+    inputs = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    size = inputs[argument].size
+    inputs[argument] = SHARED[500 : 500 + size].reshape(inputs[argument].shape)
+    with pytest.raises(ValueError, match=f"out must not overlap {argument} in memory"):
+        dconv.conv_transpose(**inputs, out=SHARED[: 2 * 9 * 11 * 3].reshape(2, 9, 11, 3))

@@ -74,7 +74,7 @@ def test_color_alone():
     np.testing.assert_allclose(pyramid.transform(image)[::2, ::2], atrous.transform(image)[::2, ::2], atol=1e-6)
 
 
-@pytest.mark.parametrize("scheme", ["Atrous", "pool", None, True, 1])
+@pytest.mark.parametrize("scheme", ["Atrous", "pool", None, True, 1, ["pyramid"]])
 def test_unknown_scheme(scheme):
     with pytest.raises(ValueError, match="scheme must be one of 'atrous', 'pyramid'"):
         AtrousFeatures(scheme=scheme).fit(np.zeros((40, 40)))
