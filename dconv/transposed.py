@@ -89,7 +89,8 @@ class TransposedConv(FeatureImageTransformer):
     unless set.
 
     Learning adds up the normal equations of all weights, ``(prod(kernel) * n_channels)**2`` numbers (2**28 at most, in
-    float64) whatever the number of images, which takes about ``(prod(kernel) / prod(stride) * n_channels)**2`` multiply-adds for every pixel of `y`.
+    float64) whatever the number of images, which takes about ``(prod(kernel) / prod(stride) * n_channels)**2``
+    multiply-adds for every pixel of `y`.
     It is exact up to the border, as `padding_mode` says. There is no intercept.
 
     References

@@ -6,8 +6,9 @@ A convolution with a stride makes an image small. Its transpose brings it back t
 called "deconvolution": wrongly, as it restores the *shape* and not the *values*. As a matrix, the convolution is C, and
 :func:`dconv.conv_transpose` applies the transpose of C, not its inverse.
 
-This example computes it in the three ways in which the literature describes it, and by the zeros between pixels by which
-TensorFlow and PyTorch explain it, shows that they agree, and draws what comes back. The picture is saved in `examples/output/`, or where you say:
+This example computes it in the three ways in which the literature describes it, and by the zeros between pixels by
+which TensorFlow and PyTorch explain it, shows that they agree, and draws what comes back. The picture is saved in
+`examples/output/`, or where you say:
 ``python examples/plot_transposed_convolution.py picture.png``.
 """
 
@@ -63,9 +64,9 @@ assert np.allclose(by_windows, back)
 # ------------------------------------
 #
 # The frameworks, which know no border but zeros, explain it as a plain convolution: put zeros between the small pixels,
-# pad by as far as a kernel reaches, convolve with the kernel turned round (and with several channels, those that went in
-# and those that came out exchanged), and crop what the first convolution was padded by. That is the same, and slow: with
-# a stride of 3, eight of nine multiplications are by a zero.
+# pad by as far as a kernel reaches, convolve with the kernel turned round (and with several channels, those that went
+# in and those that came out exchanged), and crop what the first convolution was padded by. That is the same, and slow:
+# with a stride of 3, eight of nine multiplications are by a zero.
 
 padding = options["padding"]
 spread = np.zeros((1, *((n - 1) * factor + 1 for n in small.shape[1:3]), 1))

@@ -336,7 +336,7 @@ def test_bad_parameters_are_refused(parameters, error, message):
         (np.zeros((12, 14)), {"alpha": "big"}, TypeError, "alpha must be a real number"),
         (np.zeros((12, 14)), {"kernel_size": 0}, ValueError, "kernel_size must be at least 1"),
         (np.zeros((12, 14)), {"kernel_size": 2.0}, TypeError, "kernel_size must be an int"),
-        (np.zeros((12, 14)), {"kernel_size": 129}, ValueError, "makes 16641 weights for each channel of y, but at most"),
+        (np.zeros((12, 14)), {"kernel_size": 129}, ValueError, "makes 16641 weights for each channel of y"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_learnt_from(y, parameters, error, message):
