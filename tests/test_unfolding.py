@@ -139,6 +139,17 @@ def test_threads_pieces_and_out_change_nothing(case, n_threads, piece, seed):
         assert (memory[-16:] == 7).all()
 
 
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_fold_adds_windows_from_first_to_last(axis):
+    """In float32 the order shows: 1e8 - 1e8 + 1 is 1, and 1 - 1e8 + 1e8 is 0."""
+    kernel, size = [1, 1, 1], [1, 1, 1]
+    kernel[axis], size[axis] = 3, 5
+    columns = np.zeros((3, 3), np.float32)  # (windows, positions)
+    columns[[0, 1, 2], [2, 1, 0]] = 1e8, -1e8, 1  # all on the middle pixel
+    folded = dconv.fold(columns.reshape(1, *(n - k + 1 for n, k in zip(size, kernel, strict=True)), *kernel, 1), size)
+    assert folded.ravel().tolist() == [0, 0, 1, 0, 0]
+
+
 def test_layouts_and_dtypes():
     x = np.random.default_rng(0).integers(0, 255, (2, 9, 8, 3)).astype(np.uint8)
     expected = dconv.unfold(x.astype(np.float32), 3, padding=1)
@@ -152,7 +163,9 @@ def test_layouts_and_dtypes():
 
 @pytest.mark.skipif(sys.platform != "linux", reason="forbids a page of memory by Linux's mprotect")
 @pytest.mark.parametrize("channels", [1, 3, 5])
-def test_nothing_behind_x_is_read(channels):
+@pytest.mark.parametrize("dilation", [1, 2])
+@pytest.mark.parametrize("right", [0, 1, 2])  # padded, the last window inside is not the last, which is copied exactly
+def test_nothing_behind_x_is_read(channels, dilation, right):
     """An image that ends where memory that must not be read begins: reading on would kill the process."""
     memory = mmap.mmap(-1, 2 * mmap.PAGESIZE)
     page = np.frombuffer(memory, np.float32)
@@ -163,7 +176,7 @@ def test_nothing_behind_x_is_read(channels):
         end = mmap.PAGESIZE // 4
         x = page[end - 36 * channels : end].reshape(1, 6, 6, channels)
         x[...] = np.arange(x.size).reshape(x.shape)
-        options = {"stride": (1, 1), "padding": ((1, 1), (1, 0)), "dilation": (1, 2)}
+        options = {"stride": (1, 1), "padding": ((1, 1), (1, right)), "dilation": (1, dilation)}
         expected = reference.unfold(x, (2, 3), **options)
         np.testing.assert_array_equal(dconv.unfold(x, (2, 3), **options), expected)
     finally:
