@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from dconv._kernels._dispatch import supported_levels
+from scipy.special import expit
 from tolerance import assert_close
 
 KERNELS = Path(__file__).resolve().parents[1] / "dconv" / "_kernels"
@@ -34,7 +35,9 @@ pytestmark = [
 SIZES = [f"{size}_{suffix}" for size in ("block", "lanes") for suffix in TYPES]
 LOOPS = [f"{loop}_row_{suffix}" for loop in ("conv", "dot", "lanewise") for suffix in TYPES]
 ROWS = ["weighted", "products", "moments", "root", "magnitude", "eigenvalues", "extrema", "lines", "interleave"]
+ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0), "exponential": np.exp, "logistic": expit, "tanh": np.tanh}
 ENTRIES = {name: name for name in SIZES + LOOPS} | {f"{name}_row": f"rows.{name}" for name in ROWS}
+ENTRIES |= {f"{name}_row": f"activations.{name}" for name in ACTIVATIONS}
 GLUE = '#include "microkernel.h"\nextern const dconv_microkernel dconv_microkernel_halves;\n' + "".join(
     f'__attribute__((visibility("default"))) ptrdiff_t {name}(void) '
     f"{{ return (ptrdiff_t)dconv_microkernel_halves.{entry}; }}\n"
@@ -299,4 +302,20 @@ def test_interleave_row(library, n, n_planes):
     pixels = out.reshape(n, out_step)
     np.testing.assert_array_equal(pixels[:, :n_planes], planes.T)
     assert np.all(np.isnan(pixels[:, n_planes:]))
+    check_guards()
+
+
+# --- the activations of networks: float32, in place, in whole vectors ---
+
+
+@pytest.mark.parametrize("name", ACTIVATIONS)
+@pytest.mark.parametrize("n", LENGTHS)
+def test_activation_row(library, n, name):
+    row, check_guards = guarded(-(-n // UNIT) * UNIT, np.float32)
+    row[:] = x = 10 * normal(len(row), np.float32)
+    row[0] = np.nan
+    call(library, f"{name}_row", row, n)
+    tolerance = {"rtol": 3e-7, "atol": 0} if name == "exponential" else {"rtol": 0, "atol": 2e-7}
+    np.testing.assert_allclose(row[1:n], ACTIVATIONS[name](x[1:n].astype(np.float64)), **tolerance)
+    assert np.isnan(row[0])
     check_guards()

@@ -1,8 +1,8 @@
 """The compiled loops: nogil, no checks, no allocation. Callers above have validated, padded and allocated.
 
     functional.conv ------> _conv.conv_rows ----------\\
-    features, transformers -> _cascade (feature rows) --+--> _dispatch.levels[level] --> microkernel.c, once per
-                                                           CPU level (plain, baseline, avx2, avx512)
+    predictors -----------> _network.network_rows ------+--> _dispatch.levels[level] --> microkernel.c, once per
+    features, transformers -> _cascade (feature rows) --/      CPU level (plain, baseline, avx2, avx512)
 
 ``_dispatch`` owns the table of innermost loops, one entry per CPU level, and chooses one at import. The Cython files
 hold the outer loops, and the threads: each output row is written by one thread, so nothing is shared and no result

@@ -24,6 +24,14 @@ cdef extern from "feature_rows.h" nogil:
                            Py_ssize_t out_step, Py_ssize_t n) noexcept nogil
 
 
+cdef extern from "activation_rows.h" nogil:
+    ctypedef struct dconv_activation_rows:
+        void (*relu)(float *x, Py_ssize_t n) noexcept nogil
+        void (*exponential)(float *x, Py_ssize_t n) noexcept nogil
+        void (*logistic)(float *x, Py_ssize_t n) noexcept nogil
+        void (*tanh)(float *x, Py_ssize_t n) noexcept nogil
+
+
 cdef extern from "microkernel.h" nogil:
     ctypedef struct dconv_microkernel:
         const char *name
@@ -50,6 +58,7 @@ cdef extern from "microkernel.h" nogil:
                                  const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes, double *out, Py_ssize_t out_step,
                                  Py_ssize_t n_pixels) noexcept nogil
         dconv_feature_rows rows
+        dconv_activation_rows activations
 
 
 cdef const dconv_microkernel *get_level(str level) except NULL

@@ -1,0 +1,181 @@
+"""A stack of 1 x 1 convolutions with activations between them, over the pixels of a tile: linear models, perceptrons.
+
+    h[0] = x - centre, with squares=True beside its own square
+    h[l + 1, p, f] = activation_l(bias_l[f] + sum_c weight_l[f, c] * h[l, p, c])
+    out = the last h, with normalise=True divided by its sum over f
+
+Letters: p pixel, f filter (unit), c channel, F and C how many of them a layer has. All is computed in real_t, but the
+last activation in float: badly conditioned models can be computed in double.
+
+Loop order: pieces of pixels so short that what a layer writes is still in the L1 or L2 cache when the next one reads
+it; in a piece the layers; in a layer the loops of microkernel.h. All of it runs on the calling thread, without the
+GIL: callers work on several tiles at once. A pixel takes the same instructions wherever a piece or a tile ends.
+"""
+
+from dconv._kernels._dispatch cimport conv_row, dconv_microkernel, dot_row, get_level, real_t
+
+cdef extern from "feature_rows.h":
+    enum:
+        DCONV_ROW_UNIT
+
+ROW_UNIT = DCONV_ROW_UNIT  # numbers that scratch is rounded up to
+
+# Activations. EXPONENTIAL is e^(x - m) with m the largest of the pixel: normalised it is the softmax. RAMP is
+# (x + 1) / 2 within 0 and 1. These two can only be the last, SQUARE cannot, and only SQUARE and IDENTITY come before
+# the last in double.
+IDENTITY, RELU, LOGISTIC, TANH, SQUARE, EXPONENTIAL, RAMP = range(7)
+cdef enum:
+    _IDENTITY
+    _RELU
+    _LOGISTIC
+    _TANH
+    _SQUARE
+    _EXPONENTIAL
+    _RAMP
+
+
+cdef struct Layer:
+    # A row of `layers`.
+    Py_ssize_t n_filters
+    Py_ssize_t n_taps  # vectors of channels or channels
+    Py_ssize_t n_channels  # of h before it, which of h[0] may be more than it has
+    Py_ssize_t of_vectors  # 1: taps are vectors of channels (dot_row), 0: channels (conv_row)
+    Py_ssize_t weight, bias  # where they begin
+    Py_ssize_t activation
+
+
+cdef void prepare(
+    const float *x, const real_t *centre, Py_ssize_t n_channels, bint squares, Py_ssize_t n_pixels, Py_ssize_t row,
+    real_t *h,
+) noexcept nogil:
+    """Write h[0], in rows of `row` numbers that end with zeros."""
+    cdef Py_ssize_t pixel, c
+    for pixel in range(n_pixels):
+        for c in range(n_channels):
+            h[c] = x[c] - centre[c]
+        if squares:
+            for c in range(n_channels):
+                h[n_channels + c] = h[c] * h[c]
+        for c in range(2 * n_channels if squares else n_channels, row):
+            h[c] = 0
+        h += row
+        x += n_channels
+
+
+cdef void activate(const dconv_microkernel *kernel, Py_ssize_t activation, float *h, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    if activation == _RELU:
+        kernel.activations.relu(h, n)
+    elif activation == _LOGISTIC:
+        kernel.activations.logistic(h, n)
+    elif activation == _TANH:
+        kernel.activations.tanh(h, n)
+    elif activation == _EXPONENTIAL:
+        kernel.activations.exponential(h, n)
+    elif activation == _RAMP:
+        for i in range(n):
+            h[i] = <float>0.5 * (1 + (-1 if h[i] < -1 else 1 if h[i] > 1 else h[i]))
+
+
+cdef void activate_hidden(const dconv_microkernel *kernel, Py_ssize_t activation, real_t *h, Py_ssize_t n) noexcept nogil:
+    cdef Py_ssize_t i
+    if activation == _SQUARE:
+        for i in range(n):
+            h[i] *= h[i]
+    elif real_t is float:
+        activate(kernel, activation, h, n)
+
+
+cdef void as_float(
+    const real_t *h, Py_ssize_t n_filters, bint exponential, bint odds, double floor, Py_ssize_t n_pixels, float *last
+) noexcept nogil:
+    """Write what the last layer gives, less what each pixel may have in common because a normalisation takes it out.
+
+    With `exponential` that is the largest. With `odds` what the largest is below -20, where logistic(x) is e^x to the
+    last bit: all would be zero in float. The classifier itself has zeros below `floor`, and then prefers nothing.
+    """
+    cdef Py_ssize_t pixel, f
+    cdef real_t largest, common, factor
+    for pixel in range(n_pixels):
+        common, factor = 0, 1
+        if exponential or odds:
+            largest = h[0]
+            for f in range(1, n_filters):
+                largest = h[f] if h[f] > largest else largest
+            if exponential:
+                common = largest
+            elif largest < -20:
+                common = largest + 20
+                factor = 0 if largest < floor else 1
+        for f in range(n_filters):
+            last[f] = <float>((h[f] - common) * factor)
+        h += n_filters
+        last += n_filters
+
+
+cdef void finish(const float *last, Py_ssize_t n_filters, bint normalise, Py_ssize_t n_pixels, float *out) noexcept nogil:
+    """Write the result. A pixel whose sum is zero prefers nothing: all its numbers become equal."""
+    cdef Py_ssize_t pixel, f
+    cdef float total, factor = 1
+    for pixel in range(n_pixels):
+        total = 0
+        if normalise:
+            for f in range(n_filters):
+                total += last[f]
+            factor = 1 / total
+        for f in range(n_filters):
+            out[f] = <float>1 / n_filters if normalise and total == 0 else last[f] * factor
+        last += n_filters
+        out += n_filters
+
+
+def network_rows(
+    const float[:, ::1] x,  # IN (n, channels)
+    const real_t[::1] centre,  # IN (channels,); None, for float only: h[0] is x itself
+    bint squares,
+    const Py_ssize_t[:, ::1] layers,  # IN (layers, fields of Layer)
+    const real_t[::1] weights,  # IN all layers one after another, each packed as in microkernel.h
+    const real_t[::1] biases,  # IN all layers, each F padded to whole vectors
+    const Py_ssize_t[:, ::1] offsets,  # IN (2, the most taps): of channels 0, 1, ..., of vectors 0, lanes, ...
+    bint normalise,
+    double floor,  # with a normalised LOGISTIC: below it all is zero to the classifier
+    float[:, ::1] out,  # OUT (n, F of the last layer)
+    real_t[:, ::1] scratch,  # (2, piece * numbers a pixel in the widest h, rounded up to ROW_UNIT)
+    float[::1] last,  # (piece * F of the last layer, likewise)
+    Py_ssize_t piece,  # pixels
+    str level=None,
+):
+    """Write the network's answer for every pixel of `x`; see the head of this file."""
+    cdef const dconv_microkernel *kernel = get_level(level)
+    cdef Py_ssize_t n_pixels = x.shape[0], n_layers = layers.shape[0], n_out = out.shape[1]
+    cdef Py_ssize_t start = 0, n, index
+    cdef bint from_scratch = centre is not None
+    cdef const real_t *h = NULL
+    cdef real_t *target = NULL
+    cdef const Layer *first = <const Layer *>&layers[0, 0]
+    cdef const Layer *layer = first
+    cdef Py_ssize_t activation = layer[n_layers - 1].activation
+    with nogil:
+        while start < n_pixels:
+            n = min(piece, n_pixels - start)
+            if from_scratch:
+                prepare(&x[start, 0], &centre[0], x.shape[1], squares, n, first.n_channels, &scratch[0, 0])
+                h = &scratch[0, 0]
+            elif real_t is float:
+                h = &x[start, 0]
+            for index in range(n_layers):
+                layer = <const Layer *>&layers[index, 0]
+                target = &scratch[(index + 1) % 2, 0]
+                if layer.of_vectors:
+                    dot_row(kernel, h, layer.n_channels, &offsets[1, 0], layer.n_taps, &weights[layer.weight],
+                            &biases[layer.bias], layer.n_filters, target, layer.n_filters, n)
+                else:
+                    conv_row(kernel, h, layer.n_channels, &offsets[0, 0], layer.n_taps, &weights[layer.weight],
+                             &biases[layer.bias], layer.n_filters, target, layer.n_filters, n)
+                if index < n_layers - 1:
+                    activate_hidden(kernel, layer.activation, target, n * layer.n_filters)
+                h = target
+            as_float(h, n_out, activation == _EXPONENTIAL, normalise and activation == _LOGISTIC, floor, n, &last[0])
+            activate(kernel, activation, &last[0], n * n_out)
+            finish(&last[0], n_out, normalise, n, &out[start, 0])
+            start += n
