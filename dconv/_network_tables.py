@@ -1,0 +1,88 @@
+"""The tables by which the kernel runs a network: rounded, packed for the vectors of a CPU level."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from dconv._affine import Affine, bias_about
+from dconv._conv_run import dense_channels, pack_dense
+from dconv._kernels import _dispatch
+from dconv._kernels._network import IDENTITY, SQUARE
+from dconv._network import Layer, Network
+from dconv._predictor import NotCompilable
+
+# Where rounding to float32 would change a sum by more, it is computed in float64.
+_COARSE = 1e-5
+
+
+class Tables(NamedTuple):
+    """The tables of a network, as dconv/_kernels/_network.pyx reads them."""
+
+    centre: np.ndarray | None
+    layers: np.ndarray
+    weights: np.ndarray
+    biases: np.ndarray
+    offsets: np.ndarray
+
+
+def tables_of(network: Network, level: str | None) -> Tables:
+    """Return the tables of a network for a CPU level; raise NotCompilable if float32 would be too coarse for it."""
+    layers = network.merged()
+    dtype = _dtype_for(network, layers)
+    first, *others = (layer.affine for layer in layers)
+    _, width = _dispatch.block_sizes(level, dtype.itemsize)
+    n_filters, n_channels = first.weight.shape
+    n_more = dense_channels(n_filters, n_channels, width) - n_channels
+    # Subtracting the centre first takes up to 5 % of a perceptron's time, and none where the tile comes from memory.
+    centre = None if first.centre is None else first.centre.astype(dtype)
+    weights = [np.pad(first.weight, ((0, 0), (0, n_more))), *(affine.weight for affine in others)]
+    # In float64 the centre is not rounded; and of squares it could not be moved.
+    biases = [first.bias if dtype == np.float64 else bias_about(first, centre)]
+    biases += [bias_about(affine, None) for affine in others]
+    if centre is None and (n_more or dtype == np.float64):
+        centre = np.zeros(network.n_features, dtype)  # a copy it must be
+    return Tables(centre, *_pack(weights, biases, [layer.activation for layer in layers], dtype, level))
+
+
+def _dtype_for(network: Network, layers: Sequence[Layer]) -> np.dtype:
+    first = layers[0].affine
+    unknown = first.centre is None and first.spread is None
+    if not (network.double or (network.wide and unknown) or _rounding(first) > _COARSE):
+        return np.dtype(np.float32)
+    if not {layer.activation for layer in layers[:-1]} <= {IDENTITY, SQUARE}:
+        raise NotCompilable("its first layer needs more digits than float32 has, and hidden layers have no float64")
+    return np.dtype(np.float64)
+
+
+def _rounding(affine: Affine) -> float:
+    """Return about how much float32 rounds the sums of a map, as far as the spread of the features is known."""
+    if affine.spread is None:
+        return 0.0
+    return float(np.finfo(np.float32).epsneg * np.linalg.norm(affine.weight * affine.spread, axis=1).max())
+
+
+def _pack(
+    weights: Sequence[np.ndarray],
+    biases: Sequence[np.ndarray],
+    activations: Sequence[int],
+    dtype: np.dtype,
+    level: str | None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Return the table of layers, their weights and biases one after another, and the offsets of taps."""
+    _, width = _dispatch.block_sizes(level, dtype.itemsize)
+    rows, packed_weights, packed_biases = [], [], []
+    at_weight, at_bias = 0, 0
+    for weight, bias, activation in zip(weights, biases, activations, strict=True):
+        packed, packed_bias, of_vectors = pack_dense(weight.astype(dtype), bias.astype(dtype), level)
+        n_filters, n_channels = weight.shape
+        n_taps = n_channels // width if of_vectors else n_channels
+        rows.append((n_filters, n_taps, n_channels, of_vectors, at_weight, at_bias, activation))
+        packed_weights.append(packed)
+        packed_biases.append(packed_bias)
+        at_weight, at_bias = at_weight + packed.size, at_bias + packed_bias.size
+    table = np.array(rows, np.intp)
+    offsets = np.outer([1, width], np.arange(table[:, 1].max())).astype(np.intp)
+    return table, np.concatenate(packed_weights), np.concatenate(packed_biases), offsets

@@ -1,0 +1,141 @@
+"""The kernel of networks at every CPU level, its activations, and what is folded."""
+
+import itertools
+
+import numpy as np
+import pytest
+from dconv._kernels._dispatch import supported_levels
+from dconv._kernels._network import EXPONENTIAL, IDENTITY, LOGISTIC, RAMP, RELU, SQUARE, TANH
+from scipy.special import expit, softmax
+
+from dconv._affine import Affine, bias_about, then
+from dconv._network import Layer, Network
+from dconv._network_run import compile_network
+from dconv._predictor import NotCompilable
+
+rng = np.random.default_rng(0)
+WIDE = np.concatenate([np.linspace(-120, 120, 1001), np.linspace(-1e-3, 1e-3, 101), [0, 1e30, -1e30]])
+
+
+def affine(n_outputs, n_inputs, **more):
+    return Affine(rng.normal(size=(n_outputs, n_inputs)), rng.normal(size=n_outputs), **more)
+
+
+def run(network, x, level=None):
+    out = np.full((len(x), network.n_outputs), np.nan, np.float32)
+    compile_network(network, level)(np.ascontiguousarray(x, np.float32), out)
+    return out
+
+
+def define(network, x):
+    """Return what a network gives, by its definition in float64."""
+    h = x.astype(np.float64)
+    for index, layer in enumerate(network.layers):
+        weight, bias, centre, _ = layer.affine
+        h = h - (0 if centre is None else centre)
+        if network.squares and index == 0:
+            h = np.hstack([h, h**2])
+        h = h @ weight.T + bias
+        h = {
+            IDENTITY: lambda h: h,
+            RELU: lambda h: np.maximum(h, 0),
+            LOGISTIC: expit,
+            TANH: np.tanh,
+            SQUARE: np.square,
+            EXPONENTIAL: lambda h: np.exp(h - h.max(axis=1, keepdims=True)),
+            RAMP: lambda h: (np.clip(h, -1, 1) + 1) / 2,
+        }[layer.activation](h)
+    return h / h.sum(axis=1, keepdims=True) if network.normalise else h
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize(
+    ("activation", "function", "tolerance"),
+    [
+        (LOGISTIC, expit, 2e-7),
+        (TANH, np.tanh, 2e-7),
+        (RELU, lambda x: np.maximum(x, 0), 0),
+        (RAMP, lambda x: (np.clip(x, -1, 1) + 1) / 2, 1e-7),
+    ],
+)
+def test_activations(level, activation, function, tolerance):
+    x = WIDE.astype(np.float32)[:, np.newaxis]
+    network = Network((Layer(Affine(np.eye(1), np.zeros(1)), activation),))
+    expected = function(x.astype(np.float64))
+    np.testing.assert_allclose(run(network, x, level), expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("level", supported_levels())
+def test_softmax_keeps_small_probabilities(level):
+    x = np.stack([WIDE[:1001], np.zeros(1001)], axis=1).astype(np.float32)[np.abs(WIDE[:1001]) < 87]
+    network = Network((Layer(Affine(np.eye(2), np.zeros(2)), EXPONENTIAL),), normalise=True)
+    np.testing.assert_allclose(run(network, x, level), softmax(x.astype(np.float64), axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize(
+    "sizes", [(1, 1), (1, 3), (3, 1), (5, 2), (16, 4), (98, 1), (98, 2), (98, 5), (13, 40, 2), (8, 33, 9, 3)]
+)
+def test_networks_at_every_level(sizes, centred, level):
+    centre = 5 * rng.normal(size=sizes[0]) if centred else None
+    maps = [affine(n_outputs, n_inputs) for n_inputs, n_outputs in itertools.pairwise(sizes)]
+    maps[0] = maps[0]._replace(centre=centre)
+    x = rng.normal(size=(401, sizes[0])) + (0 if centre is None else centre)
+    for hidden in (RELU, TANH, LOGISTIC):
+        network = Network((*(Layer(each, hidden) for each in maps[:-1]), Layer(maps[-1])))
+        expected = define(network, x.astype(np.float32))
+        np.testing.assert_allclose(run(network, x, level), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("level", supported_levels())
+def test_float64_at_every_level(level):
+    x = rng.normal(size=(401, 13)).astype(np.float32) + 100
+    squares = Network((Layer(affine(3, 26, centre=np.full(13, 100.0))),), squares=True, double=True)
+    quadratic = Network((Layer(affine(30, 13), SQUARE), Layer(affine(3, 30))), double=True)
+    linear = Network((Layer(affine(2, 13)),), double=True)
+    for network in (squares, quadratic, linear):
+        np.testing.assert_allclose(run(network, x, level), define(network, x), rtol=1e-6, atol=1e-6)
+
+
+def test_maps_are_composed_about_their_centres():
+    scaler = Affine(np.diag([2.0, 0.5]), np.zeros(2), np.array([1e8, -1e8]))
+    after = affine(3, 2)
+    both = then(scaler, after)
+    x = np.array([1e8 + 1, -1e8 + 2])
+    np.testing.assert_allclose(both.weight @ (x - both.centre) + both.bias, after.weight @ [2, 1] + after.bias)
+    selection = Affine(np.eye(4)[[3, 0]], np.zeros(2))
+    both = then(selection, scaler._replace(spread=np.array([3.0, 4.0])))
+    np.testing.assert_allclose(both.centre, [-1e8, 0, 0, 1e8])
+    np.testing.assert_allclose(both.spread, [4, 0, 0, 3])
+    np.testing.assert_allclose(both.bias, 0, atol=1e-7)
+    np.testing.assert_allclose(bias_about(scaler, None), [-2e8, 0.5e8])
+
+
+def test_layers_are_merged_where_that_is_less_work():
+    tall, wide = affine(64, 10), affine(10, 98)
+    assert len(Network((Layer(wide), Layer(tall, RELU))).merged()) == 2
+    assert len(Network((Layer(affine(98, 98)), Layer(affine(64, 98), RELU))).merged()) == 1
+    assert len(Network((Layer(affine(9, 98), RELU), Layer(affine(2, 9)))).merged()) == 2
+
+
+def test_projections_before_wide_layers_keep_their_own_sums():
+    network = Network(
+        (
+            Layer(affine(3, 50, centre=np.full(50, 7.0))),
+            Layer(affine(64, 3, centre=np.ones(3)), RELU),
+            Layer(affine(2, 64)),
+        )
+    )
+    assert len(network.merged()) == 3
+    x = rng.normal(size=(50, 50)).astype(np.float32)
+    expected = define(network, x)
+    np.testing.assert_allclose(run(network, x), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
+def test_precision_follows_from_the_spread():
+    fine = Network((Layer(affine(20, 9, spread=np.ones(9)), RELU), Layer(affine(2, 20))))
+    run(fine, np.ones((3, 9)))
+    coarse = Network((Layer(affine(20, 9, spread=np.full(9, 1e4)), RELU), Layer(affine(2, 20))))
+    with pytest.raises(NotCompilable, match="more digits than float32 has"):
+        compile_network(coarse)
