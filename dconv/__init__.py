@@ -1,6 +1,6 @@
 """dconv: dilated convolutions for scikit-learn. The public names, nothing else."""
 
-from dconv import filters, metrics, shapes
+from dconv import filters, metrics, predictors, shapes
 from dconv._threads import show_config
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
@@ -25,6 +25,7 @@ __all__ = [
     "fold",
     "metrics",
     "overlap_count",
+    "predictors",
     "shapes",
     "show_config",
     "unfold",

@@ -18,7 +18,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 import dconv
-from dconv import filters, metrics, shapes
+from dconv import filters, metrics, predictors, shapes
 
 N_THREADS = 8
 N_CALLS = 64
@@ -38,6 +38,10 @@ ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 MODEL = dconv.PixelClassifier(BANK, TREES)
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
+TILE = X[0].reshape(-1, 8)
+LOGISTIC = LogisticRegression().fit(TILE, TILE[:, 0] > 0)
+SCORER = predictors.compile_scorer(LOGISTIC)
+PREDICTOR = predictors.compile_predictor(LOGISTIC)
 LAYERS = [shapes.Layer(3, dilation=2), shapes.Layer((3, 5), stride=2)]
 
 
@@ -46,6 +50,12 @@ def fitted(estimator):
     """Return the one fitted estimator that all threads share."""
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
     return estimator.fit(IMAGE, labels)
+
+
+def probabilities(predictor):
+    out = np.empty((len(TILE), 2), np.float32)
+    predictor.predict_proba(TILE, out)
+    return out
 
 
 class Printed:
@@ -154,6 +164,13 @@ CALLS = {
     "filters.random_normal": lambda: filters.random_normal(5, (3, 3), random_state=0).weight,
     "filters.two_valued": lambda: filters.two_valued().weight,
     "metrics.mean_iou_score": lambda: metrics.mean_iou_score(LABELS, SCRIBBLES, average=None),
+    "predictors.NotCompilable": lambda: str(predictors.NotCompilable("why")),
+    "predictors.Predictor": lambda: isinstance(PREDICTOR, predictors.Predictor),
+    "predictors.Scorer": lambda: isinstance(SCORER, predictors.Scorer),
+    "predictors.compile_predictor": lambda: probabilities(predictors.compile_predictor(LOGISTIC)),
+    "predictors.compile_predictor: one for all": lambda: probabilities(PREDICTOR),
+    "predictors.compile_scorer": lambda: predictors.compile_scorer(LOGISTIC).n_scores,
+    "predictors.predict": lambda: predictors.predict(SCORER, TILE),
     "shapes.Layer": lambda: shapes.Layer(3, dilation=2),
     "shapes.cascade_halo": lambda: shapes.cascade_halo(5, 3),
     "shapes.conv_input_sizes": lambda: shapes.conv_input_sizes((4, 8), 3, stride=(1, 2)),

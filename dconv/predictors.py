@@ -1,0 +1,192 @@
+"""Fitted classifiers of scikit-learn compiled to functions of tiles, for prediction at the speed of the arithmetic.
+
+A compiled classifier answers in float32 what the classifier itself does, to about 1e-6, for C-contiguous float32 rows.
+Linear models, perceptrons and classifiers of normal distributions run on the micro-kernel of the convolutions, each
+layer as a 1 x 1 convolution; scalers, projections and selections of features in front of them in a Pipeline are folded
+into their first layer. Calibrated, voting and one-vs-rest classifiers and searches are compiled with their parts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from dconv import _composed_predictors, _gaussian_predictors, _linear_predictors, _perceptron_predictors
+from dconv._predictor import NotCompilable, Predictor, Scorer
+
+__all__ = ["NotCompilable", "Predictor", "Scorer", "compile_predictor", "compile_scorer", "predict"]
+
+# What compiles a classifier of exactly this class: a subclass may have changed how it answers.
+COMPILERS: dict[type, Callable[[Any], Predictor]] = {
+    **_linear_predictors.COMPILERS,
+    **_gaussian_predictors.COMPILERS,
+    **_perceptron_predictors.COMPILERS,
+}
+SCORERS: dict[type, Callable[[Any], Scorer]] = {**_linear_predictors.SCORERS, **_gaussian_predictors.SCORERS}
+
+
+def compile_predictor(classifier: Any) -> Predictor:
+    """Return the `predict_proba` of a fitted classifier as a function of tiles.
+
+    Parameters
+    ----------
+    classifier : classifier
+        Fitted, of scikit-learn. Later changes to it do not reach what is returned.
+
+    Returns
+    -------
+    predictor : Predictor
+        Has ``classes_``, ``n_features_in_`` and ``predict_proba(tile, out)``.
+
+    Raises
+    ------
+    NotCompilable
+        If there is no compiler for this class, which must be one of scikit-learn's own and not a subclass, or for what
+        it was fitted to.
+    NotFittedError
+        If it is not fitted.
+
+    See Also
+    --------
+    predict : Labels from what is compiled.
+    compile_scorer : The same for `decision_function`.
+
+    Notes
+    -----
+    Compiled are LogisticRegression and LogisticRegressionCV, SGDClassifier (with ``loss="log_loss"`` or
+    ``"modified_huber"``), LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis, GaussianNB and MLPClassifier; a
+    Pipeline of scalers (standard, robust, and without clipping min-max and max-abs), PCA, TruncatedSVD and selections
+    of features that ends in one of these (in GaussianNB: without projections); CalibratedClassifierCV with sigmoids,
+    VotingClassifier with ``voting="soft"``, OneVsRestClassifier, GridSearchCV and RandomizedSearchCV of these.
+
+    float32 has 7 digits: features are centred before they are multiplied, where a step of the Pipeline knows their
+    means, and classifiers whose coefficients have no bound are computed in float64. What is not finite in a row stays
+    in that row; nothing is checked.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from dconv.predictors import compile_predictor
+    >>> x = np.array([[0.0], [1.0], [4.0], [5.0]], np.float32)
+    >>> classifier = LogisticRegression().fit(x, ["low", "low", "high", "high"])
+    >>> predictor = compile_predictor(classifier)
+    >>> probabilities = np.empty((4, 2), np.float32)
+    >>> predictor.predict_proba(x, probabilities)
+    >>> bool(np.abs(probabilities - classifier.predict_proba(x)).max() < 1e-6)
+    True
+    """
+    check_is_fitted(classifier)
+    return _compile(classifier, "predict_proba")
+
+
+def compile_scorer(classifier: Any) -> Scorer:
+    """Return the `decision_function` of a fitted classifier as a function of tiles.
+
+    Parameters
+    ----------
+    classifier : classifier
+        Fitted, of scikit-learn. Later changes to it do not reach what is returned.
+
+    Returns
+    -------
+    scorer : Scorer
+        Has ``classes_``, ``n_features_in_``, ``n_scores`` and ``decision_function(tile, out)``.
+
+    Raises
+    ------
+    NotCompilable
+        If there is no compiler for this class, which must be one of scikit-learn's own and not a subclass, or for what
+        it was fitted to.
+    NotFittedError
+        If it is not fitted.
+
+    See Also
+    --------
+    predict : Labels from what is compiled.
+    compile_predictor : The same for `predict_proba`.
+
+    Notes
+    -----
+    Compiled are the linear classifiers of :func:`compile_predictor` and those without probabilities: LinearSVC,
+    RidgeClassifier and RidgeClassifierCV, Perceptron and SGDClassifier with any loss; QuadraticDiscriminantAnalysis;
+    OneVsRestClassifier, searches and a Pipeline of these.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import RidgeClassifier
+    >>> from dconv.predictors import compile_scorer
+    >>> x = np.array([[0.0], [1.0], [4.0], [5.0]], np.float32)
+    >>> scorer = compile_scorer(RidgeClassifier(alpha=0).fit(x, [0, 0, 1, 1]))
+    >>> scores = np.empty((4, scorer.n_scores), np.float32)
+    >>> scorer.decision_function(x, scores)
+    >>> scores.ravel().round(2)
+    array([-1.18, -0.71,  0.71,  1.18], dtype=float32)
+    """
+    check_is_fitted(classifier)
+    return _compile(classifier, "decision_function")
+
+
+def predict(compiled: Predictor | Scorer, tile: np.ndarray) -> np.ndarray:
+    """Return the label of each row of a tile.
+
+    Parameters
+    ----------
+    compiled : Predictor or Scorer
+        What :func:`compile_predictor` or :func:`compile_scorer` gave.
+    tile : ndarray of float32 of shape (n_pixels, n_features)
+        C-contiguous.
+
+    Returns
+    -------
+    labels : ndarray of shape (n_pixels,)
+        In the dtype of ``compiled.classes_``.
+
+    Notes
+    -----
+    The labels of a classifier that has a `decision_function` are those of its largest score: where several classes have
+    a probability of almost 1 before they are normalised, as with one-vs-rest, the probabilities no longer tell.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.svm import LinearSVC
+    >>> from dconv.predictors import compile_scorer, predict
+    >>> x = np.array([[0.0], [1.0], [4.0], [5.0]], np.float32)
+    >>> classifier = LinearSVC().fit(x, ["low", "low", "high", "high"])
+    >>> predict(compile_scorer(classifier), x)
+    array(['low', 'low', 'high', 'high'], dtype='<U4')
+    """
+    if isinstance(compiled, Scorer):
+        answer = np.empty((len(tile), compiled.n_scores), np.float32)
+        compiled.decision_function(tile, answer)
+    else:
+        answer = np.empty((len(tile), len(compiled.classes_)), np.float32)
+        compiled.predict_proba(tile, answer)
+    return compiled.classes_.take(answer[:, 0] > 0 if answer.shape[1] == 1 else answer.argmax(axis=1))
+
+
+def compiled_or_none(classifier: Any, method: str) -> Predictor | Scorer | None:
+    """Return what answers `method` of a fitted classifier ("predict" through :func:`predict`), None if nothing does."""
+    methods = {"predict": ("decision_function", "predict_proba")}.get(method, (method,))
+    for wanted in methods:
+        if hasattr(classifier, wanted):
+            try:
+                return _compile(classifier, wanted)
+            except NotCompilable:
+                continue
+    return None
+
+
+def _compile(classifier: Any, method: str) -> Any:
+    kind = type(classifier)
+    if kind in _composed_predictors.COMPILERS:
+        return _composed_predictors.COMPILERS[kind](classifier, method, _compile)
+    compilers: dict[type, Callable[[Any], Any]] = COMPILERS if method == "predict_proba" else SCORERS
+    if kind not in compilers:
+        raise NotCompilable(f"{method} of {kind.__name__} cannot be compiled: there is no compiler for this class")
+    return compilers[kind](classifier)
