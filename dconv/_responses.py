@@ -1,6 +1,7 @@
 """What a fitted classifier answers, as functions that several threads can call at once.
 
-A classifier is called by one thread at a time (:func:`dconv._threads.scikit_learn_alone` says why), while others
+A classifier that :mod:`dconv.predictors` can compile answers in its compiled form, from all threads at once. Any other
+is called by one thread at a time (:func:`dconv._threads.scikit_learn_alone` says why), while others
 compute features. Many bring threads of their own (BLAS, OpenMP), which then do not compete. Forests do not, and are
 what takes longest: their trees are asked one by one, without the check of their input.
 """
@@ -18,6 +19,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.pipeline import Pipeline
 
 from dconv._threads import scikit_learn_alone
+from dconv.predictors import Predictor, Scorer, compiled_or_none, predict
 
 # All trees pass over rows that stay in the L2 or L3 cache: a third faster than over the rows of a whole block.
 _FOREST_ROWS = 1 << 13
@@ -28,12 +30,35 @@ Respond = Callable[[np.ndarray], np.ndarray]  # float32 rows of shape (n_pixels,
 def response_of(classifier: Any, method: str) -> Respond:
     """Return `method` ("predict", "predict_proba", ...) of a fitted classifier, safe to call from several threads.
 
-    The answers are those of the classifier itself; those of forests are the ones it gives with ``n_jobs=None``.
-    "predict_entropy" is made from "predict_proba".
+    The answers are those of the classifier itself, in float32 where it is compiled; those of forests are the ones it
+    gives with ``n_jobs=None``. "predict_entropy" is made from "predict_proba".
     """
     if method == "predict_entropy":
         proba = response_of(classifier, "predict_proba")
         return lambda rows: _entropy(proba(rows))
+    compiled, own = compiled_or_none(classifier, method), _own_response(classifier, method)
+    return own if compiled is None else partial(_compiled_answers, compiled, method, own)
+
+
+def _compiled_answers(compiled: Predictor | Scorer, method: str, own: Respond, rows: np.ndarray) -> np.ndarray:
+    rows = np.ascontiguousarray(rows, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        finite = np.isfinite(rows.sum())  # one pass without a mask; where it overflows, the mask decides
+    if not finite and not np.isfinite(rows).all():
+        return own(rows)  # which refuses such values, or knows what they mean
+    if method == "predict":
+        return predict(compiled, rows)
+    if isinstance(compiled, Predictor):
+        out = np.empty((len(rows), len(compiled.classes_)), np.float32)
+        compiled.predict_proba(rows, out)
+        return out
+    out = np.empty((len(rows), compiled.n_scores), np.float32)
+    compiled.decision_function(rows, out)
+    return out[:, 0] if compiled.n_scores == 1 else out
+
+
+def _own_response(classifier: Any, method: str) -> Respond:
+    """Return a method of the classifier itself."""
     if isinstance(classifier, Pipeline) and len(classifier.steps) > 1:
         prepare, respond = _one_at_a_time(classifier[:-1].transform), response_of(classifier[-1], method)
         return lambda rows: respond(prepare(rows))
