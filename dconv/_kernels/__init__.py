@@ -2,7 +2,7 @@
 
     functional.conv ------> _conv.conv_rows ----------\\
     features, transformers -> _cascade (feature rows) --+--> _dispatch.levels[level] --> microkernel.c, once per
-                                                           CPU level (plain, baseline, avx2, avx512)
+    crf ------> _lattice, _mean_field (crf rows) -------/  CPU level (plain, baseline, avx2, avx512)
 
 ``_dispatch`` owns the table of innermost loops, one entry per CPU level, and chooses one at import. The Cython files
 hold the outer loops, and the threads: each output row is written by one thread, so nothing is shared and no result

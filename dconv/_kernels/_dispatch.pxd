@@ -1,5 +1,7 @@
 """The table of innermost loops of microkernel.h, for the Cython files that call them."""
 
+from libc.stdint cimport int32_t, int64_t, uint16_t
+
 ctypedef fused real_t:
     float
     double
@@ -22,6 +24,39 @@ cdef extern from "feature_rows.h" nogil:
                       Py_ssize_t n_directions, float *const *out, Py_ssize_t n) noexcept nogil
         void (*interleave)(const float *planes, Py_ssize_t plane_step, Py_ssize_t n_planes, float *out,
                            Py_ssize_t out_step, Py_ssize_t n) noexcept nogil
+
+
+cdef extern from "crf_rows.h" nogil:
+    enum:
+        DCONV_CRF_GROUP
+        DCONV_CRF_MAX_FEATURES
+    ctypedef struct dconv_crf_run:
+        const uint16_t *ids
+        const float *weights
+        Py_ssize_t n_entries
+        Py_ssize_t n_pixels
+        Py_ssize_t n_classes
+        Py_ssize_t row
+        const float *unary
+        Py_ssize_t unary_step
+        const float *values
+        float *sums
+        float *q
+        float *change
+        float *scratch
+    ctypedef struct dconv_crf_rows:
+        Py_ssize_t width
+        void (*embed)(Py_ssize_t d, const float *planes, Py_ssize_t step, const float *origin, Py_ssize_t n_groups,
+                      int32_t *quotients, int32_t *axes, float *weights, Py_ssize_t weight_step) noexcept nogil
+        void (*log2)(const float *x, float smallest, float *out, Py_ssize_t n) noexcept nogil
+        void (*pass_two)(const dconv_crf_run *run) noexcept nogil
+        void (*pass_few)(const dconv_crf_run *run) noexcept nogil
+        void (*pass_all)(const dconv_crf_run *run) noexcept nogil
+        void (*gather)(const float *sums, const int32_t *list, const int64_t *first, Py_ssize_t row, Py_ssize_t begin,
+                       Py_ssize_t end, float *values) noexcept nogil
+        void (*blur)(const int32_t *chains, Py_ssize_t n, Py_ssize_t row, float *values) noexcept nogil
+        void (*mix)(const float *matrix, Py_ssize_t n_classes, Py_ssize_t row, Py_ssize_t n, float *values,
+                    float *scratch) noexcept nogil
 
 
 cdef extern from "microkernel.h" nogil:
@@ -50,6 +85,7 @@ cdef extern from "microkernel.h" nogil:
                                  const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes, double *out, Py_ssize_t out_step,
                                  Py_ssize_t n_pixels) noexcept nogil
         dconv_feature_rows rows
+        dconv_crf_rows crf
 
 
 cdef const dconv_microkernel *get_level(str level) except NULL

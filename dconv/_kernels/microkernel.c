@@ -120,10 +120,11 @@
 #include "microkernel_loops.h"
 
 #include "feature_rows_loops.h"
+#include "crf_rows_loops.h"
 
 #define ENTRIES(T, SUFFIX)                                                                                           \
     .block_##SUFFIX = 2 * LANES(T), .lanes_##SUFFIX = LANES(T), .conv_row_##SUFFIX = conv_row_##SUFFIX,              \
     .dot_row_##SUFFIX = dot_row_##SUFFIX, .lanewise_row_##SUFFIX = lanewise_row_##SUFFIX
 
 const dconv_microkernel JOIN(dconv_microkernel, DCONV_LEVEL) = {
-    .name = NAME(DCONV_LEVEL), ENTRIES(float, f32), ENTRIES(double, f64), .rows = FEATURE_ROWS};
+    .name = NAME(DCONV_LEVEL), ENTRIES(float, f32), ENTRIES(double, f64), .rows = FEATURE_ROWS, .crf = CRF_ROWS};

@@ -8,6 +8,7 @@
 #ifndef DCONV_MICROKERNEL_H
 #define DCONV_MICROKERNEL_H
 
+#include "crf_rows.h"
 #include "feature_rows.h"
 
 #include <stddef.h>
@@ -43,6 +44,7 @@ typedef struct {
     DCONV_DECLARE_LOOPS(float, f32)
     DCONV_DECLARE_LOOPS(double, f64)
     dconv_feature_rows rows;
+    dconv_crf_rows crf;
 } dconv_microkernel;
 
 #endif

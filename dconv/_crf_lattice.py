@@ -1,0 +1,239 @@
+"""The permutohedral lattices of one image, built once and used by every filtering of a mean field.
+
+Spatial axes are seen as three, with leading axes of size 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from dconv._crf_embedding import Embedding, Features, Scratch
+from dconv._crf_memory import check_memory, warn_if_too_fine
+from dconv._kernels import _lattice, _mean_field
+from dconv._threads import run_tasks
+
+# Pixels of a tile along the three axes, by rank, largest first: as many as can never have more corners than an id of 16
+# bits counts. 64 x 64 was the fastest on photographs.
+_TILES = {
+    1: ((1, 1, 4096), (1, 1, 1024), (1, 1, 256), (1, 1, 64)),
+    2: ((1, 64, 64), (1, 32, 32), (1, 16, 16), (1, 8, 8)),
+    3: ((16, 16, 16), (8, 8, 16), (4, 4, 16), (2, 4, 8)),
+}
+_MOST_ROWS = 1 << 16
+_TILES_TOGETHER = 64  # embedded before they are merged: enough for many threads, and it bounds the memory for keys
+_PIECES = 16  # of the chains of one axis, for threads
+_LOG2_E = math.log2(math.e)
+
+
+class _Vertices:
+    """The vertices of one lattice, by key."""
+
+    def __init__(self) -> None:
+        self.keys = np.empty(1 << 12, np.uint64)
+        self.slots = np.full(1 << 13, -1, np.int32)
+        self.n = 0
+
+    def number(self, keys: np.ndarray) -> np.ndarray:
+        """Return the vertices of the corners of a tile; new ones get the next numbers."""
+        if self.n + len(keys) > len(self.keys):
+            known = self.keys[: self.n]
+            self.keys = np.empty(2 * (self.n + len(keys)), np.uint64)
+            self.slots = np.full(1 << (2 * len(self.keys) - 1).bit_length(), -1, np.int32)
+            _lattice.merge_tile(known, np.empty(self.n, np.int32), self.slots, self.keys, 0)
+        vertices = np.empty(len(keys), np.int32)
+        self.n = _lattice.merge_tile(keys, vertices, self.slots, self.keys, self.n)
+        return vertices
+
+    def chains(self, strides: np.ndarray, axis: int) -> np.ndarray:
+        """Return the chains of vertices along an axis of the lattice."""
+        chains, after, has_before = (np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.uint8))
+        n = _lattice.find_chains(self.keys[: self.n], self.slots, strides, axis, chains, after, has_before)
+        return chains[:n].copy()
+
+
+class Lattice:
+    """The lattices of the kernels of one image, with normalised weights.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Pixels along three axes.
+    boxes : ndarray of shape (n_tiles, 6)
+        Start and stop of every tile along the three axes.
+    ids, weights : ndarray of shape (n_groups, n_entries, GROUP)
+        Corners of every pixel, as rows of its tile.
+    first_groups, first_rows : ndarray of shape (n_tiles + 1,)
+        Where every tile begins.
+    vertex_of_row : ndarray of shape (n_rows,)
+        The vertex that a tile row stands for; vertices of all kernels are counted on.
+    rows, first : ndarray of shape (n_rows,), (n_vertices + 1,)
+        The rows of vertex v are ``rows[first[v]:first[v + 1]]``.
+    first_vertices : list of int
+        Where the vertices of every kernel begin, and last their number.
+    chains, stages : ndarray, list of ndarray of shape (n_pieces, 3)
+        Vertices along all axes, and the pieces of them that are blurred together.
+    """
+
+    def __init__(
+        self, kernels: Sequence[Features], sizes: tuple[int, ...], ndim: int, n_threads: int, level: str | None = None
+    ) -> None:
+        self.sizes, self.level = sizes, level
+        self.n_entries = sum(kernel.n_features + 1 for kernel in kernels)
+        tile = next((tile for tile in _TILES[ndim] if math.prod(tile) * self.n_entries <= _MOST_ROWS), None)
+        if tile is None:
+            raise ValueError(f"all kernels together have {self.n_entries} corners of a pixel; use fewer features")
+        self.boxes = _boxes(sizes, tile)
+        lengths = self.boxes[:, 1::2] - self.boxes[:, ::2]
+        self.first_groups = _starts(lengths[:, 0] * lengths[:, 1] * -(-lengths[:, 2] // _lattice.GROUP))
+        shape = (int(self.first_groups[-1]), self.n_entries, _lattice.GROUP)
+        check_memory(6 * math.prod(shape), "the lattice of an image of this size")
+        self.ids, self.weights = np.empty(shape, np.uint16), np.empty(shape, np.float32)
+        embeddings = [Embedding(kernel, sizes, self.boxes) for kernel in kernels]
+        tables = [_Vertices() for _ in kernels]
+        sums = self._embed(kernels, embeddings, tables, tile, n_threads)
+        self.rows = np.empty(len(self.vertex_of_row), np.int32)
+        self.first = np.zeros(self.first_vertices[-1] + 1, np.int64)
+        _lattice.list_rows(self.vertex_of_row, self.first, self.rows)
+        self._find_chains(embeddings, tables, n_threads)
+        self._normalize(kernels, sums, n_threads)
+        self.n_most_rows = int(np.diff(self.first_rows).max())
+
+    def blur(self, values: np.ndarray, n_threads: int) -> None:
+        """Blur the rows of vertices along all axes of their lattices, in place."""
+        for pieces in self.stages:
+            _mean_field.blur_rows(self.chains, pieces, values, n_threads, self.level)
+
+    def gather(self, sums: np.ndarray, values: np.ndarray, n_threads: int) -> None:
+        """Add up the tile rows of every vertex."""
+        _mean_field.gather_rows(sums, self.rows, self.first, values, n_threads, self.level)
+
+    def _embed(
+        self,
+        kernels: Sequence[Features],
+        embeddings: list[Embedding],
+        tables: list[_Vertices],
+        tile: tuple[int, ...],
+        n_threads: int,
+    ) -> np.ndarray:
+        """Find the corners of all pixels and number the vertices; return the sum of the weights of every tile row."""
+        slabs = list(_slabs(self.boxes))
+        most_tiles = max(slab.stop - slab.start for slab in slabs)
+        scratch = [Scratch(kernel.n_features, tile, most_tiles, n_threads) for kernel in kernels]
+        counts = np.zeros((len(self.boxes), len(kernels)), np.int64)
+        vertices: list[list[np.ndarray]] = [[] for _ in kernels]
+        sums: list[np.ndarray] = []
+        entries = self.ids, self.weights
+        for slab in slabs:
+            first_entry = 0
+            for index, (kernel, embedding) in enumerate(zip(kernels, embeddings, strict=True)):
+                of_others = counts[slab].sum(axis=1)
+                counts[slab, index] = embedding.embed(
+                    kernel, slab, self.boxes, self.first_groups, of_others, first_entry, entries, scratch[index],
+                    n_threads, self.level,
+                )  # fmt: skip
+                first_entry += kernel.n_features + 1
+
+            def merge(index: int, of_slab: np.ndarray = counts[slab]) -> None:
+                keys = scratch[index].keys
+                vertices[index] += [tables[index].number(keys[t, :n]) for t, n in enumerate(of_slab[:, index])]
+
+            run_tasks(merge, range(len(kernels)), n_threads)
+            in_order = [scratch[i].ones[t, :n] for t, of_tile in enumerate(counts[slab]) for i, n in enumerate(of_tile)]
+            sums.append(np.concatenate(in_order))
+            self._check_rows(kernels, counts[: slab.stop], tables)
+        self.first_rows = _starts(counts.sum(axis=1))
+        self.first_vertices = [0, *np.cumsum([table.n for table in tables]).tolist()]
+        for offset, several in zip(self.first_vertices, vertices, strict=False):
+            for numbers in several:
+                numbers += offset
+        self.vertex_of_row = np.concatenate([each for of_tile in zip(*vertices, strict=True) for each in of_tile])
+        return np.concatenate(sums)
+
+    def _check_rows(self, kernels: Sequence[Features], counts: np.ndarray, tables: list[_Vertices]) -> None:
+        """Estimate from the tiles done what all will take; `counts` are those of their corners."""
+        share = self.first_groups[len(counts)] / self.first_groups[-1]
+        n_rows, n_vertices = counts.sum() / share, sum(table.n for table in tables) / share
+        remedy = "; ".join(dict.fromkeys(kernel.remedy for kernel in kernels))
+        # Ids and sums of rows; keys, slots and chains of vertices.
+        check_memory(int(12 * n_rows + 60 * n_vertices), "a lattice with so many vertices", remedy)
+        if n_rows >= 1 << 31:
+            raise MemoryError(f"the lattices have {n_rows:.2g} corners in all tiles, more than 2^31; {remedy}")
+        if len(counts) == len(self.boxes):
+            for index, kernel in enumerate(kernels):
+                warn_if_too_fine(kernel, tables[index].n, math.prod(self.sizes))
+
+    def _find_chains(self, embeddings: list[Embedding], tables: list[_Vertices], n_threads: int) -> None:
+        axes = [(kernel, axis) for kernel, table in enumerate(embeddings) for axis in range(len(table.strides))]
+        found: dict[tuple[int, int], np.ndarray] = {}
+
+        def find(task: tuple[int, int]) -> None:
+            kernel, axis = task
+            found[task] = tables[kernel].chains(embeddings[kernel].strides, axis)
+
+        run_tasks(find, axes, n_threads)
+        starts = _starts(np.array([len(found[task]) for task in axes]))
+        self.chains = np.concatenate([found[task] for task in axes])
+        pieces = {
+            task: [(start + begin, start + end, self.first_vertices[task[0]]) for begin, end in _pieces(found[task])]
+            for task, start in zip(axes, starts.tolist(), strict=False)
+        }
+        # Axes of different kernels with the same number can be blurred together.
+        stages = [
+            [piece for task in axes if task[1] == stage for piece in pieces[task]]
+            for stage in range(max(axis for _, axis in axes) + 1)
+        ]
+        self.stages = [np.array(stage, np.int64) for stage in stages if stage]
+
+    def _normalize(self, kernels: Sequence[Features], sums: np.ndarray, n_threads: int) -> None:
+        """Scale the weights of all entries so that splat, blur and slice give the normalised message in base 2."""
+        values = np.empty((self.first_vertices[-1], 1), np.float32)
+        self.gather(sums[:, np.newaxis], values, n_threads)
+        self.blur(values, n_threads)
+        entry = 0
+        for kernel in kernels:
+            slice_factor = 1 / (1 + 2.0**-kernel.n_features)
+            factor = math.sqrt(slice_factor * kernel.weight * _LOG2_E)
+            stop = entry + kernel.n_features + 1
+            _lattice.normalize(
+                self.weights, self.ids, self.first_groups, self.first_rows, self.vertex_of_row, values[:, 0], entry,
+                stop, slice_factor, factor, n_threads,
+            )  # fmt: skip
+            entry = stop
+
+
+def _starts(counts: np.ndarray) -> np.ndarray:
+    """Return where each of several runs begins, and where the last ends."""
+    return np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+
+def _boxes(sizes: tuple[int, ...], tile: tuple[int, ...]) -> np.ndarray:
+    """Return start and stop of every tile along the three axes."""
+    starts = np.stack(
+        np.meshgrid(*(np.arange(0, n, size) for n, size in zip(sizes, tile, strict=True)), indexing="ij"), axis=-1
+    ).reshape(-1, 3)
+    stops = np.minimum(starts + tile, sizes)
+    return np.stack([starts, stops], axis=-1).reshape(-1, 6).astype(np.intp)
+
+
+def _slabs(boxes: np.ndarray) -> Iterator[slice]:
+    """Yield runs of tiles that together are whole slabs of the image."""
+    axis = 0 if boxes[-1, 1] > 1 else 2
+    begins = np.flatnonzero(np.diff(boxes[:, axis], prepend=-1))
+    start = 0
+    for stop in [*begins[1:], len(boxes)]:
+        if stop - start >= _TILES_TOGETHER or stop == len(boxes):
+            yield slice(start, int(stop))
+            start = int(stop)
+
+
+def _pieces(chains: np.ndarray) -> list[tuple[int, int]]:
+    """Return begin and end of runs of whole chains, of about one length."""
+    ends = np.flatnonzero(chains < 0) + 1
+    if len(ends) == 0:
+        return []
+    wanted = np.linspace(0, len(chains), _PIECES + 1)[1:]
+    cuts = np.unique(np.concatenate([[0], ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)]]))
+    return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))

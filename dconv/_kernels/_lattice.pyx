@@ -1,0 +1,306 @@
+"""Permutohedral lattices over an image (Adams, Baek and Davis 2010): which corners each pixel has, and who is beside whom.
+
+    embed_tiles   pixel -> ids and weights of its d + 1 corners; corners are numbered anew in every tile
+    merge_tile    ids of a tile -> vertices of the lattice, in the order of tiles
+    find_chains   vertices in a row along one axis of the lattice, one chain after another
+    list_rows     vertex -> all tile rows that stand for it
+    normalize     weights *= sqrt(strength / K1), K1 being the filtered image of ones
+
+Letters: d features, K entries of a pixel (the corners of all its lattices), i pixel along an axis, t tile. A corner is
+known by a key of 64 bits: its d first digits in mixed radix, times d + 1, plus the remainder that all its coordinates
+share. So the next corner of a simplex and the neighbours of a vertex lie at constant differences of keys.
+
+Why tiles: a tile of 64 x 64 pixels of a photograph has one or two thousand corners, so that its hash table and all sums
+stay in the L1 or L2 cache, and an id fits 16 bits. Tiles are embedded in parallel, each by one thread, and merged one
+after another. So numbers never depend on threads, and neither does any order of summing.
+"""
+
+from cython.parallel cimport prange, threadid
+from libc.math cimport sqrt
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memset
+
+from dconv._kernels._dispatch cimport DCONV_CRF_GROUP, DCONV_CRF_MAX_FEATURES, dconv_crf_rows, get_level
+
+GROUP = DCONV_CRF_GROUP  # pixels whose entries are stored together
+MAX_FEATURES = DCONV_CRF_MAX_FEATURES
+
+cdef enum:
+    FIRST_BITS = 11  # size of a tile's table at first; it grows fourfold where it would be more than half full
+
+cdef uint64_t EMPTY = 0xFFFFFFFFFFFFFFFF
+cdef uint64_t MIXER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiples of it spread evenly
+
+
+cdef struct TileTable:
+    # The corners of one tile: open addressing over 2^bits slots.
+    uint64_t *slot_key
+    uint16_t *slot_id
+    uint64_t *keys  # by id
+    Py_ssize_t n
+    int bits
+
+
+cdef void clear_table(TileTable *table, int bits) noexcept nogil:
+    """Make a table of 2^bits slots of what `table` holds."""
+    cdef Py_ssize_t number, slot, mask = (<Py_ssize_t>1 << bits) - 1
+    table.bits = bits
+    memset(table.slot_key, 0xFF, <size_t>(mask + 1) * sizeof(uint64_t))
+    for number in range(table.n):
+        slot = <Py_ssize_t>((table.keys[number] * MIXER) >> (64 - bits))
+        while table.slot_key[slot] != EMPTY:
+            slot = (slot + 1) & mask
+        table.slot_key[slot], table.slot_id[slot] = table.keys[number], <uint16_t>number
+
+
+cdef inline Py_ssize_t id_of(TileTable *table, uint64_t key) noexcept nogil:
+    """Return the number of a corner, a new one if it has none."""
+    cdef Py_ssize_t mask = (<Py_ssize_t>1 << table.bits) - 1
+    cdef Py_ssize_t slot = <Py_ssize_t>((key * MIXER) >> (64 - table.bits))
+    while table.slot_key[slot] != key:
+        if table.slot_key[slot] == EMPTY:
+            table.slot_key[slot], table.slot_id[slot] = key, <uint16_t>table.n
+            table.keys[table.n] = key
+            table.n += 1
+            return table.n - 1
+        slot = (slot + 1) & mask
+    return table.slot_id[slot]
+
+
+cdef Py_ssize_t embed_tile(
+    const dconv_crf_rows *rows, const float *channels, const Py_ssize_t *sizes, const Py_ssize_t *box,
+    Py_ssize_t n_axes, const float *factors, Py_ssize_t d, const float *origin, uint64_t base, const uint64_t *strides,
+    Py_ssize_t n_entries, Py_ssize_t first_row, uint16_t *ids, float *weights, uint64_t *keys, float *ones,
+    uint64_t *slot_key, uint16_t *slot_id, float *planes, int32_t *quotients, int32_t *axes,
+) noexcept nogil:
+    """Write ids and weights of the pixels of one tile, in one lattice, and keys and sums of weights of its corners.
+
+    Returns how many corners there are.
+    """
+    cdef TileTable table = TileTable(slot_key, slot_id, keys, 0, 0)
+    cdef Py_ssize_t n_channels = sizes[3], i0, i1, group, l, a, c, r, k, number, known
+    cdef Py_ssize_t width = box[5] - box[4], n_groups = (width + DCONV_CRF_GROUP - 1) // DCONV_CRF_GROUP
+    cdef Py_ssize_t step = n_groups * DCONV_CRF_GROUP, corners = (d + 1) * DCONV_CRF_GROUP
+    cdef uint64_t key, full
+    cdef uint64_t[DCONV_CRF_MAX_FEATURES + 1] last_key
+    cdef Py_ssize_t[DCONV_CRF_MAX_FEATURES + 1] last_number
+    cdef const float *pixel
+    clear_table(&table, FIRST_BITS)
+    for r in range(d + 1):
+        last_key[r], last_number[r] = EMPTY, 0
+    for i0 in range(box[0], box[1]):
+        for i1 in range(box[2], box[3]):
+            pixel = channels + ((i0 * sizes[1] + i1) * sizes[2] + box[4]) * n_channels
+            for l in range(step):
+                k = min(l, width - 1)  # what a group lacks at the end of a row repeats the last pixel
+                if n_axes > 0:
+                    planes[l] = k * factors[0]
+                if n_axes > 1:
+                    planes[step + l] = (i1 - box[2]) * factors[1]
+                if n_axes > 2:
+                    planes[2 * step + l] = (i0 - box[0]) * factors[2]
+                for c in range(n_channels):
+                    planes[(n_axes + c) * step + l] = pixel[k * n_channels + c] * factors[n_axes + c]
+            rows.embed(d, planes, step, origin, n_groups, quotients, axes, weights, n_entries * DCONV_CRF_GROUP)
+            for group in range(n_groups):
+                if table.n + corners > <Py_ssize_t>1 << (table.bits - 1):
+                    clear_table(&table, table.bits + 2)
+                for l in range(DCONV_CRF_GROUP):
+                    if group * DCONV_CRF_GROUP + l >= width:
+                        for r in range(d + 1):
+                            ids[r * DCONV_CRF_GROUP + l] = 0
+                            weights[r * DCONV_CRF_GROUP + l] = 0
+                        continue
+                    key = base
+                    for a in range(d):
+                        key += <uint64_t>(<int64_t>quotients[group * corners + a * DCONV_CRF_GROUP + l]) * strides[a]
+                    for r in range(d + 1):
+                        if r > 0:
+                            key -= strides[axes[group * corners + (d + 1 - r) * DCONV_CRF_GROUP + l]]
+                        full = key * <uint64_t>(d + 1) + <uint64_t>r
+                        if full != last_key[r]:  # neighbours often share a corner
+                            known = table.n
+                            last_key[r], last_number[r] = full, id_of(&table, full)
+                            if table.n > known:
+                                ones[known] = 0
+                        number = last_number[r]
+                        ids[r * DCONV_CRF_GROUP + l] = <uint16_t>(first_row + number)
+                        ones[number] += weights[r * DCONV_CRF_GROUP + l]
+                ids += n_entries * DCONV_CRF_GROUP
+                weights += n_entries * DCONV_CRF_GROUP
+    return table.n
+
+
+def embed_tiles(
+    const float[:, :, :, ::1] channels,  # IN (i0, i1, i2, channels): a part of the image
+    const Py_ssize_t[:, ::1] boxes,  # IN (tiles, 6): start and stop of each axis, in `channels`
+    Py_ssize_t n_axes,  # spatial features: that many axes, the last first
+    const float[::1] factors,  # IN (d,): of pixels from the start of the tile, then of channels
+    const float[:, ::1] origins,  # IN (tiles, d + 1): elevated coordinates to add,
+    const uint64_t[::1] bases,  # IN (tiles,): and what to add to keys
+    const uint64_t[::1] strides,  # IN (d + 1,): of the digits, 0 for the last
+    const int64_t[::1] first_groups,  # IN (tiles,)
+    const int64_t[::1] first_rows,  # IN (tiles,): rows of the tile that other lattices have
+    Py_ssize_t first_entry,
+    uint16_t[:, :, ::1] ids,  # OUT (groups, entries, GROUP)
+    float[:, :, ::1] weights,  # OUT likewise
+    uint64_t[:, ::1] keys,  # OUT (tiles, most corners)
+    float[:, ::1] ones,  # OUT likewise: sums of the weights
+    int64_t[::1] counts,  # OUT (tiles,): corners
+    uint64_t[:, ::1] slot_keys,  # scratch (threads, slots)
+    uint16_t[:, ::1] slot_ids,  # scratch likewise
+    float[:, ::1] planes,  # scratch (threads, d rows of a tile)
+    int32_t[:, :, ::1] digits,  # scratch (threads, 2, d + 1 rows of a tile)
+    int n_threads,
+    str level=None,
+):
+    """Embed some tiles in one lattice."""
+    cdef const dconv_crf_rows *rows = &get_level(level).crf
+    cdef Py_ssize_t t, d = factors.shape[0], n_channels = channels.shape[3]
+    cdef Py_ssize_t[4] sizes = [channels.shape[0], channels.shape[1], channels.shape[2], n_channels]
+    cdef const float *pixels = &channels[0, 0, 0, 0] if n_channels > 0 else NULL
+    for t in prange(boxes.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        counts[t] = embed_tile(
+            rows, pixels, sizes, &boxes[t, 0], n_axes, &factors[0], d, &origins[t, 0], bases[t], &strides[0],
+            ids.shape[1], first_rows[t], &ids[first_groups[t], first_entry, 0],
+            &weights[first_groups[t], first_entry, 0], &keys[t, 0], &ones[t, 0], &slot_keys[threadid(), 0],
+            &slot_ids[threadid(), 0], &planes[threadid(), 0], &digits[threadid(), 0, 0], &digits[threadid(), 1, 0],
+        )
+
+
+cdef inline Py_ssize_t slot_of(
+    uint64_t key, const int32_t *slots, int bits, const uint64_t *vertex_keys
+) noexcept nogil:
+    """Return the slot of a vertex, or the free one where it belongs: slots hold numbers, -1 if free."""
+    cdef Py_ssize_t mask = (<Py_ssize_t>1 << bits) - 1, slot = <Py_ssize_t>((key * MIXER) >> (64 - bits))
+    while slots[slot] >= 0 and vertex_keys[slots[slot]] != key:
+        slot = (slot + 1) & mask
+    return slot
+
+
+def merge_tile(
+    const uint64_t[::1] keys,  # IN (corners,)
+    int32_t[::1] vertices,  # OUT (corners,)
+    int32_t[::1] slots,  # INOUT (2^bits,)
+    uint64_t[::1] vertex_keys,  # INOUT
+    Py_ssize_t n_vertices,
+):
+    """Give new corners the next numbers; return how many vertices there are. `slots` must have room for all."""
+    cdef Py_ssize_t number, slot, n = n_vertices
+    cdef int bits = 0
+    while (<Py_ssize_t>1 << bits) < slots.shape[0]:
+        bits += 1
+    with nogil:
+        for number in range(keys.shape[0]):
+            slot = slot_of(keys[number], &slots[0], bits, &vertex_keys[0])
+            if slots[slot] < 0:
+                slots[slot], vertex_keys[n] = <int32_t>n, keys[number]
+                n += 1
+            vertices[number] = slots[slot]
+    return n
+
+
+def find_chains(
+    const uint64_t[::1] vertex_keys,  # IN (vertices,)
+    const int32_t[::1] slots,  # IN (2^bits,)
+    const uint64_t[::1] strides,  # IN (d + 1,)
+    Py_ssize_t axis,
+    int32_t[::1] chains,  # OUT (vertices,), the first so many as returned
+    int32_t[::1] after,  # scratch (vertices,)
+    uint8_t[::1] has_before,  # scratch (vertices,), zeros
+):
+    """List vertices that follow each other along `axis` of the lattice; the last of a chain as ~vertex.
+
+    The next one has 1 less in all coordinates but d more in that of `axis`. Vertices without neighbours are left out:
+    the blur does not change them.
+    """
+    cdef Py_ssize_t d = strides.shape[0] - 1, v, a, n = 0
+    cdef int bits = 0
+    cdef uint64_t total = 0, step, wrap, size = <uint64_t>(d + 1)
+    cdef int32_t here
+    while (<Py_ssize_t>1 << bits) < slots.shape[0]:
+        bits += 1
+    with nogil:
+        for a in range(d):
+            total += strides[a]
+        step = size * strides[axis] - 1  # the remainder falls by 1, and the axis' own digit grows
+        wrap = size * (strides[axis] - total) + <uint64_t>d  # from remainder 0 to d: all other digits fall
+        for v in range(vertex_keys.shape[0]):
+            after[v] = slots[slot_of(vertex_keys[v] + (step if vertex_keys[v] % size else wrap), &slots[0], bits,
+                                     &vertex_keys[0])]
+            if after[v] >= 0:
+                has_before[after[v]] = 1
+        for v in range(vertex_keys.shape[0]):
+            if has_before[v] or after[v] < 0:
+                continue
+            here = <int32_t>v
+            while after[here] >= 0:
+                chains[n], here = here, after[here]
+                n += 1
+            chains[n] = ~here
+            n += 1
+    return n
+
+
+def list_rows(
+    const int32_t[::1] vertex_of_row,  # IN (rows,)
+    int64_t[::1] first,  # OUT (vertices + 1,), zeros
+    int32_t[::1] rows,  # OUT (rows,)
+):
+    """List the tile rows of vertex v, in order, as rows[first[v]:first[v + 1]]."""
+    cdef Py_ssize_t row, v
+    with nogil:
+        for row in range(vertex_of_row.shape[0]):
+            first[vertex_of_row[row] + 1] += 1
+        for v in range(first.shape[0] - 1):
+            first[v + 1] += first[v]
+        for row in range(vertex_of_row.shape[0] - 1, -1, -1):  # backwards, each counts its end down to its begin
+            v = vertex_of_row[row] + 1
+            first[v] -= 1
+            rows[first[v]] = <int32_t>row
+        for v in range(first.shape[0] - 1):
+            first[v] = first[v + 1]
+        first[first.shape[0] - 1] = rows.shape[0]
+
+
+cdef void normalize_tile(
+    float *weights, const uint16_t *ids, Py_ssize_t n_groups, Py_ssize_t n_entries, Py_ssize_t first, Py_ssize_t stop,
+    const int32_t *vertices, const float *values, float slice_factor, float factor,
+) noexcept nogil:
+    cdef Py_ssize_t group, k, l
+    cdef float[DCONV_CRF_GROUP] scale
+    for group in range(n_groups):
+        for l in range(DCONV_CRF_GROUP):
+            scale[l] = 0
+        for k in range(first, stop):
+            for l in range(DCONV_CRF_GROUP):
+                scale[l] += weights[k * DCONV_CRF_GROUP + l] * values[vertices[ids[k * DCONV_CRF_GROUP + l]]]
+        for l in range(DCONV_CRF_GROUP):
+            scale[l] = factor / sqrt(slice_factor * scale[l] + <float>1e-20)
+        for k in range(first, stop):
+            for l in range(DCONV_CRF_GROUP):
+                weights[k * DCONV_CRF_GROUP + l] *= scale[l]
+        weights += n_entries * DCONV_CRF_GROUP
+        ids += n_entries * DCONV_CRF_GROUP
+
+
+def normalize(
+    float[:, :, ::1] weights,  # INOUT (groups, entries, GROUP)
+    const uint16_t[:, :, ::1] ids,  # IN likewise
+    const int64_t[::1] first_groups,  # IN (tiles + 1,)
+    const int64_t[::1] first_rows,  # IN (tiles + 1,)
+    const int32_t[::1] vertex_of_row,  # IN (rows,)
+    const float[::1] values,  # IN (vertices,): sums of weights, blurred
+    Py_ssize_t first_entry,
+    Py_ssize_t stop_entry,
+    float slice_factor,
+    float factor,
+    int n_threads,
+):
+    """Multiply the entries of one lattice by factor / sqrt(K1 + 1e-20), K1 being `values` sliced times `slice_factor`."""
+    cdef Py_ssize_t t
+    for t in prange(first_groups.shape[0] - 1, nogil=True, schedule="static", num_threads=n_threads):
+        normalize_tile(
+            &weights[first_groups[t], 0, 0], &ids[first_groups[t], 0, 0], first_groups[t + 1] - first_groups[t],
+            ids.shape[1], first_entry, stop_entry, &vertex_of_row[first_rows[t]], &values[0], slice_factor, factor,
+        )
