@@ -135,7 +135,6 @@ class Embedding:
             scratch.slot_keys,
             scratch.slot_ids,
             scratch.planes,
-            scratch.digits,
             n_threads,
             level,
         )
@@ -154,7 +153,6 @@ class Scratch:
         self.slot_keys = np.empty((n_threads, slots), np.uint64)
         self.slot_ids = np.empty((n_threads, slots), np.uint16)
         self.planes = np.empty((n_threads, n_features * width), np.float32)
-        self.digits = np.empty((n_threads, 2, (n_features + 1) * width), np.int32)
 
 
 def _channel_range(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -13,6 +13,7 @@ import numpy as np
 from dconv._crf_embedding import Embedding, Features, Scratch
 from dconv._crf_memory import check_memory, warn_if_too_fine
 from dconv._kernels import _lattice, _mean_field
+from dconv._memory import empty
 from dconv._threads import run_tasks
 
 # Pixels of a tile along the three axes, by rank, largest first: as many as can never have more corners than an id of 16
@@ -35,6 +36,7 @@ class _Vertices:
         self.keys = np.empty(1 << 12, np.uint64)
         self.slots = np.full(1 << 13, -1, np.int32)
         self.n = 0
+        self.remainders = np.empty(0, np.uint8)  # of the coordinates of each vertex, once all are known
 
     def number(self, keys: np.ndarray) -> np.ndarray:
         """Return the vertices of the corners of a tile; new ones get the next numbers."""
@@ -50,7 +52,9 @@ class _Vertices:
     def chains(self, strides: np.ndarray, axis: int) -> np.ndarray:
         """Return the chains of vertices along an axis of the lattice."""
         chains, after, has_before = (np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.uint8))
-        n = _lattice.find_chains(self.keys[: self.n], self.slots, strides, axis, chains, after, has_before)
+        n = _lattice.find_chains(
+            self.keys[: self.n], self.slots, self.remainders, strides, axis, chains, after, has_before
+        )
         return chains[:n].copy()
 
 
@@ -90,7 +94,7 @@ class Lattice:
         self.first_groups = _starts(lengths[:, 0] * lengths[:, 1] * -(-lengths[:, 2] // _lattice.GROUP))
         shape = (int(self.first_groups[-1]), self.n_entries, _lattice.GROUP)
         check_memory(6 * math.prod(shape), "the lattice of an image of this size")
-        self.ids, self.weights = np.empty(shape, np.uint16), np.empty(shape, np.float32)
+        self.ids, self.weights = empty(shape, np.dtype(np.uint16)), empty(shape, np.dtype(np.float32))
         embeddings = [Embedding(kernel, sizes, self.boxes) for kernel in kernels]
         tables = [_Vertices() for _ in kernels]
         sums = self._embed(kernels, embeddings, tables, tile, n_threads)
@@ -98,8 +102,8 @@ class Lattice:
         self.first = np.zeros(self.first_vertices[-1] + 1, np.int64)
         _lattice.list_rows(self.vertex_of_row, self.first, self.rows)
         self._find_chains(embeddings, tables, n_threads)
-        self._normalize(kernels, sums, n_threads)
         self.n_most_rows = int(np.diff(self.first_rows).max())
+        self._normalize(kernels, sums, n_threads)
 
     def blur(self, values: np.ndarray, n_threads: int) -> None:
         """Blur the rows of vertices along all axes of their lattices, in place."""
@@ -168,6 +172,8 @@ class Lattice:
     def _find_chains(self, embeddings: list[Embedding], tables: list[_Vertices], n_threads: int) -> None:
         axes = [(kernel, axis) for kernel, table in enumerate(embeddings) for axis in range(len(table.strides))]
         found: dict[tuple[int, int], np.ndarray] = {}
+        for table, embedding in zip(tables, embeddings, strict=True):
+            table.remainders = (table.keys[: table.n] % len(embedding.strides)).astype(np.uint8)
 
         def find(task: tuple[int, int]) -> None:
             kernel, axis = task
@@ -192,6 +198,7 @@ class Lattice:
         values = np.empty((self.first_vertices[-1], 1), np.float32)
         self.gather(sums[:, np.newaxis], values, n_threads)
         self.blur(values, n_threads)
+        local = np.empty((n_threads, self.n_most_rows), np.float32)
         entry = 0
         for kernel in kernels:
             slice_factor = 1 / (1 + 2.0**-kernel.n_features)
@@ -199,7 +206,7 @@ class Lattice:
             stop = entry + kernel.n_features + 1
             _lattice.normalize(
                 self.weights, self.ids, self.first_groups, self.first_rows, self.vertex_of_row, values[:, 0], entry,
-                stop, slice_factor, factor, n_threads,
+                stop, slice_factor, factor, local, n_threads, self.level,
             )  # fmt: skip
             entry = stop
 

@@ -1,6 +1,6 @@
 """The table of innermost loops of microkernel.h, for the Cython files that call them."""
 
-from libc.stdint cimport int32_t, int64_t, uint16_t
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
 
 ctypedef fused real_t:
     float
@@ -44,14 +44,32 @@ cdef extern from "crf_rows.h" nogil:
         float *q
         float *change
         float *scratch
+    ctypedef struct dconv_crf_corners:
+        uint64_t *slot_key
+        uint16_t *slot_id
+        uint64_t *keys
+        float *sums
+        Py_ssize_t n
+        int bits
+    ctypedef struct dconv_crf_points:
+        Py_ssize_t d
+        const float *planes
+        const float *origin
+        uint64_t base
+        const uint64_t *strides
+        Py_ssize_t n_points
+        Py_ssize_t first_row
     ctypedef struct dconv_crf_rows:
         Py_ssize_t width
-        void (*embed)(Py_ssize_t d, const float *planes, Py_ssize_t step, const float *origin, Py_ssize_t n_groups,
-                      int32_t *quotients, int32_t *axes, float *weights, Py_ssize_t weight_step) noexcept nogil
+        void (*embed)(const dconv_crf_points *points, dconv_crf_corners *corners, uint16_t *ids, float *weights,
+                      Py_ssize_t step) noexcept nogil
+        void (*clear)(dconv_crf_corners *corners) noexcept nogil
         void (*log2)(const float *x, float smallest, float *out, Py_ssize_t n) noexcept nogil
         void (*pass_two)(const dconv_crf_run *run) noexcept nogil
         void (*pass_few)(const dconv_crf_run *run) noexcept nogil
         void (*pass_all)(const dconv_crf_run *run) noexcept nogil
+        void (*fetch)(const float *values, const int32_t *vertices, Py_ssize_t n, Py_ssize_t row,
+                      float *out) noexcept nogil
         void (*gather)(const float *sums, const int32_t *list, const int64_t *first, Py_ssize_t row, Py_ssize_t begin,
                        Py_ssize_t end, float *values) noexcept nogil
         void (*blur)(const int32_t *chains, Py_ssize_t n, Py_ssize_t row, float *values) noexcept nogil

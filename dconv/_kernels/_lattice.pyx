@@ -18,117 +18,56 @@ after another. So numbers never depend on threads, and neither does any order of
 from cython.parallel cimport prange, threadid
 from libc.math cimport sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
-from libc.string cimport memset
 
-from dconv._kernels._dispatch cimport DCONV_CRF_GROUP, DCONV_CRF_MAX_FEATURES, dconv_crf_rows, get_level
+from dconv._kernels._dispatch cimport (
+    DCONV_CRF_GROUP,
+    DCONV_CRF_MAX_FEATURES,
+    dconv_crf_corners,
+    dconv_crf_points,
+    dconv_crf_rows,
+    get_level,
+)
 
 GROUP = DCONV_CRF_GROUP  # pixels whose entries are stored together
 MAX_FEATURES = DCONV_CRF_MAX_FEATURES
 
-cdef enum:
-    FIRST_BITS = 11  # size of a tile's table at first; it grows fourfold where it would be more than half full
-
-cdef uint64_t EMPTY = 0xFFFFFFFFFFFFFFFF
-cdef uint64_t MIXER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiples of it spread evenly
-
-
-cdef struct TileTable:
-    # The corners of one tile: open addressing over 2^bits slots.
-    uint64_t *slot_key
-    uint16_t *slot_id
-    uint64_t *keys  # by id
-    Py_ssize_t n
-    int bits
-
-
-cdef void clear_table(TileTable *table, int bits) noexcept nogil:
-    """Make a table of 2^bits slots of what `table` holds."""
-    cdef Py_ssize_t number, slot, mask = (<Py_ssize_t>1 << bits) - 1
-    table.bits = bits
-    memset(table.slot_key, 0xFF, <size_t>(mask + 1) * sizeof(uint64_t))
-    for number in range(table.n):
-        slot = <Py_ssize_t>((table.keys[number] * MIXER) >> (64 - bits))
-        while table.slot_key[slot] != EMPTY:
-            slot = (slot + 1) & mask
-        table.slot_key[slot], table.slot_id[slot] = table.keys[number], <uint16_t>number
-
-
-cdef inline Py_ssize_t id_of(TileTable *table, uint64_t key) noexcept nogil:
-    """Return the number of a corner, a new one if it has none."""
-    cdef Py_ssize_t mask = (<Py_ssize_t>1 << table.bits) - 1
-    cdef Py_ssize_t slot = <Py_ssize_t>((key * MIXER) >> (64 - table.bits))
-    while table.slot_key[slot] != key:
-        if table.slot_key[slot] == EMPTY:
-            table.slot_key[slot], table.slot_id[slot] = key, <uint16_t>table.n
-            table.keys[table.n] = key
-            table.n += 1
-            return table.n - 1
-        slot = (slot + 1) & mask
-    return table.slot_id[slot]
+cdef uint64_t MIXER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiples of it spread evenly over their high bits
 
 
 cdef Py_ssize_t embed_tile(
-    const dconv_crf_rows *rows, const float *channels, const Py_ssize_t *sizes, const Py_ssize_t *box,
-    Py_ssize_t n_axes, const float *factors, Py_ssize_t d, const float *origin, uint64_t base, const uint64_t *strides,
-    Py_ssize_t n_entries, Py_ssize_t first_row, uint16_t *ids, float *weights, uint64_t *keys, float *ones,
-    uint64_t *slot_key, uint16_t *slot_id, float *planes, int32_t *quotients, int32_t *axes,
+    const dconv_crf_rows *rows, dconv_crf_points points, dconv_crf_corners corners, const float *channels,
+    const Py_ssize_t *sizes, const Py_ssize_t *box, Py_ssize_t n_axes, const float *factors, uint16_t *ids,
+    float *weights, Py_ssize_t n_entries, float *planes,
 ) noexcept nogil:
-    """Write ids and weights of the pixels of one tile, in one lattice, and keys and sums of weights of its corners.
-
-    Returns how many corners there are.
-    """
-    cdef TileTable table = TileTable(slot_key, slot_id, keys, 0, 0)
-    cdef Py_ssize_t n_channels = sizes[3], i0, i1, group, l, a, c, r, k, number, known
-    cdef Py_ssize_t width = box[5] - box[4], n_groups = (width + DCONV_CRF_GROUP - 1) // DCONV_CRF_GROUP
-    cdef Py_ssize_t step = n_groups * DCONV_CRF_GROUP, corners = (d + 1) * DCONV_CRF_GROUP
-    cdef uint64_t key, full
-    cdef uint64_t[DCONV_CRF_MAX_FEATURES + 1] last_key
-    cdef Py_ssize_t[DCONV_CRF_MAX_FEATURES + 1] last_number
+    """Write ids and weights of the pixels of one tile, in one lattice; return how many corners there are."""
+    cdef Py_ssize_t n_channels = sizes[3], i0, i1, l, c, width = box[5] - box[4]
+    cdef Py_ssize_t n_groups = (width + DCONV_CRF_GROUP - 1) // DCONV_CRF_GROUP, step = n_groups * DCONV_CRF_GROUP
     cdef const float *pixel
-    clear_table(&table, FIRST_BITS)
-    for r in range(d + 1):
-        last_key[r], last_number[r] = EMPTY, 0
+    cdef float *plane
+    rows.clear(&corners)
+    points.planes, points.n_points = planes, width
+    for l in range(step * points.d):  # what a group lacks at the end of a row
+        planes[l] = 0
+    if n_axes > 0:
+        for l in range(width):
+            planes[l] = l * factors[0]
     for i0 in range(box[0], box[1]):
         for i1 in range(box[2], box[3]):
-            pixel = channels + ((i0 * sizes[1] + i1) * sizes[2] + box[4]) * n_channels
-            for l in range(step):
-                k = min(l, width - 1)  # what a group lacks at the end of a row repeats the last pixel
-                if n_axes > 0:
-                    planes[l] = k * factors[0]
-                if n_axes > 1:
+            if n_axes > 1:
+                for l in range(width):
                     planes[step + l] = (i1 - box[2]) * factors[1]
-                if n_axes > 2:
+            if n_axes > 2:
+                for l in range(width):
                     planes[2 * step + l] = (i0 - box[0]) * factors[2]
-                for c in range(n_channels):
-                    planes[(n_axes + c) * step + l] = pixel[k * n_channels + c] * factors[n_axes + c]
-            rows.embed(d, planes, step, origin, n_groups, quotients, axes, weights, n_entries * DCONV_CRF_GROUP)
-            for group in range(n_groups):
-                if table.n + corners > <Py_ssize_t>1 << (table.bits - 1):
-                    clear_table(&table, table.bits + 2)
-                for l in range(DCONV_CRF_GROUP):
-                    if group * DCONV_CRF_GROUP + l >= width:
-                        for r in range(d + 1):
-                            ids[r * DCONV_CRF_GROUP + l] = 0
-                            weights[r * DCONV_CRF_GROUP + l] = 0
-                        continue
-                    key = base
-                    for a in range(d):
-                        key += <uint64_t>(<int64_t>quotients[group * corners + a * DCONV_CRF_GROUP + l]) * strides[a]
-                    for r in range(d + 1):
-                        if r > 0:
-                            key -= strides[axes[group * corners + (d + 1 - r) * DCONV_CRF_GROUP + l]]
-                        full = key * <uint64_t>(d + 1) + <uint64_t>r
-                        if full != last_key[r]:  # neighbours often share a corner
-                            known = table.n
-                            last_key[r], last_number[r] = full, id_of(&table, full)
-                            if table.n > known:
-                                ones[known] = 0
-                        number = last_number[r]
-                        ids[r * DCONV_CRF_GROUP + l] = <uint16_t>(first_row + number)
-                        ones[number] += weights[r * DCONV_CRF_GROUP + l]
-                ids += n_entries * DCONV_CRF_GROUP
-                weights += n_entries * DCONV_CRF_GROUP
-    return table.n
+            pixel = channels + ((i0 * sizes[1] + i1) * sizes[2] + box[4]) * n_channels
+            for c in range(n_channels):
+                plane = planes + (n_axes + c) * step
+                for l in range(width):
+                    plane[l] = pixel[l * n_channels + c] * factors[n_axes + c]
+            rows.embed(&points, &corners, ids, weights, n_entries * DCONV_CRF_GROUP)
+            ids += n_groups * n_entries * DCONV_CRF_GROUP
+            weights += n_groups * n_entries * DCONV_CRF_GROUP
+    return corners.n
 
 
 def embed_tiles(
@@ -138,7 +77,7 @@ def embed_tiles(
     const float[::1] factors,  # IN (d,): of pixels from the start of the tile, then of channels
     const float[:, ::1] origins,  # IN (tiles, d + 1): elevated coordinates to add,
     const uint64_t[::1] bases,  # IN (tiles,): and what to add to keys
-    const uint64_t[::1] strides,  # IN (d + 1,): of the digits, 0 for the last
+    const uint64_t[::1] strides,  # IN (d + 1,): of the digits of keys, 0 for the last
     const int64_t[::1] first_groups,  # IN (tiles,)
     const int64_t[::1] first_rows,  # IN (tiles,): rows of the tile that other lattices have
     Py_ssize_t first_entry,
@@ -150,21 +89,23 @@ def embed_tiles(
     uint64_t[:, ::1] slot_keys,  # scratch (threads, slots)
     uint16_t[:, ::1] slot_ids,  # scratch likewise
     float[:, ::1] planes,  # scratch (threads, d rows of a tile)
-    int32_t[:, :, ::1] digits,  # scratch (threads, 2, d + 1 rows of a tile)
     int n_threads,
     str level=None,
 ):
     """Embed some tiles in one lattice."""
     cdef const dconv_crf_rows *rows = &get_level(level).crf
-    cdef Py_ssize_t t, d = factors.shape[0], n_channels = channels.shape[3]
+    cdef Py_ssize_t t, n_channels = channels.shape[3]
     cdef Py_ssize_t[4] sizes = [channels.shape[0], channels.shape[1], channels.shape[2], n_channels]
     cdef const float *pixels = &channels[0, 0, 0, 0] if n_channels > 0 else NULL
     for t in prange(boxes.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
         counts[t] = embed_tile(
-            rows, pixels, sizes, &boxes[t, 0], n_axes, &factors[0], d, &origins[t, 0], bases[t], &strides[0],
-            ids.shape[1], first_rows[t], &ids[first_groups[t], first_entry, 0],
-            &weights[first_groups[t], first_entry, 0], &keys[t, 0], &ones[t, 0], &slot_keys[threadid(), 0],
-            &slot_ids[threadid(), 0], &planes[threadid(), 0], &digits[threadid(), 0, 0], &digits[threadid(), 1, 0],
+            rows,
+            dconv_crf_points(
+                factors.shape[0], NULL, &origins[t, 0], bases[t], &strides[0], 0, first_rows[t]
+            ),
+            dconv_crf_corners(&slot_keys[threadid(), 0], &slot_ids[threadid(), 0], &keys[t, 0], &ones[t, 0], 0, 0),
+            pixels, sizes, &boxes[t, 0], n_axes, &factors[0], &ids[first_groups[t], first_entry, 0],
+            &weights[first_groups[t], first_entry, 0], ids.shape[1], &planes[threadid(), 0],
         )
 
 
@@ -203,6 +144,7 @@ def merge_tile(
 def find_chains(
     const uint64_t[::1] vertex_keys,  # IN (vertices,)
     const int32_t[::1] slots,  # IN (2^bits,)
+    const uint8_t[::1] remainders,  # IN (vertices,): of their coordinates
     const uint64_t[::1] strides,  # IN (d + 1,)
     Py_ssize_t axis,
     int32_t[::1] chains,  # OUT (vertices,), the first so many as returned
@@ -226,7 +168,7 @@ def find_chains(
         step = size * strides[axis] - 1  # the remainder falls by 1, and the axis' own digit grows
         wrap = size * (strides[axis] - total) + <uint64_t>d  # from remainder 0 to d: all other digits fall
         for v in range(vertex_keys.shape[0]):
-            after[v] = slots[slot_of(vertex_keys[v] + (step if vertex_keys[v] % size else wrap), &slots[0], bits,
+            after[v] = slots[slot_of(vertex_keys[v] + (step if remainders[v] > 0 else wrap), &slots[0], bits,
                                      &vertex_keys[0])]
             if after[v] >= 0:
                 has_before[after[v]] = 1
@@ -265,8 +207,9 @@ def list_rows(
 
 cdef void normalize_tile(
     float *weights, const uint16_t *ids, Py_ssize_t n_groups, Py_ssize_t n_entries, Py_ssize_t first, Py_ssize_t stop,
-    const int32_t *vertices, const float *values, float slice_factor, float factor,
+    const float *values, float slice_factor, float factor,
 ) noexcept nogil:
+    """Normalize the entries of one tile; `values` are those of its rows."""
     cdef Py_ssize_t group, k, l
     cdef float[DCONV_CRF_GROUP] scale
     for group in range(n_groups):
@@ -274,7 +217,7 @@ cdef void normalize_tile(
             scale[l] = 0
         for k in range(first, stop):
             for l in range(DCONV_CRF_GROUP):
-                scale[l] += weights[k * DCONV_CRF_GROUP + l] * values[vertices[ids[k * DCONV_CRF_GROUP + l]]]
+                scale[l] += weights[k * DCONV_CRF_GROUP + l] * values[ids[k * DCONV_CRF_GROUP + l]]
         for l in range(DCONV_CRF_GROUP):
             scale[l] = factor / sqrt(slice_factor * scale[l] + <float>1e-20)
         for k in range(first, stop):
@@ -295,12 +238,16 @@ def normalize(
     Py_ssize_t stop_entry,
     float slice_factor,
     float factor,
+    float[:, ::1] local,  # scratch (threads, most rows of a tile)
     int n_threads,
+    str level=None,
 ):
     """Multiply the entries of one lattice by factor / sqrt(K1 + 1e-20), K1 being `values` sliced times `slice_factor`."""
+    cdef const dconv_crf_rows *rows = &get_level(level).crf
     cdef Py_ssize_t t
     for t in prange(first_groups.shape[0] - 1, nogil=True, schedule="static", num_threads=n_threads):
+        rows.fetch(&values[0], &vertex_of_row[first_rows[t]], first_rows[t + 1] - first_rows[t], 1, &local[threadid(), 0])
         normalize_tile(
             &weights[first_groups[t], 0, 0], &ids[first_groups[t], 0, 0], first_groups[t + 1] - first_groups[t],
-            ids.shape[1], first_entry, stop_entry, &vertex_of_row[first_rows[t]], &values[0], slice_factor, factor,
+            ids.shape[1], first_entry, stop_entry, &local[threadid(), 0], slice_factor, factor,
         )

@@ -16,7 +16,7 @@ Each step is parallel over what it writes: tiles, vertices, chains. A tile row i
 from cython.parallel cimport prange, threadid
 from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t, uint16_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
 
 from dconv._kernels._dispatch cimport DCONV_CRF_GROUP, dconv_crf_rows, dconv_crf_run, get_level
 
@@ -101,11 +101,11 @@ def unary_rows(
 
 
 cdef void pass_tile(
-    run_pass work, dconv_crf_run run, const Py_ssize_t *sizes, const Py_ssize_t *box, Py_ssize_t first_group,
+    const dconv_crf_rows *rows, run_pass work, dconv_crf_run run, const Py_ssize_t *sizes, const Py_ssize_t *box, Py_ssize_t first_group,
     Py_ssize_t first_row, Py_ssize_t n_rows, const int32_t *vertices, const float *values, float *local, float *change, float *scratch,
 ) noexcept nogil:
     """Pass over one tile; `run` comes with the arrays of the whole image, `vertices` are the tile's."""
-    cdef Py_ssize_t number, i0, i1, pixel, row = run.row, width = box[5] - box[4]
+    cdef Py_ssize_t i0, i1, pixel, row = run.row, width = box[5] - box[4]
     cdef Py_ssize_t n_entries = (width + DCONV_CRF_GROUP - 1) // DCONV_CRF_GROUP * DCONV_CRF_GROUP * run.n_entries
     cdef const float *unary = run.unary
     cdef float *q = run.q
@@ -114,8 +114,7 @@ cdef void pass_tile(
     run.weights += first_group * DCONV_CRF_GROUP * run.n_entries
     if values != NULL:
         run.values = local
-        for number in range(n_rows):
-            memcpy(local + number * row, values + vertices[number] * row, <size_t>row * sizeof(float))
+        rows.fetch(values, vertices, n_rows, row, local)
     if run.sums != NULL:
         run.sums += first_row * row
         memset(run.sums, 0, <size_t>(n_rows * row) * sizeof(float))
@@ -172,7 +171,7 @@ def pass_tiles(
         change = &changes[0]
     for t in prange(boxes.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
         pass_tile(
-            work, run, &sizes[0], &boxes[t, 0], first_groups[t], first_rows[t], first_rows[t + 1] - first_rows[t],
+            rows, work, run, &sizes[0], &boxes[t, 0], first_groups[t], first_rows[t], first_rows[t + 1] - first_rows[t],
             &vertex_of_row[first_rows[t]], vertex_values, &local[threadid(), 0],
             NULL if change == NULL else change + t, &scratch[threadid(), 0],
         )

@@ -40,39 +40,123 @@ INLINE void LANED(embed_lanes)(const ptrdiff_t d, const float *planes, ptrdiff_t
         lanes_int value = {0}, axis = {0};
         for (ptrdiff_t i = 0; i <= d; i++) {
             const lanes_int here = MASK(rank[i] == (lanes_int){0} + (int32_t)r);
-            value |= here & bits(rest[i]);
+            value |= here & as_bits(rest[i]);
             axis |= here & ((lanes_int){0} + (int32_t)i);
         }
-        sorted[r] = real(value);
+        sorted[r] = as_real(value);
         *(lanes_int *)(axes + r * DCONV_CRF_GROUP) = axis;
     }
     store(weights, sorted[d] - sorted[0] + 1.0f);
     for (ptrdiff_t r = 1; r <= d; r++) store(weights + r * DCONV_CRF_GROUP, sorted[d - r] - sorted[d - r + 1]);
 }
 
-#define EMBED(D)                                                                                                     \
-    for (ptrdiff_t group = 0; group < n_groups; group++) {                                                           \
-        const ptrdiff_t at = group * (d + 1) * DCONV_CRF_GROUP;                                                      \
-        for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l += WIDTH)                                                       \
-            LANED(embed_lanes)(D, planes + group * DCONV_CRF_GROUP + l, step, origin, quotients + at + l,            \
-                               axes + at + l, weights + group * weight_step + l);                                    \
-    }                                                                                                                \
-    break
+#define EMPTY UINT64_MAX
+#define FIRST_BITS 11 /* of a tile's table; it grows fourfold before it is more than half full */
 
-/* Known numbers of features keep all coordinates in registers, and so are three times as fast. */
-static void LANED(embed)(ptrdiff_t d, const float *planes, ptrdiff_t step, const float *origin, ptrdiff_t n_groups,
-                         int32_t *quotients, int32_t *axes, float *weights, ptrdiff_t weight_step) {
-    switch (d) {
-        case 1: EMBED(1);
-        case 2: EMBED(2);
-        case 3: EMBED(3);
-        case 4: EMBED(4);
-        case 5: EMBED(5);
-        case 6: EMBED(6);
-        default: EMBED(d);
+/* Multiples of 2^64 / golden ratio spread evenly over their high bits. */
+INLINE size_t slot_of(uint64_t key, int bits) { return (size_t)((key * 0x9E3779B97F4A7C15u) >> (64 - bits)); }
+
+/* Make a table of 2^bits slots of the corners known. */
+static void spread(dconv_crf_corners *corners, int bits) {
+    const size_t mask = ((size_t)1 << bits) - 1;
+    corners->bits = bits;
+    memset(corners->slot_key, 0xff, (mask + 1) * sizeof *corners->slot_key);
+    for (ptrdiff_t id = 0; id < corners->n; id++) {
+        size_t slot = slot_of(corners->keys[id], bits);
+        while (corners->slot_key[slot] != EMPTY) slot = (slot + 1) & mask;
+        corners->slot_key[slot] = corners->keys[id];
+        corners->slot_id[slot] = (uint16_t)id;
     }
 }
-#undef EMBED
+
+static void clear(dconv_crf_corners *corners) {
+    corners->n = 0;
+    corners->sums[0] = 0; /* 0 is added to it before there is a corner */
+    spread(corners, FIRST_BITS);
+}
+
+/* Write the ids of a group. `digits` are those of the keys of its corners 0; `last` and `known` the key and the id of each
+ * corner of the point before, which neighbours often share. The table has room for all. */
+INLINE void LANED(number)(const ptrdiff_t d, const dconv_crf_points *points, dconv_crf_corners *corners, uint64_t *digits,
+                          const int32_t *axes, ptrdiff_t count, uint64_t *last, ptrdiff_t *known, uint16_t *restrict ids,
+                          float *restrict weights) {
+    const int bits = corners->bits;
+    const size_t mask = ((size_t)1 << bits) - 1;
+    uint64_t *const restrict slot_key = corners->slot_key, *const restrict keys = corners->keys;
+    uint16_t *const restrict slot_id = corners->slot_id;
+    float *const restrict sums = corners->sums;
+    const uint64_t *const strides = points->strides;
+    ptrdiff_t n = corners->n;
+    for (ptrdiff_t r = 0; r <= d; r++) {
+        uint64_t before = last[r];
+        ptrdiff_t id = known[r];
+        float sum = 0;
+        for (ptrdiff_t l = 0; l < count; l++) {
+            if (r) digits[l] -= strides[axes[(d + 1 - r) * DCONV_CRF_GROUP + l]];
+            const uint64_t key = digits[l] * (uint64_t)(d + 1) + (uint64_t)r;
+            if (key != before) {
+                sums[id] += sum;
+                sum = 0;
+                before = key;
+                size_t slot = slot_of(key, bits);
+                while (slot_key[slot] != key && slot_key[slot] != EMPTY) slot = (slot + 1) & mask;
+                if (slot_key[slot] == EMPTY) {
+                    slot_key[slot] = keys[n] = key;
+                    slot_id[slot] = (uint16_t)n;
+                    sums[n++] = 0;
+                }
+                id = slot_id[slot];
+            }
+            ids[r * DCONV_CRF_GROUP + l] = (uint16_t)(points->first_row + id);
+            sum += weights[r * DCONV_CRF_GROUP + l];
+        }
+        sums[id] += sum;
+        last[r] = before;
+        known[r] = id;
+        for (ptrdiff_t l = count; l < DCONV_CRF_GROUP; l++)
+            ids[r * DCONV_CRF_GROUP + l] = 0, weights[r * DCONV_CRF_GROUP + l] = 0;
+    }
+    corners->n = n;
+}
+
+INLINE void embed_points(const ptrdiff_t d, const dconv_crf_points *points, dconv_crf_corners *corners, uint16_t *ids,
+                         float *weights, ptrdiff_t step) {
+    const ptrdiff_t n_groups = (points->n_points + DCONV_CRF_GROUP - 1) / DCONV_CRF_GROUP;
+    int32_t quotients[(DCONV_CRF_MAX_FEATURES + 1) * DCONV_CRF_GROUP];
+    int32_t axes[(DCONV_CRF_MAX_FEATURES + 1) * DCONV_CRF_GROUP];
+    uint64_t last[DCONV_CRF_MAX_FEATURES + 1], digits[DCONV_CRF_GROUP];
+    ptrdiff_t known[DCONV_CRF_MAX_FEATURES + 1];
+    for (ptrdiff_t r = 0; r <= d; r++) last[r] = EMPTY, known[r] = 0;
+    for (ptrdiff_t group = 0; group < n_groups; group++, ids += step, weights += step) {
+        const float *planes = points->planes + group * DCONV_CRF_GROUP;
+        const ptrdiff_t left = points->n_points - group * DCONV_CRF_GROUP;
+        const ptrdiff_t count = left < DCONV_CRF_GROUP ? left : DCONV_CRF_GROUP;
+        for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l += WIDTH)
+            LANED(embed_lanes)(d, planes + l, n_groups * DCONV_CRF_GROUP, points->origin, quotients + l, axes + l,
+                               weights + l);
+        if (corners->n + (d + 1) * DCONV_CRF_GROUP > (ptrdiff_t)1 << (corners->bits - 1))
+            spread(corners, corners->bits + 2);
+        for (ptrdiff_t l = 0; l < count; l++) {
+            digits[l] = points->base;
+            for (ptrdiff_t a = 0; a < d; a++)
+                digits[l] += (uint64_t)quotients[a * DCONV_CRF_GROUP + l] * points->strides[a];
+        }
+        LANED(number)(d, points, corners, digits, axes, count, last, known, ids, weights);
+    }
+}
+
+/* Known numbers of features keep all coordinates in registers, and so are three times as fast. */
+static void embed(const dconv_crf_points *points, dconv_crf_corners *corners, uint16_t *ids, float *weights,
+                  ptrdiff_t step) {
+    switch (points->d) {
+        case 2: embed_points(2, points, corners, ids, weights, step); break;
+        case 3: embed_points(3, points, corners, ids, weights, step); break;
+        case 4: embed_points(4, points, corners, ids, weights, step); break;
+        case 5: embed_points(5, points, corners, ids, weights, step); break;
+        case 6: embed_points(6, points, corners, ids, weights, step); break;
+        default: embed_points(points->d, points, corners, ids, weights, step);
+    }
+}
 
 static void LANED(log2)(const float *x, float smallest, float *out, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += WIDTH) {

@@ -4,8 +4,8 @@
 #define lanes LANED(lanes)
 #define lanes_int LANED(lanes_int)
 #define lanes_unsigned LANED(lanes_unsigned)
-#define bits LANED(bits)
-#define real LANED(real)
+#define as_bits LANED(as_bits)
+#define as_real LANED(as_real)
 #define to_int LANED(to_int)
 #define to_real LANED(to_real)
 #define load LANED(load)
@@ -23,12 +23,12 @@
 typedef float lanes;
 typedef int32_t lanes_int;
 typedef uint32_t lanes_unsigned;
-INLINE lanes_int bits(lanes x) {
+INLINE lanes_int as_bits(lanes x) {
     lanes_int i;
     memcpy(&i, &x, sizeof i);
     return i;
 }
-INLINE lanes real(lanes_int i) {
+INLINE lanes as_real(lanes_int i) {
     lanes x;
     memcpy(&x, &i, sizeof x);
     return x;
@@ -40,8 +40,8 @@ INLINE lanes to_real(lanes_int i) { return (lanes)i; }
 typedef float lanes __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef int32_t lanes_int __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
 typedef uint32_t lanes_unsigned __attribute__((vector_size(4 * WIDTH), aligned(4), may_alias));
-INLINE lanes_int bits(lanes x) { return (lanes_int)x; }
-INLINE lanes real(lanes_int i) { return (lanes)i; }
+INLINE lanes_int as_bits(lanes x) { return (lanes_int)x; }
+INLINE lanes as_real(lanes_int i) { return (lanes)i; }
 INLINE lanes_int to_int(lanes x) { return __builtin_convertvector(x, lanes_int); }
 INLINE lanes to_real(lanes_int i) { return __builtin_convertvector(i, lanes); }
 #define MASK(comparison) (comparison)
@@ -50,7 +50,7 @@ INLINE lanes to_real(lanes_int i) { return __builtin_convertvector(i, lanes); }
 /* Not memcpy, which GCC takes apart into halves, and waits for them. */
 INLINE lanes load(const float *p) { return *(const lanes *)p; }
 INLINE void store(float *p, lanes x) { *(lanes *)p = x; }
-INLINE lanes select(lanes_int mask, lanes a, lanes b) { return real((bits(a) & mask) | (bits(b) & ~mask)); }
+INLINE lanes select(lanes_int mask, lanes a, lanes b) { return as_real((as_bits(a) & mask) | (as_bits(b) & ~mask)); }
 INLINE lanes larger(lanes a, lanes b) { return select(MASK(a > b), a, b); }
 
 /* To the nearest integer, for |x| < 2^22: adding 1.5 * 2^23 leaves no bit for a fraction. */
@@ -70,14 +70,14 @@ INLINE lanes exp2_lanes(lanes x) {
     p = p * f + 6.9314718e-1f;
     p = p * f + 1.0f;
     /* The rounded x stands in the low bits of `shifted`; moved to the exponent, all others fall off. */
-    return real((lanes_int)((lanes_unsigned)bits(p) + ((lanes_unsigned)bits(shifted) << 23)) & keep);
+    return as_real((lanes_int)((lanes_unsigned)as_bits(p) + ((lanes_unsigned)as_bits(shifted) << 23)) & keep);
 }
 
 /* log2(x) for normal x > 0, absolute error 1e-7 and the rounding of the result: x = 2^e m with m from sqrt(1/2) to sqrt(2),
  * and log(m) = 2 artanh((m - 1) / (m + 1)). */
 INLINE lanes log2_lanes(lanes x) {
-    const lanes_int exponent = (bits(x) - 0x3f3504f3) >> 23;
-    const lanes m = real((lanes_int)((lanes_unsigned)bits(x) - ((lanes_unsigned)exponent << 23)));
+    const lanes_int exponent = (as_bits(x) - 0x3f3504f3) >> 23;
+    const lanes m = as_real((lanes_int)((lanes_unsigned)as_bits(x) - ((lanes_unsigned)exponent << 23)));
     const lanes t = (m - 1.0f) / (m + 1.0f), s = t * t;
     lanes p = s * 0.32059890f + 0.41219859f; /* 2 / (9 log 2), 2 / (7 log 2), ... */
     p = p * s + 0.57707802f;

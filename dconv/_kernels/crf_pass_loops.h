@@ -9,14 +9,14 @@
 
 /* z[l] = unary[l] + sum_k weights[k, l] * values[ids[k, l]], n vectors of each row from vector `first` on. `inside`, if not
  * NULL: the lanes of the last vector that are classes; the others, which lie in the next pixel, are made impossible. */
-INLINE void LANED(slice)(const ptrdiff_t n, ptrdiff_t first, ptrdiff_t row, const dconv_crf_run *run, const uint16_t *ids,
-                         const float *weights, const float *const *unary, const lanes_int *inside, float *z) {
+INLINE void LANED(slice)(const ptrdiff_t n, ptrdiff_t first, const ptrdiff_t row, const ptrdiff_t n_entries,
+                         const float *values, const uint16_t *ids, const float *weights, const float *const *unary, const lanes_int *inside, float *z) {
     for (ptrdiff_t l = 0; l < GROUP; l++) {
         lanes sum[BLOCK];
         UNROLL for (ptrdiff_t v = 0; v < n; v++) sum[v] = load(unary[l] + (first + v) * WIDTH);
-        if (run->values) {
-            for (ptrdiff_t k = 0; k < run->n_entries; k++) {
-                const float *value = run->values + (size_t)ids[k * GROUP + l] * row + first * WIDTH;
+        if (values) {
+            UNROLL for (ptrdiff_t k = 0; k < n_entries; k++) {
+                const float *value = values + (size_t)ids[k * GROUP + l] * row + first * WIDTH;
                 const float weight = weights[k * GROUP + l];
                 UNROLL for (ptrdiff_t v = 0; v < n; v++) sum[v] += weight * load(value + v * WIDTH);
             }
@@ -26,22 +26,22 @@ INLINE void LANED(slice)(const ptrdiff_t n, ptrdiff_t first, ptrdiff_t row, cons
     }
 }
 
-INLINE void LANED(splat)(const ptrdiff_t n, ptrdiff_t first, ptrdiff_t row, const dconv_crf_run *run, const uint16_t *ids,
+INLINE void LANED(splat)(const ptrdiff_t n, ptrdiff_t first, const ptrdiff_t row, const ptrdiff_t n_entries,
+                         float *sums, const uint16_t *ids,
                          const float *weights, const float *z) {
     for (ptrdiff_t l = 0; l < GROUP; l++) {
         lanes q[BLOCK];
         UNROLL for (ptrdiff_t v = 0; v < n; v++) q[v] = load(z + l * row + (first + v) * WIDTH);
-        for (ptrdiff_t k = 0; k < run->n_entries; k++) {
-            float *sum = run->sums + (size_t)ids[k * GROUP + l] * row + first * WIDTH;
+        UNROLL for (ptrdiff_t k = 0; k < n_entries; k++) {
+            float *sum = sums + (size_t)ids[k * GROUP + l] * row + first * WIDTH;
             const float weight = weights[k * GROUP + l];
             UNROLL for (ptrdiff_t v = 0; v < n; v++) store(sum + v * WIDTH, load(sum + v * WIDTH) + weight * q[v]);
         }
     }
 }
 
-/* Softmax of GROUP rows of n vectors but for the division, whose reciprocal goes to `inverse`. `base`: the rows are
- * relative to a class that they do not hold, and whose part goes to `base`. */
-INLINE void LANED(softmax)(const ptrdiff_t n, ptrdiff_t row, float *z, float *inverse, float *base) {
+/* Softmax of GROUP rows of n vectors but for the division, whose reciprocal goes to `inverse`. */
+INLINE void LANED(softmax)(const ptrdiff_t n, ptrdiff_t row, float *z, float *inverse) {
     for (ptrdiff_t l = 0; l < GROUP; l += WIDTH) {
         lanes each[WIDTH];
         float shift[WIDTH];
@@ -49,13 +49,7 @@ INLINE void LANED(softmax)(const ptrdiff_t n, ptrdiff_t row, float *z, float *in
             each[i] = load(z + (l + i) * row);
             for (ptrdiff_t v = 1; v < n; v++) each[i] = larger(each[i], load(z + (l + i) * row + v * WIDTH));
         }
-        lanes maxima = maxima_of(each), sum = {0};
-        if (base) {
-            maxima = larger(maxima, (lanes){0});
-            sum = exp2_lanes(-maxima);
-            store(base + l, sum);
-        }
-        store(shift, maxima);
+        store(shift, maxima_of(each));
         UNROLL for (ptrdiff_t i = 0; i < WIDTH; i++) {
             float *place = z + (l + i) * row;
             for (ptrdiff_t v = 0; v < n; v++) {
@@ -65,65 +59,64 @@ INLINE void LANED(softmax)(const ptrdiff_t n, ptrdiff_t row, float *z, float *in
                 else each[i] = power;
             }
         }
-        store(inverse + l, 1.0f / (sums_of(each) + sum));
+        store(inverse + l, 1.0f / sums_of(each));
     }
 }
 
-/* Write the distributions of `count` pixels, and keep the largest change. */
-INLINE void LANED(finish)(const dconv_crf_run *run, ptrdiff_t row, ptrdiff_t count, const float *z, const float *inverse,
-                          const float *base, float *q) {
-    for (ptrdiff_t l = 0; l < count; l++) {
-        float *out = q + l * run->n_classes;
-        const float *in = z + l * row - (base ? 1 : 0);
-        if (run->change) {
-            float change = *run->change;
-            for (ptrdiff_t c = 0; c < run->n_classes; c++) {
-                const float one = (base && c == 0 ? base[l] : in[c]) * inverse[l] - out[c];
-                change = one > change ? one : -one > change ? -one : change;
-            }
-            *run->change = change;
-        }
-        for (ptrdiff_t c = 0; c < run->n_classes; c++) out[c] = (base && c == 0 ? base[l] : in[c]) * inverse[l];
-    }
+/* Write one distribution; the parts of the classes are `part` times `factor` plus `base`. */
+INLINE void LANED(finish)(const float *part, float factor, float base, ptrdiff_t n, float *q, float *change) {
+    float most = change ? *change : 0;
+    for (ptrdiff_t c = 0; change && c < n; c++) most = fmaxf(most, fabsf(part[c] * factor + base - q[c]));
+    for (ptrdiff_t c = 0; c < n; c++) q[c] = part[c] * factor + base;
+    if (change) *change = most;
 }
 
 /* n_vectors is a constant where this is inlined, or more than BLOCK. */
-INLINE void LANED(pass)(const dconv_crf_run *run, const ptrdiff_t n_vectors, const int relative) {
+INLINE void LANED(pass)(const dconv_crf_run *run, const ptrdiff_t n_vectors, const ptrdiff_t n_entries,
+                        const int relative) {
     const ptrdiff_t row = n_vectors * WIDTH, whole = (n_vectors - 1) / BLOCK * BLOCK, rest = n_vectors - whole;
-    float inverse[GROUP], parts[GROUP], *base = relative ? parts : NULL, *z = run->scratch, *scaled = z + GROUP * row;
+    const float *const values = run->values;
+    float *const sums = run->sums, *const z = run->scratch, *const scaled = z + GROUP * row, inverse[GROUP], base[GROUP];
     int32_t classes[WIDTH];
     lanes_int mask;
     for (ptrdiff_t i = 0; i < WIDTH; i++) classes[i] = -(row - WIDTH + i < run->n_classes);
     memcpy(&mask, classes, sizeof mask);
     const lanes_int *inside = !relative && run->n_classes < row ? &mask : NULL;
     for (ptrdiff_t pixel = 0; pixel < run->n_pixels; pixel += GROUP) {
-        const uint16_t *ids = run->ids + pixel * run->n_entries;
-        const float *weights = run->weights + pixel * run->n_entries, *unary[GROUP];
+        const uint16_t *ids = run->ids + pixel * n_entries;
+        const float *weights = run->weights + pixel * n_entries, *unary[GROUP];
         const ptrdiff_t count = run->n_pixels - pixel < GROUP ? run->n_pixels - pixel : GROUP;
         for (ptrdiff_t l = 0; l < GROUP; l++)
             unary[l] = run->unary + (pixel + (l < count ? l : count - 1)) * run->unary_step;
-        for (ptrdiff_t v = 0; v < whole; v += BLOCK) LANED(slice)(BLOCK, v, row, run, ids, weights, unary, NULL, z);
+        for (ptrdiff_t v = 0; v < whole; v += BLOCK) LANED(slice)(BLOCK, v, row, n_entries, values, ids, weights, unary, NULL, z);
         switch (rest) {
-            case 1: LANED(slice)(1, whole, row, run, ids, weights, unary, inside, z); break;
-            case 2: LANED(slice)(2, whole, row, run, ids, weights, unary, inside, z); break;
-            case 3: LANED(slice)(3, whole, row, run, ids, weights, unary, inside, z); break;
-            default: LANED(slice)(BLOCK, whole, row, run, ids, weights, unary, inside, z);
+            case 1: LANED(slice)(1, whole, row, n_entries, values, ids, weights, unary, inside, z); break;
+            case 2: LANED(slice)(2, whole, row, n_entries, values, ids, weights, unary, inside, z); break;
+            case 3: LANED(slice)(3, whole, row, n_entries, values, ids, weights, unary, inside, z); break;
+            default: LANED(slice)(BLOCK, whole, row, n_entries, values, ids, weights, unary, inside, z);
         }
-        LANED(softmax)(n_vectors, row, z, inverse, base);
-        if (run->q) LANED(finish)(run, row, count, z, inverse, base, run->q + pixel * run->n_classes);
-        if (!run->sums) continue;
-        for (ptrdiff_t k = 0; k < run->n_entries; k++)
-            for (ptrdiff_t l = 0; l < GROUP; l++) scaled[k * GROUP + l] = weights[k * GROUP + l] * inverse[l];
-        if (relative)
-            for (ptrdiff_t l = 0; l < GROUP; l++)
-                for (ptrdiff_t v = 0; v < n_vectors; v++)
-                    store(z + l * row + v * WIDTH, load(z + l * row + v * WIDTH) - base[l]);
-        for (ptrdiff_t v = 0; v < whole; v += BLOCK) LANED(splat)(BLOCK, v, row, run, ids, scaled, z);
+        if (relative) {
+            softmax_few(z, base);
+            for (ptrdiff_t l = 0; run->q && l < count; l++) {
+                float *q = run->q + (pixel + l) * run->n_classes;
+                LANED(finish)(base + l, 1, 0, 1, q, run->change);
+                LANED(finish)(z + l * row, 1, base[l], run->n_classes - 1, q + 1, run->change);
+            }
+        } else {
+            LANED(softmax)(n_vectors, row, z, inverse);
+            for (ptrdiff_t l = 0; run->q && l < count; l++)
+                LANED(finish)(z + l * row, inverse[l], 0, run->n_classes, run->q + (pixel + l) * run->n_classes, run->change);
+            for (ptrdiff_t k = 0; k < n_entries; k++)
+                for (ptrdiff_t l = 0; l < GROUP; l++) scaled[k * GROUP + l] = weights[k * GROUP + l] * inverse[l];
+            weights = scaled;
+        }
+        if (!sums) continue;
+        for (ptrdiff_t v = 0; v < whole; v += BLOCK) LANED(splat)(BLOCK, v, row, n_entries, sums, ids, weights, z);
         switch (rest) {
-            case 1: LANED(splat)(1, whole, row, run, ids, scaled, z); break;
-            case 2: LANED(splat)(2, whole, row, run, ids, scaled, z); break;
-            case 3: LANED(splat)(3, whole, row, run, ids, scaled, z); break;
-            default: LANED(splat)(BLOCK, whole, row, run, ids, scaled, z);
+            case 1: LANED(splat)(1, whole, row, n_entries, sums, ids, weights, z); break;
+            case 2: LANED(splat)(2, whole, row, n_entries, sums, ids, weights, z); break;
+            case 3: LANED(splat)(3, whole, row, n_entries, sums, ids, weights, z); break;
+            default: LANED(splat)(BLOCK, whole, row, n_entries, sums, ids, weights, z);
         }
     }
 }

@@ -33,13 +33,34 @@ typedef struct {
     float *scratch;       /* DCONV_CRF_GROUP rows, and DCONV_CRF_GROUP floats for each entry */
 } dconv_crf_run;
 
+/* The corners that the points of one tile have in one lattice, in a table of 2^bits slots with open addressing. */
+typedef struct {
+    uint64_t *slot_key; /* all ones where it is free */
+    uint16_t *slot_id;
+    uint64_t *keys; /* by id */
+    float *sums;    /* of the weights of each corner */
+    ptrdiff_t n;
+    int bits;
+} dconv_crf_corners;
+
+/* Features of points, and what their keys are made of; see crf_embed_loops.h. */
+typedef struct {
+    ptrdiff_t d;
+    const float *planes; /* scaled features, one plane of GROUP * n_groups points each; what a group lacks is any number */
+    const float *origin; /* d + 1 elevated coordinates to add, */
+    uint64_t base;       /* and what to add to keys */
+    const uint64_t *strides; /* d + 1 */
+    ptrdiff_t n_points;
+    ptrdiff_t first_row; /* to add to ids */
+} dconv_crf_points;
+
 typedef struct {
     ptrdiff_t width; /* rows of all classes are a multiple of so many floats */
-    /* Simplex and barycentric weights of `n_groups` groups of points, d features in planes `step` floats apart, which are
-     * scaled already. `origin`: d + 1 elevated coordinates to add. `quotients`, `axes`: (groups, d + 1, GROUP), see
-     * crf_embed_loops.h. Weights of a group are `weight_step` floats apart. */
-    void (*embed)(ptrdiff_t d, const float *planes, ptrdiff_t step, const float *origin, ptrdiff_t n_groups,
-                  int32_t *quotients, int32_t *axes, float *weights, ptrdiff_t weight_step);
+    /* Ids and weights of points, the entries of groups being `step` apart; new corners are added to `corners`. */
+    void (*embed)(const dconv_crf_points *points, dconv_crf_corners *corners, uint16_t *ids, float *weights,
+                  ptrdiff_t step);
+    /* Make the table of no corners. */
+    void (*clear)(dconv_crf_corners *corners);
     /* out[i] = log2(max(x[i], smallest)) */
     void (*log2)(const float *x, float smallest, float *out, ptrdiff_t n);
     /* The pass over one run, by what a row holds:
@@ -49,6 +70,8 @@ typedef struct {
     void (*pass_two)(const dconv_crf_run *run);
     void (*pass_few)(const dconv_crf_run *run);
     void (*pass_all)(const dconv_crf_run *run);
+    /* out[i] = values[vertices[i]], rows of `row` floats */
+    void (*fetch)(const float *values, const int32_t *vertices, ptrdiff_t n, ptrdiff_t row, float *out);
     /* values[v] = sum of sums[list[k]] for first[v] <= k < first[v + 1], for vertices from `begin` to `end` */
     void (*gather)(const float *sums, const int32_t *list, const int64_t *first, ptrdiff_t row, ptrdiff_t begin,
                    ptrdiff_t end, float *values);

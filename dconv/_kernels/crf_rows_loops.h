@@ -20,6 +20,14 @@
 #define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (lanes_int){__VA_ARGS__})
 #endif
 
+/* Loops over the entries of the usual kernels, of grey and RGB images, are unrolled. */
+#define BY_ENTRIES(f, n_vectors, relative)                                                                           \
+    switch (run->n_entries) {                                                                                        \
+        case 7: f(run, n_vectors, 7, relative); break;                                                               \
+        case 9: f(run, n_vectors, 9, relative); break;                                                               \
+        default: f(run, n_vectors, run->n_entries, relative);                                                        \
+    }
+
 #define WIDTH 1
 #include "crf_lanes.h"
 #include "crf_vertex_loops.h"
@@ -29,38 +37,49 @@
 #include "crf_lanes.h"
 #include "crf_vertex_loops.h"
 #endif
-#include "crf_pass_loops.h"
-static void pass_few(const dconv_crf_run *run) { LANED(pass)(run, 4 / WIDTH, 1); }
 #if WIDE > 4
 #undef WIDTH
 #define WIDTH 8
 #include "crf_lanes.h"
-#include "crf_pass_loops.h"
 #include "crf_vertex_loops.h"
 #endif
 #include "crf_embed_loops.h"
+#include "crf_few_loops.h"
+
+/* Few classes are sliced and splat by 4, and else widely. */
+#if WIDE > 4
+#undef WIDTH
+#define WIDTH 4
+#endif
+#include "crf_pass_loops.h"
+static void pass_few(const dconv_crf_run *run) { BY_ENTRIES(LANED(pass), 4 / WIDTH, 1); }
+#if WIDE > 4
+#undef WIDTH
+#define WIDTH 8
+#include "crf_pass_loops.h"
+#endif
 
 static void pass_all(const dconv_crf_run *run) {
     switch (run->row / WIDTH) {
-        case 1: LANED(pass)(run, 1, 0); break;
-        case 2: LANED(pass)(run, 2, 0); break;
-        case 3: LANED(pass)(run, 3, 0); break;
-        case 4: LANED(pass)(run, 4, 0); break;
-        default: LANED(pass)(run, run->row / WIDTH, 0);
+        case 1: BY_ENTRIES(LANED(pass), 1, 0); break;
+        case 2: BY_ENTRIES(LANED(pass), 2, 0); break;
+        case 3: BY_ENTRIES(LANED(pass), 3, 0); break;
+        case 4: BY_ENTRIES(LANED(pass), 4, 0); break;
+        default: LANED(pass)(run, run->row / WIDTH, run->n_entries, 0);
     }
 }
 
-static void pass_two(const dconv_crf_run *run) {
+INLINE void pass_halves(const dconv_crf_run *run, const ptrdiff_t n_entries) {
     for (ptrdiff_t pixel = 0; pixel < run->n_pixels; pixel += DCONV_CRF_GROUP) {
-        const uint16_t *ids = run->ids + pixel * run->n_entries;
-        const float *weights = run->weights + pixel * run->n_entries;
+        const uint16_t *ids = run->ids + pixel * n_entries;
+        const float *weights = run->weights + pixel * n_entries;
         const ptrdiff_t count = run->n_pixels - pixel < DCONV_CRF_GROUP ? run->n_pixels - pixel : DCONV_CRF_GROUP;
         float second[DCONV_CRF_GROUP], difference[DCONV_CRF_GROUP] = {0};
         memcpy(difference, run->unary + pixel, (size_t)count * sizeof *difference);
         if (run->values) {
             for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) {
                 float sum = difference[l];
-                for (ptrdiff_t k = 0; k < run->n_entries; k++)
+                UNROLL for (ptrdiff_t k = 0; k < n_entries; k++)
                     sum += weights[k * DCONV_CRF_GROUP + l] * run->values[ids[k * DCONV_CRF_GROUP + l]];
                 difference[l] = sum;
             }
@@ -83,8 +102,16 @@ static void pass_two(const dconv_crf_run *run) {
         }
         if (!run->sums) continue;
         for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++)
-            for (ptrdiff_t k = 0; k < run->n_entries; k++)
+            UNROLL for (ptrdiff_t k = 0; k < n_entries; k++)
                 run->sums[ids[k * DCONV_CRF_GROUP + l]] += weights[k * DCONV_CRF_GROUP + l] * difference[l];
+    }
+}
+
+static void pass_two(const dconv_crf_run *run) {
+    switch (run->n_entries) {
+        case 7: pass_halves(run, 7); break;
+        case 9: pass_halves(run, 9); break;
+        default: pass_halves(run, run->n_entries);
     }
 }
 
@@ -95,6 +122,10 @@ static void pass_two(const dconv_crf_run *run) {
 #else
 #define BY_ROW(f, row) JOIN_WIDTH(f, 1)
 #endif
+
+static void fetch(const float *values, const int32_t *vertices, ptrdiff_t n, ptrdiff_t row, float *out) {
+    BY_ROW(fetch, row)(values, vertices, n, row, out);
+}
 
 static void gather(const float *sums, const int32_t *list, const int64_t *first, ptrdiff_t row, ptrdiff_t begin,
                    ptrdiff_t end, float *values) {
@@ -117,5 +148,5 @@ static void mix(const float *matrix, ptrdiff_t n_classes, ptrdiff_t row, ptrdiff
 }
 
 #define CRF_ROWS                                                                                                     \
-    {.width = WIDE, .embed = LANED(embed), .log2 = LANED(log2), .pass_two = pass_two, .pass_few = pass_few,          \
-     .pass_all = pass_all, .gather = gather, .blur = blur, .mix = mix}
+    {.width = WIDE, .embed = embed, .clear = clear, .log2 = LANED(log2), .pass_two = pass_two, .pass_few = pass_few,          \
+     .pass_all = pass_all, .fetch = fetch, .gather = gather, .blur = blur, .mix = mix}

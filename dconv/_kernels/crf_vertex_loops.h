@@ -1,6 +1,12 @@
 /* What is done to the rows of lattice vertices, WIDTH floats at a time. Included once per width. */
 #define BLOCK 4
 
+/* Copy the rows of `n` vertices side by side. */
+static void LANED(fetch)(const float *values, const int32_t *vertices, ptrdiff_t n, ptrdiff_t row, float *out) {
+    for (ptrdiff_t i = 0; i < n; i++)
+        for (ptrdiff_t c = 0; c < row; c += WIDTH) store(out + i * row + c, load(values + (size_t)vertices[i] * row + c));
+}
+
 static void LANED(gather)(const float *sums, const int32_t *list, const int64_t *first, ptrdiff_t row, ptrdiff_t begin,
                           ptrdiff_t end, float *values) {
     for (ptrdiff_t v = begin; v < end; v++) {
