@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dconv._kernels import _lattice
+from dconv._memory import empty
 
 _MOST_CELLS = 1 << 22  # of a lattice along one axis: what float32 holds beside the place in a cell
 
@@ -166,7 +167,10 @@ def _channel_range(channels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _minus(channels: np.ndarray, reference: np.ndarray) -> np.ndarray:
     """Return channels minus `reference`, contiguous float32."""
     wide = channels.dtype.itemsize >= 4 and channels.dtype != np.float32  # would lose digits in float32
-    out = channels.astype(np.float64 if wide else np.float32, order="C")
+    if wide:
+        return (channels - reference).astype(np.float32, order="C")
+    out = empty(channels.shape, np.dtype(np.float32))
+    out[...] = channels
     if reference.any():
-        np.subtract(out, reference, out=out)
-    return out.astype(np.float32, copy=False)
+        out -= reference.astype(np.float32)
+    return out

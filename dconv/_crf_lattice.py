@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -38,24 +39,28 @@ class _Vertices:
         self.n = 0
         self.remainders = np.empty(0, np.uint8)  # of the coordinates of each vertex, once all are known
 
-    def number(self, keys: np.ndarray) -> np.ndarray:
-        """Return the vertices of the corners of a tile; new ones get the next numbers."""
-        if self.n + len(keys) > len(self.keys):
-            known = self.keys[: self.n]
-            self.keys = np.empty(2 * (self.n + len(keys)), np.uint64)
-            self.slots = np.full(1 << (2 * len(self.keys) - 1).bit_length(), -1, np.int32)
-            _lattice.merge_tile(known, np.empty(self.n, np.int32), self.slots, self.keys, 0)
-        vertices = np.empty(len(keys), np.int32)
-        self.n = _lattice.merge_tile(keys, vertices, self.slots, self.keys, self.n)
-        return vertices
-
-    def chains(self, strides: np.ndarray, axis: int) -> np.ndarray:
-        """Return the chains of vertices along an axis of the lattice."""
-        chains, after, has_before = (np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.uint8))
-        n = _lattice.find_chains(
-            self.keys[: self.n], self.slots, self.remainders, strides, axis, chains, after, has_before
+    def merge(
+        self, scratch: Scratch, counts: np.ndarray, first_rows: np.ndarray, vertices: np.ndarray, sums: np.ndarray
+    ) -> None:
+        """Number the corners of tiles, from `first_rows` on in `vertices`; new ones get the next numbers."""
+        most = self.n + int(counts.sum())
+        if most > len(self.keys):
+            size = max(most, 2 * self.n)
+            self.keys = np.concatenate([self.keys[: self.n], np.empty(size - self.n, np.uint64)])
+            self.slots = np.full(1 << (2 * size - 1).bit_length(), -1, np.int32)
+            _lattice.fill_slots(self.slots, self.keys, self.n)
+        self.n = _lattice.merge_tiles(
+            scratch.keys, scratch.ones, counts, first_rows, vertices, sums, self.slots, self.keys, self.n
         )
-        return chains[:n].copy()
+
+    def chains(self, strides: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the chains of vertices along an axis of the lattice, and where to cut them into pieces."""
+        chains, after, has_before = np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.uint8)
+        cuts = np.zeros(_PIECES + 1, np.int64)
+        n = _lattice.find_chains(
+            self.keys[: self.n], self.slots, self.remainders, strides, axis, chains, after, has_before, cuts
+        )
+        return chains[:n].copy(), cuts
 
 
 class Lattice:
@@ -127,8 +132,7 @@ class Lattice:
         most_tiles = max(slab.stop - slab.start for slab in slabs)
         scratch = [Scratch(kernel.n_features, tile, most_tiles, n_threads) for kernel in kernels]
         counts = np.zeros((len(self.boxes), len(kernels)), np.int64)
-        vertices: list[list[np.ndarray]] = [[] for _ in kernels]
-        sums: list[np.ndarray] = []
+        found: list[tuple[np.ndarray, np.ndarray]] = []
         entries = self.ids, self.weights
         for slab in slabs:
             first_entry = 0
@@ -139,22 +143,25 @@ class Lattice:
                     n_threads, self.level,
                 )  # fmt: skip
                 first_entry += kernel.n_features + 1
+            of_slab = counts[slab]
+            starts = _starts(of_slab.ravel())  # tile after tile, and in each kernel after kernel
+            vertices, sums = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
+            starts = starts[:-1].reshape(of_slab.shape)
 
-            def merge(index: int, of_slab: np.ndarray = counts[slab]) -> None:
-                keys = scratch[index].keys
-                vertices[index] += [tables[index].number(keys[t, :n]) for t, n in enumerate(of_slab[:, index])]
+            def merge(index: int, of_slab: np.ndarray = of_slab, starts: np.ndarray = starts,
+                      vertices: np.ndarray = vertices, sums: np.ndarray = sums) -> None:  # fmt: skip
+                tables[index].merge(scratch[index], of_slab[:, index].copy(), starts[:, index].copy(), vertices, sums)
 
             run_tasks(merge, range(len(kernels)), n_threads)
-            in_order = [scratch[i].ones[t, :n] for t, of_tile in enumerate(counts[slab]) for i, n in enumerate(of_tile)]
-            sums.append(np.concatenate(in_order))
+            found.append((vertices, sums))
             self._check_rows(kernels, counts[: slab.stop], tables)
         self.first_rows = _starts(counts.sum(axis=1))
         self.first_vertices = [0, *np.cumsum([table.n for table in tables]).tolist()]
-        for offset, several in zip(self.first_vertices, vertices, strict=False):
-            for numbers in several:
-                numbers += offset
-        self.vertex_of_row = np.concatenate([each for of_tile in zip(*vertices, strict=True) for each in of_tile])
-        return np.concatenate(sums)
+        self.vertex_of_row = np.concatenate([vertices for vertices, _ in found])
+        self.vertex_of_row += np.repeat(
+            np.tile(np.array(self.first_vertices[:-1], np.int32), len(self.boxes)), counts.ravel()
+        )
+        return np.concatenate([sums for _, sums in found])
 
     def _check_rows(self, kernels: Sequence[Features], counts: np.ndarray, tables: list[_Vertices]) -> None:
         """Estimate from the tiles done what all will take; `counts` are those of their corners."""
@@ -171,7 +178,7 @@ class Lattice:
 
     def _find_chains(self, embeddings: list[Embedding], tables: list[_Vertices], n_threads: int) -> None:
         axes = [(kernel, axis) for kernel, table in enumerate(embeddings) for axis in range(len(table.strides))]
-        found: dict[tuple[int, int], np.ndarray] = {}
+        found: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
         for table, embedding in zip(tables, embeddings, strict=True):
             table.remainders = (table.keys[: table.n] % len(embedding.strides)).astype(np.uint8)
 
@@ -180,12 +187,13 @@ class Lattice:
             found[task] = tables[kernel].chains(embeddings[kernel].strides, axis)
 
         run_tasks(find, axes, n_threads)
-        starts = _starts(np.array([len(found[task]) for task in axes]))
-        self.chains = np.concatenate([found[task] for task in axes])
-        pieces = {
-            task: [(start + begin, start + end, self.first_vertices[task[0]]) for begin, end in _pieces(found[task])]
-            for task, start in zip(axes, starts.tolist(), strict=False)
-        }
+        self.chains = np.concatenate([found[task][0] for task in axes])
+        pieces, start = {}, 0
+        for task in axes:
+            chains, cuts = found[task]
+            ends = np.unique(cuts + start).tolist()
+            pieces[task] = [(begin, end, self.first_vertices[task[0]]) for begin, end in pairwise(ends)]
+            start += len(chains)
         # Axes of different kernels with the same number can be blurred together.
         stages = [
             [piece for task in axes if task[1] == stage for piece in pieces[task]]
@@ -234,13 +242,3 @@ def _slabs(boxes: np.ndarray) -> Iterator[slice]:
         if stop - start >= _TILES_TOGETHER or stop == len(boxes):
             yield slice(start, int(stop))
             start = int(stop)
-
-
-def _pieces(chains: np.ndarray) -> list[tuple[int, int]]:
-    """Return begin and end of runs of whole chains, of about one length."""
-    ends = np.flatnonzero(chains < 0) + 1
-    if len(ends) == 0:
-        return []
-    wanted = np.linspace(0, len(chains), _PIECES + 1)[1:]
-    cuts = np.unique(np.concatenate([[0], ends[np.minimum(np.searchsorted(ends, wanted), len(ends) - 1)]]))
-    return list(zip(cuts[:-1].tolist(), cuts[1:].tolist(), strict=True))

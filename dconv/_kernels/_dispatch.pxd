@@ -64,6 +64,8 @@ cdef extern from "crf_rows.h" nogil:
         void (*embed)(const dconv_crf_points *points, dconv_crf_corners *corners, uint16_t *ids, float *weights,
                       Py_ssize_t step) noexcept nogil
         void (*clear)(dconv_crf_corners *corners) noexcept nogil
+        void (*normalize)(float *weights, const uint16_t *ids, Py_ssize_t n_groups, Py_ssize_t n_entries,
+                          Py_ssize_t step, const float *values, float slice_factor, float factor) noexcept nogil
         void (*log2)(const float *x, float smallest, float *out, Py_ssize_t n) noexcept nogil
         void (*pass_two)(const dconv_crf_run *run) noexcept nogil
         void (*pass_few)(const dconv_crf_run *run) noexcept nogil

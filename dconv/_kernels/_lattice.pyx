@@ -1,7 +1,7 @@
 """Permutohedral lattices over an image (Adams, Baek and Davis 2010): which corners each pixel has, and who is beside whom.
 
     embed_tiles   pixel -> ids and weights of its d + 1 corners; corners are numbered anew in every tile
-    merge_tile    ids of a tile -> vertices of the lattice, in the order of tiles
+    merge_tiles   ids of tiles -> vertices of the lattice, in the order of tiles
     find_chains   vertices in a row along one axis of the lattice, one chain after another
     list_rows     vertex -> all tile rows that stand for it
     normalize     weights *= sqrt(strength / K1), K1 being the filtered image of ones
@@ -16,7 +16,6 @@ after another. So numbers never depend on threads, and neither does any order of
 """
 
 from cython.parallel cimport prange, threadid
-from libc.math cimport sqrt
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 
 from dconv._kernels._dispatch cimport (
@@ -119,26 +118,47 @@ cdef inline Py_ssize_t slot_of(
     return slot
 
 
-def merge_tile(
-    const uint64_t[::1] keys,  # IN (corners,)
-    int32_t[::1] vertices,  # OUT (corners,)
+cdef int bits_of(Py_ssize_t n_slots) noexcept nogil:
+    """Return b of n_slots = 2^b."""
+    cdef int bits = 0
+    while (<Py_ssize_t>1 << bits) < n_slots:
+        bits += 1
+    return bits
+
+
+def merge_tiles(
+    const uint64_t[:, ::1] keys,  # IN (tiles, most corners)
+    const float[:, ::1] ones,  # IN likewise
+    const int64_t[::1] counts,  # IN (tiles,): corners
+    const int64_t[::1] first_rows,  # IN (tiles,): where they go
+    int32_t[::1] vertices,  # OUT (rows,)
+    float[::1] sums,  # OUT (rows,): what is in `ones`
     int32_t[::1] slots,  # INOUT (2^bits,)
     uint64_t[::1] vertex_keys,  # INOUT
     Py_ssize_t n_vertices,
 ):
-    """Give new corners the next numbers; return how many vertices there are. `slots` must have room for all."""
-    cdef Py_ssize_t number, slot, n = n_vertices
-    cdef int bits = 0
-    while (<Py_ssize_t>1 << bits) < slots.shape[0]:
-        bits += 1
+    """Give the corners of tiles their vertices, new ones the next; return how many there are. There is room for all."""
+    cdef Py_ssize_t t, number, slot, row, n = n_vertices
+    cdef int bits = bits_of(slots.shape[0])
     with nogil:
-        for number in range(keys.shape[0]):
-            slot = slot_of(keys[number], &slots[0], bits, &vertex_keys[0])
-            if slots[slot] < 0:
-                slots[slot], vertex_keys[n] = <int32_t>n, keys[number]
-                n += 1
-            vertices[number] = slots[slot]
+        for t in range(counts.shape[0]):
+            for number in range(counts[t]):
+                slot = slot_of(keys[t, number], &slots[0], bits, &vertex_keys[0])
+                if slots[slot] < 0:
+                    slots[slot], vertex_keys[n] = <int32_t>n, keys[t, number]
+                    n += 1
+                row = first_rows[t] + number
+                vertices[row], sums[row] = slots[slot], ones[t, number]
     return n
+
+
+def fill_slots(int32_t[::1] slots, const uint64_t[::1] vertex_keys, Py_ssize_t n_vertices):
+    """Enter vertices into a table of free slots."""
+    cdef Py_ssize_t v
+    cdef int bits = bits_of(slots.shape[0])
+    with nogil:
+        for v in range(n_vertices):
+            slots[slot_of(vertex_keys[v], &slots[0], bits, &vertex_keys[0])] = <int32_t>v
 
 
 def find_chains(
@@ -150,18 +170,17 @@ def find_chains(
     int32_t[::1] chains,  # OUT (vertices,), the first so many as returned
     int32_t[::1] after,  # scratch (vertices,)
     uint8_t[::1] has_before,  # scratch (vertices,), zeros
+    int64_t[::1] cuts,  # OUT (pieces + 1,), zeros: where pieces of about one length end, the last repeated
 ):
     """List vertices that follow each other along `axis` of the lattice; the last of a chain as ~vertex.
 
     The next one has 1 less in all coordinates but d more in that of `axis`. Vertices without neighbours are left out:
     the blur does not change them.
     """
-    cdef Py_ssize_t d = strides.shape[0] - 1, v, a, n = 0
-    cdef int bits = 0
+    cdef Py_ssize_t d = strides.shape[0] - 1, v, a, n = 0, piece = 1, n_pieces = cuts.shape[0] - 1
+    cdef int bits = bits_of(slots.shape[0])
     cdef uint64_t total = 0, step, wrap, size = <uint64_t>(d + 1)
     cdef int32_t here
-    while (<Py_ssize_t>1 << bits) < slots.shape[0]:
-        bits += 1
     with nogil:
         for a in range(d):
             total += strides[a]
@@ -181,6 +200,11 @@ def find_chains(
                 n += 1
             chains[n] = ~here
             n += 1
+            if n * n_pieces >= piece * vertex_keys.shape[0]:
+                cuts[piece] = n
+                piece += 1
+        for a in range(piece, n_pieces + 1):
+            cuts[a] = n
     return n
 
 
@@ -205,28 +229,6 @@ def list_rows(
         first[first.shape[0] - 1] = rows.shape[0]
 
 
-cdef void normalize_tile(
-    float *weights, const uint16_t *ids, Py_ssize_t n_groups, Py_ssize_t n_entries, Py_ssize_t first, Py_ssize_t stop,
-    const float *values, float slice_factor, float factor,
-) noexcept nogil:
-    """Normalize the entries of one tile; `values` are those of its rows."""
-    cdef Py_ssize_t group, k, l
-    cdef float[DCONV_CRF_GROUP] scale
-    for group in range(n_groups):
-        for l in range(DCONV_CRF_GROUP):
-            scale[l] = 0
-        for k in range(first, stop):
-            for l in range(DCONV_CRF_GROUP):
-                scale[l] += weights[k * DCONV_CRF_GROUP + l] * values[ids[k * DCONV_CRF_GROUP + l]]
-        for l in range(DCONV_CRF_GROUP):
-            scale[l] = factor / sqrt(slice_factor * scale[l] + <float>1e-20)
-        for k in range(first, stop):
-            for l in range(DCONV_CRF_GROUP):
-                weights[k * DCONV_CRF_GROUP + l] *= scale[l]
-        weights += n_entries * DCONV_CRF_GROUP
-        ids += n_entries * DCONV_CRF_GROUP
-
-
 def normalize(
     float[:, :, ::1] weights,  # INOUT (groups, entries, GROUP)
     const uint16_t[:, :, ::1] ids,  # IN likewise
@@ -247,7 +249,8 @@ def normalize(
     cdef Py_ssize_t t
     for t in prange(first_groups.shape[0] - 1, nogil=True, schedule="static", num_threads=n_threads):
         rows.fetch(&values[0], &vertex_of_row[first_rows[t]], first_rows[t + 1] - first_rows[t], 1, &local[threadid(), 0])
-        normalize_tile(
-            &weights[first_groups[t], 0, 0], &ids[first_groups[t], 0, 0], first_groups[t + 1] - first_groups[t],
-            ids.shape[1], first_entry, stop_entry, &local[threadid(), 0], slice_factor, factor,
+        rows.normalize(
+            &weights[first_groups[t], first_entry, 0], &ids[first_groups[t], first_entry, 0],
+            first_groups[t + 1] - first_groups[t], stop_entry - first_entry, ids.shape[1] * DCONV_CRF_GROUP,
+            &local[threadid(), 0], slice_factor, factor,
         )

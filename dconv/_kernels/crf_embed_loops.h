@@ -71,33 +71,29 @@ static void spread(dconv_crf_corners *corners, int bits) {
 
 static void clear(dconv_crf_corners *corners) {
     corners->n = 0;
-    corners->sums[0] = 0; /* 0 is added to it before there is a corner */
     spread(corners, FIRST_BITS);
 }
 
-/* Write the ids of a group. `digits` are those of the keys of its corners 0; `last` and `known` the key and the id of each
- * corner of the point before, which neighbours often share. The table has room for all. */
-INLINE void LANED(number)(const ptrdiff_t d, const dconv_crf_points *points, dconv_crf_corners *corners, uint64_t *digits,
-                          const int32_t *axes, ptrdiff_t count, uint64_t *last, ptrdiff_t *known, uint16_t *restrict ids,
-                          float *restrict weights) {
-    const int bits = corners->bits;
+/* Write the ids of a group. `digits` are those of the keys of its corners 0. The table has room for all. In space alone
+ * neighbours share corners, and only new keys are looked up: `last` and `known` are the key and id of each corner of the
+ * point before. With colours so many differ that asking costs more, by branches that no CPU foresees. */
+INLINE void number_corners(const ptrdiff_t d, const dconv_crf_points *points, dconv_crf_corners *corners,
+                           const uint64_t *digits, const int32_t *axes, ptrdiff_t count, uint64_t *last, ptrdiff_t *known,
+                           uint16_t *restrict ids, float *restrict weights) {
+    const int bits = corners->bits, often_shared = d <= 3;
     const size_t mask = ((size_t)1 << bits) - 1;
     uint64_t *const restrict slot_key = corners->slot_key, *const restrict keys = corners->keys;
     uint16_t *const restrict slot_id = corners->slot_id;
     float *const restrict sums = corners->sums;
     const uint64_t *const strides = points->strides;
     ptrdiff_t n = corners->n;
-    for (ptrdiff_t r = 0; r <= d; r++) {
-        uint64_t before = last[r];
-        ptrdiff_t id = known[r];
-        float sum = 0;
-        for (ptrdiff_t l = 0; l < count; l++) {
-            if (r) digits[l] -= strides[axes[(d + 1 - r) * DCONV_CRF_GROUP + l]];
-            const uint64_t key = digits[l] * (uint64_t)(d + 1) + (uint64_t)r;
-            if (key != before) {
-                sums[id] += sum;
-                sum = 0;
-                before = key;
+    for (ptrdiff_t l = 0; l < count; l++) {
+        uint64_t digit = digits[l];
+        UNROLL for (ptrdiff_t r = 0; r <= d; r++) {
+            if (r) digit -= strides[axes[(d + 1 - r) * DCONV_CRF_GROUP + l]];
+            const uint64_t key = digit * (uint64_t)(d + 1) + (uint64_t)r;
+            ptrdiff_t id = known[r];
+            if (!often_shared || key != last[r]) {
                 size_t slot = slot_of(key, bits);
                 while (slot_key[slot] != key && slot_key[slot] != EMPTY) slot = (slot + 1) & mask;
                 if (slot_key[slot] == EMPTY) {
@@ -106,16 +102,16 @@ INLINE void LANED(number)(const ptrdiff_t d, const dconv_crf_points *points, dco
                     sums[n++] = 0;
                 }
                 id = slot_id[slot];
+                last[r] = key;
+                known[r] = id;
             }
             ids[r * DCONV_CRF_GROUP + l] = (uint16_t)(points->first_row + id);
-            sum += weights[r * DCONV_CRF_GROUP + l];
+            sums[id] += weights[r * DCONV_CRF_GROUP + l];
         }
-        sums[id] += sum;
-        last[r] = before;
-        known[r] = id;
-        for (ptrdiff_t l = count; l < DCONV_CRF_GROUP; l++)
-            ids[r * DCONV_CRF_GROUP + l] = 0, weights[r * DCONV_CRF_GROUP + l] = 0;
     }
+    for (ptrdiff_t l = count; l < DCONV_CRF_GROUP; l++)
+        for (ptrdiff_t r = 0; r <= d; r++)
+            ids[r * DCONV_CRF_GROUP + l] = 0, weights[r * DCONV_CRF_GROUP + l] = 0;
     corners->n = n;
 }
 
@@ -141,7 +137,7 @@ INLINE void embed_points(const ptrdiff_t d, const dconv_crf_points *points, dcon
             for (ptrdiff_t a = 0; a < d; a++)
                 digits[l] += (uint64_t)quotients[a * DCONV_CRF_GROUP + l] * points->strides[a];
         }
-        LANED(number)(d, points, corners, digits, axes, count, last, known, ids, weights);
+        number_corners(d, points, corners, digits, axes, count, last, known, ids, weights);
     }
 }
 
@@ -155,6 +151,18 @@ static void embed(const dconv_crf_points *points, dconv_crf_corners *corners, ui
         case 5: embed_points(5, points, corners, ids, weights, step); break;
         case 6: embed_points(6, points, corners, ids, weights, step); break;
         default: embed_points(points->d, points, corners, ids, weights, step);
+    }
+}
+
+static void normalize(float *weights, const uint16_t *ids, ptrdiff_t n_groups, ptrdiff_t n_entries, ptrdiff_t step,
+                      const float *values, float slice_factor, float factor) {
+    for (ptrdiff_t group = 0; group < n_groups; group++, weights += step, ids += step) {
+        float scale[DCONV_CRF_GROUP] = {0};
+        for (ptrdiff_t k = 0; k < n_entries * DCONV_CRF_GROUP; k += DCONV_CRF_GROUP)
+            UNROLL for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) scale[l] += weights[k + l] * values[ids[k + l]];
+        for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) scale[l] = factor / sqrtf(slice_factor * scale[l] + 1e-20f);
+        for (ptrdiff_t k = 0; k < n_entries * DCONV_CRF_GROUP; k += DCONV_CRF_GROUP)
+            for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) weights[k + l] *= scale[l];
     }
 }
 

@@ -61,6 +61,10 @@ typedef struct {
                   ptrdiff_t step);
     /* Make the table of no corners. */
     void (*clear)(dconv_crf_corners *corners);
+    /* Multiply `n_entries` of each group by factor / sqrt(slice_factor * their sum of weight * value + 1e-20); groups are
+     * `step` apart. */
+    void (*normalize)(float *weights, const uint16_t *ids, ptrdiff_t n_groups, ptrdiff_t n_entries, ptrdiff_t step,
+                      const float *values, float slice_factor, float factor);
     /* out[i] = log2(max(x[i], smallest)) */
     void (*log2)(const float *x, float smallest, float *out, ptrdiff_t n);
     /* The pass over one run, by what a row holds:

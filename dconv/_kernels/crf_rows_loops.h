@@ -74,8 +74,8 @@ INLINE void pass_halves(const dconv_crf_run *run, const ptrdiff_t n_entries) {
         const uint16_t *ids = run->ids + pixel * n_entries;
         const float *weights = run->weights + pixel * n_entries;
         const ptrdiff_t count = run->n_pixels - pixel < DCONV_CRF_GROUP ? run->n_pixels - pixel : DCONV_CRF_GROUP;
-        float second[DCONV_CRF_GROUP], difference[DCONV_CRF_GROUP] = {0};
-        memcpy(difference, run->unary + pixel, (size_t)count * sizeof *difference);
+        float second[DCONV_CRF_GROUP], difference[DCONV_CRF_GROUP];
+        for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) difference[l] = run->unary[pixel + (l < count ? l : count - 1)];
         if (run->values) {
             for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) {
                 float sum = difference[l];
@@ -148,5 +148,5 @@ static void mix(const float *matrix, ptrdiff_t n_classes, ptrdiff_t row, ptrdiff
 }
 
 #define CRF_ROWS                                                                                                     \
-    {.width = WIDE, .embed = embed, .clear = clear, .log2 = LANED(log2), .pass_two = pass_two, .pass_few = pass_few,          \
+    {.width = WIDE, .embed = embed, .clear = clear, .normalize = normalize, .log2 = LANED(log2), .pass_two = pass_two, .pass_few = pass_few,          \
      .pass_all = pass_all, .fetch = fetch, .gather = gather, .blur = blur, .mix = mix}
