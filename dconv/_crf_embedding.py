@@ -10,6 +10,7 @@ import numpy as np
 from dconv._kernels import _lattice
 from dconv._memory import empty
 
+_MOST_KEYS = 1 << 64
 _MOST_CELLS = 1 << 22  # of a lattice along one axis: what float32 holds beside the place in a cell
 
 
@@ -82,15 +83,14 @@ class Embedding:
         least, most = ends.min(axis=0).sum(axis=1) / (d + 1), ends.max(axis=0).sum(axis=1) / (d + 1)
         if not np.all(most - least < _MOST_CELLS):
             raise ValueError(f"{features.name} spans {max(most - least):.2g} cells of its lattice; {features.remedy}")
-        first = [math.floor(bound) - 4 for bound in least[:d]]  # room for rounding, and for neighbours of the last
-        numbers = [math.ceil(bound) + 5 - start for bound, start in zip(most[:d], first, strict=True)]
-        if math.prod(numbers) * (d + 1) >= 1 << 64:
-            raise ValueError(
-                f"{features.name} has a lattice of {math.prod(numbers):.2g} cells with its {d} features, more than "
-                f"64 bits can tell apart; {features.remedy}"
-            )
+        first = [math.floor(bound) - 3 for bound in least[:d]]  # rounding, the last corner, and its neighbours
+        numbers = [math.ceil(bound) + 3 - start for bound, start in zip(most[:d], first, strict=True)]
+        strides = [math.prod(numbers[:axis]) for axis in range(d)]
+        if math.prod(numbers) * _lattice.REMAINDERS >= _MOST_KEYS:
+            # Digits are hashed; see dconv._kernels._lattice.
+            strides = np.random.default_rng(0).integers(1 << 63, size=d, dtype=np.uint64).tolist()
         self.factors = factors.astype(np.float32)
-        self.strides = np.array([math.prod(numbers[:axis]) for axis in range(d)] + [0], np.uint64)
+        self.strides = np.array([*strides, 0], np.uint64)
         starts = np.concatenate([boxes[:, 4::-2][:, :n_axes], np.tile(self.reference, (len(boxes), 1))], axis=1)
         elevated = starts * factors @ elevate.T
         cells = np.rint(elevated / (d + 1))

@@ -179,8 +179,8 @@ class Lattice:
     def _find_chains(self, embeddings: list[Embedding], tables: list[_Vertices], n_threads: int) -> None:
         axes = [(kernel, axis) for kernel, table in enumerate(embeddings) for axis in range(len(table.strides))]
         found: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-        for table, embedding in zip(tables, embeddings, strict=True):
-            table.remainders = (table.keys[: table.n] % len(embedding.strides)).astype(np.uint8)
+        for table in tables:
+            table.remainders = (table.keys[: table.n] % np.uint64(_lattice.REMAINDERS)).astype(np.uint8)
 
         def find(task: tuple[int, int]) -> None:
             kernel, axis = task

@@ -30,6 +30,7 @@ cdef extern from "crf_rows.h" nogil:
     enum:
         DCONV_CRF_GROUP
         DCONV_CRF_MAX_FEATURES
+        DCONV_CRF_REMAINDERS
     ctypedef struct dconv_crf_run:
         const uint16_t *ids
         const float *weights

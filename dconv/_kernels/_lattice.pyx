@@ -7,8 +7,9 @@
     normalize     weights *= sqrt(strength / K1), K1 being the filtered image of ones
 
 Letters: d features, K entries of a pixel (the corners of all its lattices), i pixel along an axis, t tile. A corner is
-known by a key of 64 bits: its d first digits in mixed radix, times d + 1, plus the remainder that all its coordinates
-share. So the next corner of a simplex and the neighbours of a vertex lie at constant differences of keys.
+known by a key of 64 bits: its d first digits in mixed radix, times 32, plus the remainder that all its coordinates
+share. Where that takes more bits, each digit is multiplied by a random number of 64 bits instead, and two of 1e7 vertices
+take the same key with a probability of 1e-4. Either way the next corner of a simplex and the neighbours of a vertex lie at constant differences of keys.
 
 Why tiles: a tile of 64 x 64 pixels of a photograph has one or two thousand corners, so that its hash table and all sums
 stay in the L1 or L2 cache, and an id fits 16 bits. Tiles are embedded in parallel, each by one thread, and merged one
@@ -21,6 +22,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
 from dconv._kernels._dispatch cimport (
     DCONV_CRF_GROUP,
     DCONV_CRF_MAX_FEATURES,
+    DCONV_CRF_REMAINDERS,
     dconv_crf_corners,
     dconv_crf_points,
     dconv_crf_rows,
@@ -29,6 +31,7 @@ from dconv._kernels._dispatch cimport (
 
 GROUP = DCONV_CRF_GROUP  # pixels whose entries are stored together
 MAX_FEATURES = DCONV_CRF_MAX_FEATURES
+REMAINDERS = DCONV_CRF_REMAINDERS  # that keys can tell
 
 cdef uint64_t MIXER = 0x9E3779B97F4A7C15  # 2^64 / golden ratio: multiples of it spread evenly over their high bits
 
@@ -179,7 +182,7 @@ def find_chains(
     """
     cdef Py_ssize_t d = strides.shape[0] - 1, v, a, n = 0, piece = 1, n_pieces = cuts.shape[0] - 1
     cdef int bits = bits_of(slots.shape[0])
-    cdef uint64_t total = 0, step, wrap, size = <uint64_t>(d + 1)
+    cdef uint64_t total = 0, step, wrap, size = DCONV_CRF_REMAINDERS
     cdef int32_t here
     with nogil:
         for a in range(d):

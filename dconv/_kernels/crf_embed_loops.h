@@ -91,7 +91,7 @@ INLINE void number_corners(const ptrdiff_t d, const dconv_crf_points *points, dc
         uint64_t digit = digits[l];
         UNROLL for (ptrdiff_t r = 0; r <= d; r++) {
             if (r) digit -= strides[axes[(d + 1 - r) * DCONV_CRF_GROUP + l]];
-            const uint64_t key = digit * (uint64_t)(d + 1) + (uint64_t)r;
+            const uint64_t key = digit * DCONV_CRF_REMAINDERS + (uint64_t)r;
             ptrdiff_t id = known[r];
             if (!often_shared || key != last[r]) {
                 size_t slot = slot_of(key, bits);

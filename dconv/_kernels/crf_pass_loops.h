@@ -63,11 +63,11 @@ INLINE void LANED(softmax)(const ptrdiff_t n, ptrdiff_t row, float *z, float *in
     }
 }
 
-/* Write one distribution; the parts of the classes are `part` times `factor` plus `base`. */
-INLINE void LANED(finish)(const float *part, float factor, float base, ptrdiff_t n, float *q, float *change) {
+/* Write the probabilities of n classes, which are `part` times `factor`, and keep the largest change. */
+INLINE void LANED(finish)(const float *part, float factor, ptrdiff_t n, float *q, float *change) {
     float most = change ? *change : 0;
-    for (ptrdiff_t c = 0; change && c < n; c++) most = fmaxf(most, fabsf(part[c] * factor + base - q[c]));
-    for (ptrdiff_t c = 0; c < n; c++) q[c] = part[c] * factor + base;
+    for (ptrdiff_t c = 0; change && c < n; c++) most = fmaxf(most, fabsf(part[c] * factor - q[c]));
+    for (ptrdiff_t c = 0; c < n; c++) q[c] = part[c] * factor;
     if (change) *change = most;
 }
 
@@ -96,16 +96,21 @@ INLINE void LANED(pass)(const dconv_crf_run *run, const ptrdiff_t n_vectors, con
             default: LANED(slice)(BLOCK, whole, row, n_entries, values, ids, weights, unary, inside, z);
         }
         if (relative) {
-            softmax_few(z, base);
-            for (ptrdiff_t l = 0; run->q && l < count; l++) {
-                float *q = run->q + (pixel + l) * run->n_classes;
-                LANED(finish)(base + l, 1, 0, 1, q, run->change);
-                LANED(finish)(z + l * row, 1, base[l], run->n_classes - 1, q + 1, run->change);
+            if (run->q) {
+                softmax_few(z, base, 0);
+                for (ptrdiff_t l = 0; l < count; l++) {
+                    float *q = run->q + (pixel + l) * run->n_classes;
+                    LANED(finish)(base + l, 1, 1, q, run->change);
+                    LANED(finish)(z + l * row, 1, run->n_classes - 1, q + 1, run->change);
+                }
+                for (ptrdiff_t i = 0; i < GROUP * row; i++) z[i] -= base[i / row];
+            } else {
+                softmax_few(z, base, 1);
             }
         } else {
             LANED(softmax)(n_vectors, row, z, inverse);
             for (ptrdiff_t l = 0; run->q && l < count; l++)
-                LANED(finish)(z + l * row, inverse[l], 0, run->n_classes, run->q + (pixel + l) * run->n_classes, run->change);
+                LANED(finish)(z + l * row, inverse[l], run->n_classes, run->q + (pixel + l) * run->n_classes, run->change);
             for (ptrdiff_t k = 0; k < n_entries; k++)
                 for (ptrdiff_t l = 0; l < GROUP; l++) scaled[k * GROUP + l] = weights[k * GROUP + l] * inverse[l];
             weights = scaled;

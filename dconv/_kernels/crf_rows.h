@@ -13,7 +13,8 @@
 
 enum {
     DCONV_CRF_GROUP = 8,
-    DCONV_CRF_MAX_FEATURES = 31 /* of a lattice: bounds what lives on the stack */
+    DCONV_CRF_MAX_FEATURES = 30, /* of a lattice: bounds what lives on the stack */
+    DCONV_CRF_REMAINDERS = 32    /* that keys can tell: more than features, and a power of 2 */
 };
 
 /* One run of a mean-field pass: `n_pixels` neighbours of an image row, of which the first begins a group. */

@@ -74,7 +74,7 @@ INLINE void pass_halves(const dconv_crf_run *run, const ptrdiff_t n_entries) {
         const uint16_t *ids = run->ids + pixel * n_entries;
         const float *weights = run->weights + pixel * n_entries;
         const ptrdiff_t count = run->n_pixels - pixel < DCONV_CRF_GROUP ? run->n_pixels - pixel : DCONV_CRF_GROUP;
-        float second[DCONV_CRF_GROUP], difference[DCONV_CRF_GROUP];
+        float first[DCONV_CRF_GROUP], second[DCONV_CRF_GROUP], difference[DCONV_CRF_GROUP];
         for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) difference[l] = run->unary[pixel + (l < count ? l : count - 1)];
         if (run->values) {
             for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) {
@@ -89,6 +89,7 @@ INLINE void pass_halves(const dconv_crf_run *run, const ptrdiff_t n_entries) {
             const lanes_int positive = MASK(z > (lanes){0});
             const lanes power = exp2_lanes(select(positive, -z, z)), inverse = 1.0f / (power + 1.0f);
             const lanes q = select(positive, inverse, power * inverse);
+            store(first + l, select(positive, power * inverse, inverse));
             store(second + l, q);
             store(difference + l, q * 2.0f - 1.0f);
         }
@@ -96,7 +97,7 @@ INLINE void pass_halves(const dconv_crf_run *run, const ptrdiff_t n_entries) {
             float *q = run->q + 2 * pixel;
             for (ptrdiff_t l = 0; l < count; l++) {
                 if (run->change) *run->change = fmaxf(*run->change, fabsf(q[2 * l + 1] - second[l]));
-                q[2 * l] = 1.0f - second[l];
+                q[2 * l] = first[l]; /* not 1 - second, which has few digits where it is small */
                 q[2 * l + 1] = second[l];
             }
         }
