@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,6 +24,7 @@ from dconv._crf_input import (
     to_3d,
 )
 from dconv._crf_lattice import Lattice
+from dconv._crf_tune import Tuning, tune
 from dconv._threads import effective_n_jobs, effective_n_threads
 from dconv._validation import Kind, as_axes
 
@@ -227,6 +228,47 @@ class DenseCRF(BaseEstimator):
         """
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         return PreparedCRF(self, as_image(image, ndim, channel_axis, "image"), kernels, 0, "image")
+
+    def tune(
+        self,
+        images: ArrayLike | None,
+        probabilities: ArrayLike,
+        labels: ArrayLike,
+        *,
+        classes: ArrayLike | None = None,
+        ignore_label: int | None = 0,
+        param_grid: Mapping[str, Sequence] | Sequence[Mapping[str, Sequence]] | None = None,
+    ) -> Tuning:
+        """Return the parameters that serve labelled images best; it may be best to use no CRF.
+
+        Parameters
+        ----------
+        images, probabilities
+            As in :meth:`refine`. Probabilities should be of images that their classifier has not learnt from, as by
+            cross-validation: it is surer of others than it should be.
+        labels : array_like of int or list of array_like
+            A label image for each.
+        classes : array_like of shape (n_classes,), default=None
+            The label of each column of `probabilities`, such as ``PixelClassifier.classes_``. None takes those in
+            `labels`, sorted.
+        ignore_label : int or None, default=0
+            The value in `labels` that means "not labelled"; None if every pixel counts.
+        param_grid : dict or list of dict, default=None
+            Lists of values by parameter, as for :class:`sklearn.model_selection.GridSearchCV`. None tries 24: two
+            values of both weights and of `appearance_sigma`, and three of `color_sigma`, made for values to 255.
+
+        Returns
+        -------
+        tuning : Tuning
+            A named tuple: `crf`, the best one, whose weights are 0 if none is; `score`, its mean intersection over
+            union; `score_without`, that without a CRF; `results`, all parameters with scores, best first.
+
+        Raises
+        ------
+        TypeError, ValueError, MemoryError
+            As in :meth:`refine`, and if labels do not fit.
+        """
+        return tune(self, images, probabilities, labels, classes, ignore_label, param_grid)
 
     def _refine(
         self, image: Any, values: Any, kernels: Sequence, callback: Callback | None, name: str

@@ -327,3 +327,54 @@ def test_verbose(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("[DenseCRF] probabilities[0]: iteration 1, largest change 0.")
+
+
+# --- tune ---
+
+
+def labelled(noise):
+    """Return images of two flat colours, probabilities with noise that do not tell small regions, and labels 1, 2."""
+    rng = np.random.default_rng(0)
+    labels = np.ones((2, 40, 50), int)
+    labels[:, 10:30, 15:40] = 2
+    images = np.where(labels == 2, 180, 60).astype(np.uint8)
+    right = np.clip(0.5 + 0.1 * (labels == 2) - 0.05 + noise * rng.normal(size=labels.shape), 0.01, 0.99)
+    return images, np.stack([1 - right, right], axis=-1), labels
+
+
+def test_tune_finds_parameters_that_help():
+    images, probabilities, labels = labelled(0.2)
+    tuning = DenseCRF(n_iter=5).tune(images, probabilities, labels)
+    assert tuning.score_without < 0.6 < 0.95 < tuning.score
+    assert len(tuning.results) == 24
+    assert tuning.results[0][1] == tuning.score
+    assert tuning.results[0][0].items() <= tuning.crf.get_params().items()
+    assert tuning.crf.n_iter == 5
+
+
+def test_tune_may_find_that_no_crf_is_best():
+    images, probabilities, labels = labelled(0)
+    holes = probabilities.copy()
+    labels[:, ::6, ::6] = 3 - labels[:, ::6, ::6]  # the truth has specks, which the image does not show
+    holes[:, ::6, ::6] = holes[:, ::6, ::6, ::-1]
+    tuning = DenseCRF().tune(list(images), list(holes), list(labels), param_grid={"spatial_weight": [3]})
+    assert tuning.score == tuning.score_without == 1
+    assert tuning.crf.spatial_weight == tuning.crf.appearance_weight == 0
+    np.testing.assert_allclose(tuning.crf.refine(images, holes), holes, atol=1e-6)
+
+
+def test_tune_knows_labels():
+    images, probabilities, labels = labelled(0.2)
+    grid = {"spatial_weight": [3]}
+    expected = DenseCRF().tune(images[0], probabilities[0], labels[0], param_grid=grid)
+    ids = np.where(labels[0] == 2, 7, 4)
+    assert DenseCRF().tune(images[0], probabilities[0], ids, param_grid=grid).results == expected.results
+    ids[0] = 255
+    tuning = DenseCRF().tune(images[0], probabilities[0], ids, classes=[4, 7], ignore_label=255, param_grid=grid)
+    assert tuning.score == pytest.approx(expected.score, abs=0.05)
+    with pytest.raises(ValueError, match=r"labels holds the classes \[4, 7, 255\], but probabilities has 2 columns"):
+        DenseCRF().tune(images[0], probabilities[0], ids)
+    with pytest.raises(ValueError, match=r"classes is \[4, 7, 9\], but probabilities has 2 columns"):
+        DenseCRF().tune(images[0], probabilities[0], ids, classes=[4, 7, 9])
+    with pytest.raises(ValueError, match="y has shape"):
+        DenseCRF().tune(images[0], probabilities[0], ids[:-1])

@@ -115,6 +115,7 @@ CALLS = {
     "DenseCRF": lambda: dconv.DenseCRF(n_iter=3, n_jobs=2).refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine": lambda: CRF.refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine_unary": lambda: CRF.refine_unary(IMAGE, PROBABILITIES),
+    "DenseCRF.tune": lambda: CRF.tune(IMAGE, PROBABILITIES[..., :2] + PROBABILITIES[..., 2:] / 2, LABELS).score,
     "DenseCRF.prepare": lambda: CRF.prepare(IMAGE).refine(PROBABILITIES),
     "DenseCRF.prepare: one for all": lambda: fitted(CRF).refine(PROBABILITIES),
     "DilatedConv": fit(lambda: dconv.DilatedConv(filters.gabor(0.2), stride=2, n_jobs=2)),
