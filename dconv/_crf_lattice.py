@@ -15,7 +15,6 @@ from dconv._crf_embedding import Embedding, Features, Scratch
 from dconv._crf_memory import check_memory, warn_if_too_fine
 from dconv._kernels import _lattice, _mean_field
 from dconv._memory import empty
-from dconv._threads import run_tasks
 
 # Pixels of a tile along the three axes, by rank, largest first: as many as can never have more corners than an id of 16
 # bits counts. 64 x 64 was the fastest on photographs.
@@ -37,7 +36,6 @@ class _Vertices:
         self.keys = np.empty(1 << 12, np.uint64)
         self.slots = np.full(1 << 13, -1, np.int32)
         self.n = 0
-        self.remainders = np.empty(0, np.uint8)  # of the coordinates of each vertex, once all are known
 
     def merge(
         self, scratch: Scratch, counts: np.ndarray, first_rows: np.ndarray, vertices: np.ndarray, sums: np.ndarray
@@ -53,14 +51,16 @@ class _Vertices:
             scratch.keys, scratch.ones, counts, first_rows, vertices, sums, self.slots, self.keys, self.n
         )
 
-    def chains(self, strides: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the chains of vertices along an axis of the lattice, and where to cut them into pieces."""
-        chains, after, has_before = np.empty(self.n, np.int32), np.empty(self.n, np.int32), np.zeros(self.n, np.uint8)
-        cuts = np.zeros(_PIECES + 1, np.int64)
-        n = _lattice.find_chains(
-            self.keys[: self.n], self.slots, self.remainders, strides, axis, chains, after, has_before, cuts
+    def chains(self, strides: np.ndarray, n_threads: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Return the chains of vertices along every axis of the lattice, and where to cut them into pieces."""
+        remainders = (self.keys[: self.n] % np.uint64(_lattice.REMAINDERS)).astype(np.uint8)
+        chains = np.empty((len(strides), self.n), np.int32)
+        lengths, cuts = np.empty(len(strides), np.int64), np.empty((len(strides), _PIECES + 1), np.int64)
+        after, has_before = np.empty((n_threads, self.n), np.int32), np.empty((n_threads, self.n), np.uint8)
+        _lattice.find_chains(
+            self.keys[: self.n], self.slots, remainders, strides, chains, lengths, cuts, after, has_before, n_threads
         )
-        return chains[:n].copy(), cuts
+        return [(each[:length], cut) for each, length, cut in zip(chains, lengths, cuts, strict=True)]
 
 
 class Lattice:
@@ -148,11 +148,8 @@ class Lattice:
             vertices, sums = np.empty(starts[-1], np.int32), np.empty(starts[-1], np.float32)
             starts = starts[:-1].reshape(of_slab.shape)
 
-            def merge(index: int, of_slab: np.ndarray = of_slab, starts: np.ndarray = starts,
-                      vertices: np.ndarray = vertices, sums: np.ndarray = sums) -> None:  # fmt: skip
-                tables[index].merge(scratch[index], of_slab[:, index].copy(), starts[:, index].copy(), vertices, sums)
-
-            run_tasks(merge, range(len(kernels)), n_threads)
+            for index, table in enumerate(tables):
+                table.merge(scratch[index], of_slab[:, index].copy(), starts[:, index].copy(), vertices, sums)
             found.append((vertices, sums))
             self._check_rows(kernels, counts[: slab.stop], tables)
         self.first_rows = _starts(counts.sum(axis=1))
@@ -168,8 +165,9 @@ class Lattice:
         share = self.first_groups[len(counts)] / self.first_groups[-1]
         n_rows, n_vertices = counts.sum() / share, sum(table.n for table in tables) / share
         remedy = "; ".join(dict.fromkeys(kernel.remedy for kernel in kernels))
-        # Ids and sums of rows; keys, slots and chains of vertices.
-        check_memory(int(12 * n_rows + 60 * n_vertices), "a lattice with so many vertices", remedy)
+        # Ids, vertices and sums of rows; keys, slots, and along every axis chains of vertices.
+        corners = 1 + max(kernel.n_features for kernel in kernels)
+        check_memory(int(12 * n_rows + (32 + 8 * corners) * n_vertices), "a lattice with so many vertices", remedy)
         if n_rows >= 1 << 31:
             raise MemoryError(f"the lattices have {n_rows:.2g} corners in all tiles, more than 2^31; {remedy}")
         if len(counts) == len(self.boxes):
@@ -177,28 +175,15 @@ class Lattice:
                 warn_if_too_fine(kernel, tables[index].n, math.prod(self.sizes))
 
     def _find_chains(self, embeddings: list[Embedding], tables: list[_Vertices], n_threads: int) -> None:
-        axes = [(kernel, axis) for kernel, table in enumerate(embeddings) for axis in range(len(table.strides))]
-        found: dict[tuple[int, int], tuple[np.ndarray, np.ndarray]] = {}
-        for table in tables:
-            table.remainders = (table.keys[: table.n] % np.uint64(_lattice.REMAINDERS)).astype(np.uint8)
-
-        def find(task: tuple[int, int]) -> None:
-            kernel, axis = task
-            found[task] = tables[kernel].chains(embeddings[kernel].strides, axis)
-
-        run_tasks(find, axes, n_threads)
-        self.chains = np.concatenate([found[task][0] for task in axes])
-        pieces, start = {}, 0
-        for task in axes:
-            chains, cuts = found[task]
-            ends = np.unique(cuts + start).tolist()
-            pieces[task] = [(begin, end, self.first_vertices[task[0]]) for begin, end in pairwise(ends)]
-            start += len(chains)
+        every = [table.chains(each.strides, n_threads) for each, table in zip(embeddings, tables, strict=True)]
+        self.chains = np.concatenate([chains for of_kernel in every for chains, _ in of_kernel])
         # Axes of different kernels with the same number can be blurred together.
-        stages = [
-            [piece for task in axes if task[1] == stage for piece in pieces[task]]
-            for stage in range(max(axis for _, axis in axes) + 1)
-        ]
+        stages: list[list[tuple[int, int, int]]] = [[] for _ in range(max(map(len, every)))]
+        start = 0
+        for vertex, of_kernel in zip(self.first_vertices, every, strict=False):
+            for stage, (chains, cuts) in zip(stages, of_kernel, strict=False):
+                stage += [(start + begin, start + end, vertex) for begin, end in pairwise(cuts.tolist()) if begin < end]
+                start += len(chains)
         self.stages = [np.array(stage, np.int64) for stage in stages if stage]
 
     def _normalize(self, kernels: Sequence[Features], sums: np.ndarray, n_threads: int) -> None:

@@ -18,6 +18,7 @@ after another. So numbers never depend on threads, and neither does any order of
 
 from cython.parallel cimport prange, threadid
 from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint64_t
+from libc.string cimport memset
 
 from dconv._kernels._dispatch cimport (
     DCONV_CRF_GROUP,
@@ -164,51 +165,67 @@ def fill_slots(int32_t[::1] slots, const uint64_t[::1] vertex_keys, Py_ssize_t n
             slots[slot_of(vertex_keys[v], &slots[0], bits, &vertex_keys[0])] = <int32_t>v
 
 
+cdef Py_ssize_t chains_along(
+    const uint64_t *vertex_keys, Py_ssize_t n_vertices, const int32_t *slots, int bits, const uint8_t *remainders,
+    const uint64_t *strides, Py_ssize_t d, Py_ssize_t axis, int32_t *chains, int32_t *after, uint8_t *has_before,
+    int64_t *cuts, Py_ssize_t n_pieces,
+) noexcept nogil:
+    """List the chains along one axis, and return their length."""
+    cdef Py_ssize_t v, a, n = 0, piece = 1
+    cdef uint64_t total = 0, step, wrap
+    cdef int32_t here
+    for a in range(d):
+        total += strides[a]
+    step = strides[axis] * DCONV_CRF_REMAINDERS - 1  # the remainder falls by 1, and the axis' own digit grows
+    wrap = (strides[axis] - total) * DCONV_CRF_REMAINDERS + <uint64_t>d  # from 0 to d: all other digits fall
+    memset(has_before, 0, n_vertices)
+    for v in range(n_vertices):
+        after[v] = slots[slot_of(vertex_keys[v] + (step if remainders[v] > 0 else wrap), slots, bits, vertex_keys)]
+        if after[v] >= 0:
+            has_before[after[v]] = 1
+    for v in range(n_vertices):
+        if has_before[v] or after[v] < 0:
+            continue
+        here = <int32_t>v
+        while after[here] >= 0:
+            chains[n], here = here, after[here]
+            n += 1
+        chains[n] = ~here
+        n += 1
+        if n * n_pieces >= piece * n_vertices:
+            cuts[piece] = n
+            piece += 1
+    for a in range(piece, n_pieces + 1):
+        cuts[a] = n
+    cuts[0] = 0
+    return n
+
+
 def find_chains(
     const uint64_t[::1] vertex_keys,  # IN (vertices,)
     const int32_t[::1] slots,  # IN (2^bits,)
     const uint8_t[::1] remainders,  # IN (vertices,): of their coordinates
     const uint64_t[::1] strides,  # IN (d + 1,)
-    Py_ssize_t axis,
-    int32_t[::1] chains,  # OUT (vertices,), the first so many as returned
-    int32_t[::1] after,  # scratch (vertices,)
-    uint8_t[::1] has_before,  # scratch (vertices,), zeros
-    int64_t[::1] cuts,  # OUT (pieces + 1,), zeros: where pieces of about one length end, the last repeated
+    int32_t[:, ::1] chains,  # OUT (d + 1, vertices): along each axis, the first so many as `lengths` says
+    int64_t[::1] lengths,  # OUT (d + 1,)
+    int64_t[:, ::1] cuts,  # OUT (d + 1, pieces + 1): ends of pieces of about one length, the last repeated
+    int32_t[:, ::1] after,  # scratch (threads, vertices)
+    uint8_t[:, ::1] has_before,  # scratch likewise
+    int n_threads,
 ):
-    """List vertices that follow each other along `axis` of the lattice; the last of a chain as ~vertex.
+    """List vertices that follow each other along the axes of the lattice; the last of a chain as ~vertex.
 
-    The next one has 1 less in all coordinates but d more in that of `axis`. Vertices without neighbours are left out:
+    The next one has 1 less in all coordinates but d more in that of the axis. Vertices without neighbours are left out:
     the blur does not change them.
     """
-    cdef Py_ssize_t d = strides.shape[0] - 1, v, a, n = 0, piece = 1, n_pieces = cuts.shape[0] - 1
+    cdef Py_ssize_t axis
     cdef int bits = bits_of(slots.shape[0])
-    cdef uint64_t total = 0, step, wrap, size = DCONV_CRF_REMAINDERS
-    cdef int32_t here
-    with nogil:
-        for a in range(d):
-            total += strides[a]
-        step = size * strides[axis] - 1  # the remainder falls by 1, and the axis' own digit grows
-        wrap = size * (strides[axis] - total) + <uint64_t>d  # from remainder 0 to d: all other digits fall
-        for v in range(vertex_keys.shape[0]):
-            after[v] = slots[slot_of(vertex_keys[v] + (step if remainders[v] > 0 else wrap), &slots[0], bits,
-                                     &vertex_keys[0])]
-            if after[v] >= 0:
-                has_before[after[v]] = 1
-        for v in range(vertex_keys.shape[0]):
-            if has_before[v] or after[v] < 0:
-                continue
-            here = <int32_t>v
-            while after[here] >= 0:
-                chains[n], here = here, after[here]
-                n += 1
-            chains[n] = ~here
-            n += 1
-            if n * n_pieces >= piece * vertex_keys.shape[0]:
-                cuts[piece] = n
-                piece += 1
-        for a in range(piece, n_pieces + 1):
-            cuts[a] = n
-    return n
+    for axis in prange(strides.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
+        lengths[axis] = chains_along(
+            &vertex_keys[0], vertex_keys.shape[0], &slots[0], bits, &remainders[0], &strides[0], strides.shape[0] - 1,
+            axis, &chains[axis, 0], &after[threadid(), 0], &has_before[threadid(), 0], &cuts[axis, 0],
+            cuts.shape[1] - 1,
+        )
 
 
 def list_rows(
