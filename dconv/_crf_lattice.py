@@ -82,8 +82,9 @@ class Lattice:
         The rows of vertex v are ``rows[first[v]:first[v + 1]]``.
     first_vertices : list of int
         Where the vertices of every kernel begin, and last their number.
-    chains, stages : ndarray, list of ndarray of shape (n_pieces, 3)
-        Vertices along all axes, and the pieces of them that are blurred together.
+    chains, pieces, stages : ndarray
+        Vertices along all axes, their pieces, and which of these are blurred together; see
+        :mod:`dconv._kernels._mean_field`.
     """
 
     def __init__(
@@ -112,8 +113,7 @@ class Lattice:
 
     def blur(self, values: np.ndarray, n_threads: int) -> None:
         """Blur the rows of vertices along all axes of their lattices, in place."""
-        for pieces in self.stages:
-            _mean_field.blur_rows(self.chains, pieces, values, n_threads, self.level)
+        _mean_field.blur_rows(self.chains, self.pieces, self.stages, values, n_threads, self.level)
 
     def gather(self, sums: np.ndarray, values: np.ndarray, n_threads: int) -> None:
         """Add up the tile rows of every vertex."""
@@ -184,7 +184,8 @@ class Lattice:
             for stage, (chains, cuts) in zip(stages, of_kernel, strict=False):
                 stage += [(start + begin, start + end, vertex) for begin, end in pairwise(cuts.tolist()) if begin < end]
                 start += len(chains)
-        self.stages = [np.array(stage, np.int64) for stage in stages if stage]
+        self.pieces = np.array([piece for stage in stages for piece in stage], np.int64).reshape(-1, 3)
+        self.stages = _starts(np.array([len(stage) for stage in stages]))
 
     def _normalize(self, kernels: Sequence[Features], sums: np.ndarray, n_threads: int) -> None:
         """Scale the weights of all entries so that splat, blur and slice give the normalised message in base 2."""

@@ -3,7 +3,7 @@
     unary_rows   what is known of each pixel alone, in base 2 and in the form that the pass reads
     pass_tiles   Q = softmax(unary + sliced messages), then splat Q: sums of every tile row
     gather_rows  tile rows -> vertices
-    blur_rows    vertices, along one axis of every lattice
+    blur_rows    vertices, along one axis of every lattice after another
     mix_rows     vertices: messages of classes to classes
 
 Letters: Q the distribution over classes at every pixel, `row` the floats that a pixel's classes take in a lattice: 1 for
@@ -13,7 +13,7 @@ Each step is parallel over what it writes: tiles, vertices, chains. A tile row i
 `gather_rows` adds the tiles of a vertex in their order.
 """
 
-from cython.parallel cimport prange, threadid
+from cython.parallel cimport parallel, prange, threadid
 from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.string cimport memset
@@ -196,16 +196,23 @@ def gather_rows(
 def blur_rows(
     const int32_t[::1] chains,  # IN: of all lattices and axes
     const int64_t[:, ::1] pieces,  # IN (pieces, 3): begin and end in `chains`, and the lattice's first vertex
+    const int64_t[::1] stages,  # IN (stages + 1,): where the pieces of every stage begin
     float[:, ::1] values,  # INOUT (vertices, row)
     int n_threads,
     str level=None,
 ):
-    """Add to each vertex half of its two neighbours along an axis; pieces consist of whole chains."""
+    """Add to each vertex half of its two neighbours along an axis, one axis after another.
+
+    Pieces consist of whole chains. Those of one stage can be blurred together, and all threads wait for its end.
+    """
     cdef const dconv_crf_rows *rows = &get_level(level).crf
-    cdef Py_ssize_t piece
-    for piece in prange(pieces.shape[0], nogil=True, schedule="dynamic", num_threads=n_threads):
-        rows.blur(&chains[0] + pieces[piece, 0], pieces[piece, 1] - pieces[piece, 0], values.shape[1],
-                  &values[0, 0] + pieces[piece, 2] * values.shape[1])
+    cdef Py_ssize_t stage, piece, begin, end
+    with nogil, parallel(num_threads=n_threads):
+        for stage in range(stages.shape[0] - 1):
+            begin, end = stages[stage], stages[stage + 1]
+            for piece in prange(begin, end, schedule="dynamic"):
+                rows.blur(&chains[0] + pieces[piece, 0], pieces[piece, 1] - pieces[piece, 0], values.shape[1],
+                          &values[0, 0] + pieces[piece, 2] * values.shape[1])
 
 
 def mix_rows(
