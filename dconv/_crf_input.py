@@ -13,7 +13,7 @@ from dconv._crf_embedding import Features
 from dconv._kernels import _lattice
 from dconv._validation import Images, Kind, as_array, check_finite, real_dtype
 
-ROW_SUMS = 1e-4  # relative asymmetry of a compatibility that counts as rounding
+ASYMMETRY = 1e-4  # of a compatibility, relative, that counts as rounding
 
 
 class Pair(NamedTuple):
@@ -138,7 +138,7 @@ def as_compatibility(value: Any, n_classes: int, name: str) -> np.ndarray | None
         )
     if not np.isfinite(matrix).all():
         raise ValueError(f"{name} must be finite")
-    if np.abs(matrix - matrix.T).max() > ROW_SUMS * np.abs(matrix).max():
+    if np.abs(matrix - matrix.T).max() > ASYMMETRY * np.abs(matrix).max():
         raise ValueError(f"{name} must be symmetric: what i costs beside j, j costs beside i; take (m + m.T) / 2")
     return matrix
 
