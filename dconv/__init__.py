@@ -2,6 +2,7 @@
 
 from dconv import filters, metrics, predictors, shapes
 from dconv._threads import show_config
+from dconv.crf import DenseCRF
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
@@ -15,6 +16,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AtrousFeatures",
+    "DenseCRF",
     "DilatedConv",
     "PixelClassifier",
     "TransposedConv",

@@ -151,3 +151,29 @@ def zero_inserted_conv_transpose(y, weight, *, out_size, stride, padding, dilati
     )
     crop = tuple(slice(left, left + n) for (left, _), n in zip(padding, out_size, strict=True))
     return full[(slice(None), *crop)]
+
+
+def mean_field(unary, kernels, n_iter):
+    """Return the mean field of the fully connected CRF with exact Gaussians, every pixel with every one, in float64.
+
+    unary: (pixels, classes), what each class costs. kernels: (features, weight, costs), features (pixels, d) divided by
+    their widths, costs (classes, classes) of one class beside another.
+    """
+    unary = np.asarray(unary, np.float64)
+    n = len(unary)
+    couplings = []
+    for features, weight, costs in kernels:
+        alike = np.zeros((n, n))
+        for i, j in itertools.product(range(n), range(n)):
+            alike[i, j] = np.exp(-0.5 * np.sum((np.float64(features[i]) - np.float64(features[j])) ** 2))
+        norm = 1 / np.sqrt(alike.sum(axis=1))
+        couplings.append((weight * norm[:, np.newaxis] * alike * norm, np.asarray(costs, np.float64)))
+    q = _softmax(-unary)
+    for _ in range(n_iter):
+        q = _softmax(-unary - sum(coupling @ q @ costs.T for coupling, costs in couplings))
+    return q
+
+
+def _softmax(z):
+    power = np.exp(z - z.max(axis=1, keepdims=True))
+    return power / power.sum(axis=1, keepdims=True)

@@ -29,12 +29,14 @@ PIXELS = IMAGE[..., np.newaxis]
 X = np.random.default_rng(0).normal(size=(2, 60, 70, 8)).astype(np.float32)
 WEIGHT = np.random.default_rng(1).normal(size=(16, 3, 3, 8)).astype(np.float32)
 COLUMNS = dconv.unfold(X, 3, padding=1)
-for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT, COLUMNS):
+PROBABILITIES = np.random.default_rng(2).dirichlet(np.ones(3), size=IMAGE.shape).astype(np.float32)
+for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT, COLUMNS, PROBABILITIES):
     array.flags.writeable = False
 
 BANK = dconv.DilatedConv(filters.derivatives(1), dilation=(1, 2, 4))
 FEATURES = dconv.AtrousFeatures(3)
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
+CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
@@ -48,6 +50,8 @@ LAYERS = [shapes.Layer(3, dilation=2), shapes.Layer((3, 5), stride=2)]
 @functools.cache
 def fitted(estimator):
     """Return the one fitted estimator that all threads share."""
+    if isinstance(estimator, dconv.DenseCRF):
+        return estimator.prepare(IMAGE)
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
     return estimator.fit(IMAGE, labels)
 
@@ -127,6 +131,12 @@ CALLS = {
     "AtrousFeatures.transform": lambda: fitted(FEATURES).transform(IMAGE),
     "AtrousFeatures.get_feature_names_out": lambda: fitted(FEATURES).get_feature_names_out(),
     "AtrousFeatures.set_output": lambda: fitted(FEATURES).set_output(transform="default").transform(IMAGE),
+    "DenseCRF": lambda: dconv.DenseCRF(n_iter=3, n_jobs=2).refine(IMAGE, PROBABILITIES),
+    "DenseCRF.refine": lambda: CRF.refine(IMAGE, PROBABILITIES),
+    "DenseCRF.refine_unary": lambda: CRF.refine_unary(IMAGE, PROBABILITIES),
+    "DenseCRF.tune": lambda: CRF.tune(IMAGE, PROBABILITIES[..., :2] + PROBABILITIES[..., 2:] / 2, LABELS).score,
+    "DenseCRF.prepare": lambda: CRF.prepare(IMAGE).refine(PROBABILITIES),
+    "DenseCRF.prepare: one for all": lambda: fitted(CRF).refine(PROBABILITIES),
     "DilatedConv": fit(lambda: dconv.DilatedConv(filters.gabor(0.2), stride=2, n_jobs=2)),
     "DilatedConv.fit": lambda: dconv.DilatedConv(filters.laplacian(), dilation=3).fit(IMAGE).halo_,
     "DilatedConv.transform": lambda: fitted(BANK).transform(IMAGE),

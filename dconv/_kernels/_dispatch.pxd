@@ -1,5 +1,7 @@
 """The table of innermost loops of microkernel.h, for the Cython files that call them."""
 
+from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
+
 ctypedef fused real_t:
     float
     double
@@ -32,6 +34,60 @@ cdef extern from "activation_rows.h" nogil:
         void (*tanh)(float *x, Py_ssize_t n) noexcept nogil
 
 
+cdef extern from "crf_rows.h" nogil:
+    enum:
+        DCONV_CRF_GROUP
+        DCONV_CRF_MAX_FEATURES
+        DCONV_CRF_REMAINDERS
+    ctypedef struct dconv_crf_run:
+        const uint16_t *ids
+        const float *weights
+        Py_ssize_t n_entries
+        Py_ssize_t n_pixels
+        Py_ssize_t n_classes
+        Py_ssize_t row
+        const float *unary
+        Py_ssize_t unary_step
+        const float *values
+        float *sums
+        float *q
+        float *change
+        float *scratch
+    ctypedef struct dconv_crf_corners:
+        uint64_t *slot_key
+        uint16_t *slot_id
+        uint64_t *keys
+        float *sums
+        Py_ssize_t n
+        int bits
+    ctypedef struct dconv_crf_points:
+        Py_ssize_t d
+        const float *planes
+        const float *origin
+        uint64_t base
+        const uint64_t *strides
+        Py_ssize_t n_points
+        Py_ssize_t first_row
+    ctypedef struct dconv_crf_rows:
+        Py_ssize_t width
+        void (*embed)(const dconv_crf_points *points, dconv_crf_corners *corners, uint16_t *ids, float *weights,
+                      Py_ssize_t step) noexcept nogil
+        void (*clear)(dconv_crf_corners *corners) noexcept nogil
+        void (*normalize)(float *weights, const uint16_t *ids, Py_ssize_t n_groups, Py_ssize_t n_entries,
+                          Py_ssize_t step, const float *values, float slice_factor, float factor) noexcept nogil
+        void (*log2)(const float *x, float smallest, float *out, Py_ssize_t n) noexcept nogil
+        void (*pass_two)(const dconv_crf_run *run) noexcept nogil
+        void (*pass_few)(const dconv_crf_run *run) noexcept nogil
+        void (*pass_all)(const dconv_crf_run *run) noexcept nogil
+        void (*fetch)(const float *values, const int32_t *vertices, Py_ssize_t n, Py_ssize_t row,
+                      float *out) noexcept nogil
+        void (*gather)(const float *sums, const int32_t *list, const int64_t *first, Py_ssize_t row, Py_ssize_t begin,
+                       Py_ssize_t end, float *values) noexcept nogil
+        void (*blur)(const int32_t *chains, Py_ssize_t n, Py_ssize_t row, float *values) noexcept nogil
+        void (*mix)(const float *matrix, Py_ssize_t n_classes, Py_ssize_t row, Py_ssize_t n, float *values,
+                    float *scratch) noexcept nogil
+
+
 cdef extern from "microkernel.h" nogil:
     ctypedef struct dconv_microkernel:
         const char *name
@@ -59,6 +115,7 @@ cdef extern from "microkernel.h" nogil:
                                  Py_ssize_t n_pixels) noexcept nogil
         dconv_feature_rows rows
         dconv_activation_rows activations
+        dconv_crf_rows crf
 
 
 cdef const dconv_microkernel *get_level(str level) except NULL

@@ -9,6 +9,7 @@
 #define DCONV_MICROKERNEL_H
 
 #include "activation_rows.h"
+#include "crf_rows.h"
 #include "feature_rows.h"
 
 #include <stddef.h>
@@ -45,6 +46,7 @@ typedef struct {
     DCONV_DECLARE_LOOPS(double, f64)
     dconv_feature_rows rows;
     dconv_activation_rows activations;
+    dconv_crf_rows crf;
 } dconv_microkernel;
 
 #endif
