@@ -15,8 +15,9 @@ from dconv._axes import as_int
 from dconv._block_features import check_images, images_for
 from dconv._lesson import no_label_message
 from dconv._pixels import labelled, take_weights
-from dconv._prediction import respond_everywhere, weigh_right_pixels
+from dconv._prediction import respond_everywhere, weigh_right_labels, weigh_right_pixels
 from dconv._progress import progress_bar
+from dconv._refinement import write_refined
 from dconv._responses import Respond, response_of
 from dconv._threads import effective_n_jobs
 from dconv._validation import Images, as_labels, as_weights, check_n_channels
@@ -42,6 +43,7 @@ class PixelAnswers:
     features_: Any
     classifier_: Any
     student_: Any
+    refine_: Any
     classes_: np.ndarray
     ndim_: int
     channel_axis_: int | None
@@ -182,7 +184,22 @@ class PixelAnswers:
             raise ValueError(no_label_message(self.ignore_label_))
         if weights is not None:
             take_weights(weights, masks)
-        right, total = weigh_right_pixels(
+        right, total = self._weigh_right(images, labels, masks, weights)
+        return right / total
+
+    def _weigh_right(
+        self,
+        images: Images,
+        labels: list[np.ndarray],
+        masks: list[np.ndarray],
+        weights: list[np.ndarray] | None,
+    ) -> tuple[float, float]:
+        """Return the weight of the masked pixels that get their label, and the weight of all of them."""
+        if self.refine_ is not None:  # which needs whole images
+            predicted = [np.empty(shape, self.classes_.dtype) for shape in images.spatial_shapes]
+            self._write_refined(images, "predict", False, predicted)
+            return weigh_right_labels(predicted, labels, masks, weights)
+        return weigh_right_pixels(
             self.features_,
             images,
             self.channel_axis_,
@@ -192,7 +209,6 @@ class PixelAnswers:
             weights,
             effective_n_jobs(self.n_jobs),
         )
-        return right / total
 
     def _responder(self, method: str, exact: bool) -> Respond:
         """Return what answers for rows of pixels: the classifier, or its student."""
@@ -202,22 +218,38 @@ class PixelAnswers:
     def _respond(self, X: ArrayLike, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
         """Return what `method` gives at every pixel."""
         images = self._known_images(X)
-        shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
+        refined = self.refine_ is not None and method != "decision_function"
         respond = self._responder(method, exact)
         # One row tells the shape of an answer: decision_function may have an axis of classes, of pairs, or none.
         answer_shape = respond(np.zeros((1, self.n_features_), np.float32)).shape[1:]
         dtype = self.classes_.dtype if method == "predict" else np.float32
-        result, outputs = images.allocate([shape + answer_shape for shape in shapes], dtype)
+        result, outputs = images.allocate([shape + answer_shape for shape in images.spatial_shapes], dtype)
+        if refined:
+            self._write_refined(images, method, exact, outputs)
+        else:
+            self._write(images, method, respond, outputs)
+        return result
+
+    def _write_refined(self, images: Images, method: str, exact: bool, outputs: list[np.ndarray]) -> None:
+        """Write what the CRF makes of the probabilities of every pixel to `outputs`."""
+        respond = self._responder("predict_proba", exact)
+
+        def write_proba(one: Images, probabilities: list[np.ndarray]) -> None:
+            self._write(one, "predict_proba", respond, probabilities)
+
+        write_refined(self.refine_, images, self.classes_, method, write_proba, outputs)
+
+    def _write(self, images: Images, method: str, respond: Respond, outputs: list[np.ndarray]) -> None:
+        """Write what `respond` gives at every pixel to `outputs`."""
         respond_everywhere(
             self.features_,
             images,
             self.channel_axis_,
             respond,
             outputs,
-            n_jobs,
+            effective_n_jobs(self.n_jobs),
             lambda n_blocks: progress_bar(f"[PixelClassifier] {method}", n_blocks, self.verbose),
         )
-        return result
 
     def _known_images(self, X: ArrayLike) -> Images:
         """Return images of the kind seen at fit."""

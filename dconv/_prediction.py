@@ -69,3 +69,18 @@ def weigh_right_pixels(
         sums += of_block
     right, total = np.sum(sums, axis=0)
     return float(right), float(total)
+
+
+def weigh_right_labels(
+    predicted: Sequence[np.ndarray],
+    labels: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray] | None,
+) -> tuple[float, float]:
+    """Return the same of labels that are there already."""
+    right = total = 0.0
+    for i, mask in enumerate(masks):
+        weight = np.ones(mask.sum()) if weights is None else weights[i][mask].astype(float)
+        right += float(weight[predicted[i][mask] == labels[i][mask]].sum())
+        total += float(weight.sum())
+    return right, total

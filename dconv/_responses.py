@@ -35,7 +35,7 @@ def response_of(classifier: Any, method: str) -> Respond:
     """
     if method == "predict_entropy":
         proba = response_of(classifier, "predict_proba")
-        return lambda rows: _entropy(proba(rows))
+        return lambda rows: entropy_of(proba(rows))
     compiled, own = compiled_or_none(classifier, method), _own_response(classifier, method)
     return own if compiled is None else partial(_compiled_answers, compiled, method, own)
 
@@ -72,7 +72,7 @@ def _own_response(classifier: Any, method: str) -> Respond:
     return _one_at_a_time(getattr(classifier, method))
 
 
-def _entropy(probabilities: np.ndarray) -> np.ndarray:
+def entropy_of(probabilities: np.ndarray) -> np.ndarray:
     """Return the entropy of each row, in bits."""
     return scipy.special.entr(probabilities).sum(axis=-1) / np.log(2)
 

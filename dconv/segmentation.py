@@ -20,6 +20,7 @@ from dconv._lesson import check_two_classes, new_lesson
 from dconv._parts import new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
 from dconv._pixels import as_ignore_label, as_max_samples
+from dconv._refinement import new_refine
 from dconv._threads import effective_n_jobs, scikit_learn_alone
 from dconv._validation import Images, check_n_channels
 
@@ -58,6 +59,10 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         images whether labelled or not, and predictions are the student's: much faster, and on most images as good.
         It takes some seconds more in `fit`. With "auto" predictions stay the classifier's if the student agrees with
         it on less than 95 % of the pixels that it did not learn from; with True there is a warning.
+    refine : DenseCRF or None, default=None
+        A fully connected CRF that pulls probabilities, and with them labels and entropies, to the edges of each image
+        as a whole. `ndim` and `channel_axis` are set in its copy, and `n_jobs` if it does not say.
+        `decision_function` stays the classifier's.
     random_state : int, RandomState instance or None, default=None
         Draws the pixels of `max_samples` and `distill`, and seeds the default classifier and the student; a given
         `classifier` keeps its own.
@@ -76,6 +81,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     distillation_agreement_ : Agreement or None
         The share of `labels` that student and classifier agree on, and the mean absolute difference of their
         `probabilities`, on pixels that the student did not learn from; None without `distill`.
+    refine_ : DenseCRF or None
+        The CRF in use.
     features_ : transformer or "passthrough"
         The fitted transformer.
     n_channels_in_ : int
@@ -88,6 +95,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     See Also
     --------
     dconv.AtrousFeatures : The default features.
+    dconv.DenseCRF : What `refine` takes.
     dconv.metrics.mean_iou_score : A score for segmentations.
 
     Notes
@@ -127,6 +135,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         ndim: int = 2,
         channel_axis: int | None = None,
         distill: bool | str = False,
+        refine: Any = None,
         n_jobs: int | None = None,
         random_state: int | np.random.RandomState | None = None,
         verbose: int = 0,
@@ -138,6 +147,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         self.ndim = ndim
         self.channel_axis = channel_axis
         self.distill = distill
+        self.refine = refine
         self.n_jobs = n_jobs
         self.random_state = random_state
         self.verbose = verbose
@@ -184,6 +194,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         check_two_classes(lesson.targets, ignore_label)
         images = lesson.images
         distill = as_distill(self.distill, classifier)
+        refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
         unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis)
         self._say(str(lesson))
 
@@ -207,7 +218,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
             if not agreement.labels >= MIN_AGREEMENT:
                 student = self._doubted(student, agreement)
-        self._keep(features, classifier, images, ndim, channel_axis, ignore_label, rows.shape[1])
+        self._keep(features, classifier, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
         self.student_, self.distillation_agreement_ = student, agreement
         return self
 
@@ -249,6 +260,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             X, y, sample_weight, features, classifier, ndim, channel_axis, ignore_label, max_samples, random_state
         )
         images = lesson.images
+        refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
         labels = self.classes_ if goes_on else np.unique(lesson.targets if classes is None else classes)
         strangers = np.setdiff1d(lesson.targets, labels)
         if len(strangers):
@@ -262,13 +274,14 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
         with scikit_learn_alone(), warnings.catch_warnings():
             classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
-        self._keep(features, classifier, images, ndim, channel_axis, ignore_label, rows.shape[1])
+        self._keep(features, classifier, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
         return self
 
     def _keep(
         self,
         features: Any,
         classifier: Any,
+        refine: Any,
         images: Images,
         ndim: int,
         channel_axis: int | None,
@@ -277,7 +290,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     ) -> None:
         """Set the fitted attributes, all at once: what fails before leaves those of the last fit."""
         self.features_, self.classifier_, self.classes_ = features, classifier, classifier.classes_
-        self.student_, self.distillation_agreement_ = None, None
+        self.student_, self.distillation_agreement_, self.refine_ = None, None, refine
         self.ndim_, self.channel_axis_, self.ignore_label_ = ndim, channel_axis, ignore_label
         self.n_channels_in_, self.n_features_ = images.n_channels, n_features
 
