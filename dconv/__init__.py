@@ -6,23 +6,28 @@ from dconv.crf import DenseCRF
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
+from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
 from dconv.unfolding import fold, overlap_count, unfold
 from dconv.upsampling import upsample
+from dconv.voting import AdaptiveVote, default_classifier
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "AdaptiveVote",
     "AtrousFeatures",
     "DenseCRF",
     "DilatedConv",
     "PixelClassifier",
+    "SoftClipScaler",
     "TransposedConv",
     "conv",
     "conv_matrix",
     "conv_transpose",
+    "default_classifier",
     "filters",
     "fold",
     "metrics",

@@ -1,4 +1,4 @@
-"""Affine maps, and the transformers of scikit-learn that are one: scalers, projections, selections of features."""
+"""Affine maps, and the transformers that are one: scalers, projections, selections of features; and one that is not."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA, IncrementalPCA, TruncatedSVD
 from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, StandardScaler
 
 from dconv._fitted import attribute, n_features, numbers, refuse
+from dconv.scaling import SoftClipScaler
 
 
 class Affine(NamedTuple):
@@ -24,6 +25,14 @@ class Affine(NamedTuple):
     bias: np.ndarray  # (outputs,)
     centre: np.ndarray | None = None  # (inputs,); None is zero, or not known
     spread: np.ndarray | None = None  # (inputs,): about how far from the centre x lies, if known
+
+
+class SoftClip(NamedTuple):
+    """The map x -> z / sqrt(1 + (z / limit)^2), z being (x - centre) / scale."""
+
+    centre: np.ndarray  # (inputs,)
+    scale: np.ndarray  # (inputs,)
+    limit: float
 
 
 def then(first: Affine, second: Affine) -> Affine:
@@ -50,12 +59,12 @@ def _centred(affine: Affine, target: np.ndarray, spread: np.ndarray | None) -> A
     return Affine(affine.weight, bias_about(affine, centre), centre, around)
 
 
-def affine_of(transformer: Any) -> Affine:
+def map_of(transformer: Any) -> Affine | SoftClip:
     """Return the map that a fitted transformer is."""
     try:
-        read = _AFFINE[type(transformer)]
+        read = _MAPS[type(transformer)]
     except KeyError:
-        raise refuse(transformer, "it is not known to be affine") from None
+        raise refuse(transformer, "it is not known to be a map that can be compiled") from None
     return read(transformer)
 
 
@@ -116,7 +125,13 @@ def _selection(selector: Any) -> Affine:
     return Affine(weight, np.zeros(len(weight)))
 
 
-_AFFINE: dict[type, Callable[[Any], Affine]] = {
+def _soft_clip(scaler: SoftClipScaler) -> SoftClip:
+    n = n_features(scaler)
+    return SoftClip(numbers(scaler, "center_", (n,)), numbers(scaler, "scale_", (n,)), float(scaler.limit))
+
+
+_MAPS: dict[type, Callable[[Any], Affine | SoftClip]] = {
+    SoftClipScaler: _soft_clip,
     StandardScaler: _standard,
     RobustScaler: _robust,
     MinMaxScaler: _min_max,

@@ -14,28 +14,35 @@ from sklearn.model_selection import GridSearchCV, RandomizedSearchCV
 from sklearn.multiclass import OneVsRestClassifier
 from sklearn.pipeline import Pipeline
 
-from dconv._affine import Affine, affine_of, then
+from dconv._affine import Affine, SoftClip, map_of, then
 from dconv._fitted import attribute, calibrations, classes, finite, refuse
 from dconv._kernels._network import EXPONENTIAL, LOGISTIC
 from dconv._network import Layer, Network
 from dconv._network_run import compile_network
 from dconv._predictor import NotCompilable, Predictor, Scorer, check_tile
+from dconv.voting import AdaptiveVote
 
 # Compiles a part: a classifier and the method that is wanted of it, "predict_proba" or "decision_function".
 Compile = Callable[[Any, str], Any]
 
 
-def _after(part: Any, affine: Affine) -> Any:
-    """Return a compiled part behind an affine map."""
+def _after(part: Any, step: Affine | SoftClip) -> Any:
+    """Return a compiled part behind a step of a Pipeline."""
     if not hasattr(part, "after"):
-        raise NotCompilable("an affine step can be folded into linear classifiers and networks only")
-    return part.after(affine)
+        raise NotCompilable("a step can be folded into linear classifiers and networks only")
+    return part.after(step)
 
 
 def _pipeline(pipeline: Pipeline, method: str, compile_part: Compile) -> Any:
-    maps = [affine_of(step) for _, step in pipeline.steps[:-1] if step not in (None, "passthrough")]
-    last = compile_part(pipeline.steps[-1][1], method)
-    return _after(last, functools.reduce(then, maps)) if maps else last
+    steps: list[Affine | SoftClip] = []
+    for _, step in pipeline.steps[:-1]:
+        if step not in (None, "passthrough"):
+            found = map_of(step)
+            if steps and isinstance(found, Affine) and isinstance(steps[-1], Affine):
+                steps[-1] = then(steps[-1], found)
+            else:
+                steps.append(found)
+    return functools.reduce(_after, reversed(steps), compile_part(pipeline.steps[-1][1], method))
 
 
 def _found(search: Any, method: str, compile_part: Compile) -> Any:
@@ -62,8 +69,8 @@ class MeanPredictor:
             part_out *= weight
             out += part_out
 
-    def after(self, affine: Affine) -> Self:
-        return type(self)(self.classes_, [_after(part, affine) for part in self._parts], self._weights)
+    def after(self, step: Affine | SoftClip) -> Self:
+        return type(self)(self.classes_, [_after(part, step) for part in self._parts], self._weights)
 
 
 def _voting(classifier: VotingClassifier, method: str, compile_part: Compile) -> MeanPredictor:
@@ -80,6 +87,13 @@ def _voting(classifier: VotingClassifier, method: str, compile_part: Compile) ->
     return MeanPredictor(found, [compile_part(part, method) for part in parts], weights)
 
 
+def _adaptive(vote: AdaptiveVote, method: str, compile_part: Compile) -> MeanPredictor:
+    found, members = classes(vote), list(attribute(vote, "members_").values())
+    if method != "predict_proba" or any(not np.array_equal(classes(member), found) for member in members):
+        raise refuse(vote, f"it has no {method}, or a member of it knows other classes")
+    return MeanPredictor(found, [compile_part(member, method) for member in members], np.ones(len(members)))
+
+
 class CalibratedPredictor:
     """Probabilities from the scores, or the probabilities, of another classifier."""
 
@@ -94,8 +108,8 @@ class CalibratedPredictor:
         self._respond(tile, scores)
         self._run(scores, out)
 
-    def after(self, affine: Affine) -> Self:
-        return type(self)(self.classes_, _after(self._base, affine), self._calibration)
+    def after(self, step: Affine | SoftClip) -> Self:
+        return type(self)(self.classes_, _after(self._base, step), self._calibration)
 
     def __reduce__(self) -> tuple:
         return type(self), (self.classes_, self._base, self._calibration)
@@ -139,8 +153,8 @@ class OneVsRestPredictor:
         total[total == 0] = 1
         out /= total[:, np.newaxis]
 
-    def after(self, affine: Affine) -> Self:
-        return type(self)(self.classes_, [_after(part, affine) for part in self._parts])
+    def after(self, step: Affine | SoftClip) -> Self:
+        return type(self)(self.classes_, [_after(part, step) for part in self._parts])
 
 
 class OneVsRestScorer:
@@ -157,8 +171,8 @@ class OneVsRestScorer:
             part.decision_function(tile, score)
             out[:, index] = score[:, 0]
 
-    def after(self, affine: Affine) -> Self:
-        return type(self)(self.classes_, [_after(part, affine) for part in self._parts])
+    def after(self, step: Affine | SoftClip) -> Self:
+        return type(self)(self.classes_, [_after(part, step) for part in self._parts])
 
 
 def _one_vs_rest(
@@ -174,6 +188,7 @@ def _one_vs_rest(
 
 
 COMPILERS: dict[type, Callable[[Any, str, Compile], Any]] = {
+    AdaptiveVote: _adaptive,
     CalibratedClassifierCV: _calibrated,
     FrozenEstimator: _frozen,
     GridSearchCV: _found,

@@ -7,9 +7,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dconv._block_features import images_for
-from dconv._parts import weight_parameter
 from dconv._pixels import choose_pixels, take, take_weights
+from dconv._sample_weight import weight_parameter
 from dconv._validation import Images, as_labels, as_weights
+
+_REGIONS = 16  # that one image is cut into, about
 
 
 class Lesson(NamedTuple):
@@ -48,6 +50,16 @@ def new_lesson(
         raise ValueError(no_label_message(ignore_label))
     weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
     return Lesson(images, masks, targets, weighting)
+
+
+def groups_of(masks: list[np.ndarray]) -> np.ndarray:
+    """Return for every pixel to learn from which group it is alike with: its image, or of a single one its region."""
+    if len(masks) > 1:
+        return np.repeat(np.arange(len(masks)), [int(mask.sum()) for mask in masks])
+    (mask,) = masks
+    per_axis = round(_REGIONS ** (1 / mask.ndim))
+    regions = [at * per_axis // size for at, size in zip(np.nonzero(mask), mask.shape, strict=True)]
+    return np.ravel_multi_index(regions, (per_axis,) * mask.ndim)
 
 
 def check_two_classes(targets: np.ndarray, ignore_label: int | None) -> None:

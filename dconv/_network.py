@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from dconv._affine import Affine, then
+from dconv._affine import Affine, SoftClip, then
 from dconv._kernels._network import IDENTITY
 from dconv._predictor import NotCompilable
 
@@ -28,6 +28,7 @@ class Network:
 
     layers: tuple[Layer, ...]
     normalise: bool = False  # divide what the last layer gives by its sum
+    clip: SoftClip | None = None  # what features pass before the first layer
     squares: bool = False  # the first layer sees the centred features and beside them their squares
     double: bool = False  # compute in float64
     wide: bool = False  # compute in float64 where nothing is known of the features: so does the classifier
@@ -41,8 +42,15 @@ class Network:
     def n_outputs(self) -> int:
         return len(self.layers[-1].affine.bias)
 
-    def after(self, affine: Affine) -> Network:
-        """Return the network that takes what `affine` takes."""
+    def after(self, step: Affine | SoftClip) -> Network:
+        """Return the network that takes what `step` takes."""
+        if self.clip is not None:
+            raise NotCompilable("a step in front of a soft clip cannot be folded into it")
+        if isinstance(step, SoftClip):
+            if self.squares:
+                raise NotCompilable("a soft clip cannot be folded into squares of features")
+            return replace(self, clip=step)
+        affine = step
         first, *others = self.layers
         if self.squares:
             return replace(self, layers=(replace(first, affine=_squares_after(affine, first.affine)), *others))

@@ -7,7 +7,7 @@ from typing import Self
 
 import numpy as np
 
-from dconv._affine import Affine
+from dconv._affine import Affine, SoftClip
 from dconv._kernels import _network as kernel
 from dconv._network import Network
 from dconv._network_tables import tables_of
@@ -27,14 +27,14 @@ def compile_network(network: Network, level: str | None = None) -> Run:
 
     `level` is a CPU level of :func:`dconv._kernels._dispatch.supported_levels`; None is the active one.
     """
-    centre, layers, weights, biases, offsets = tables_of(network, level)
+    centre, scale, layers, weights, biases, offsets = tables_of(network, level)
     sizes = _whole(_PIECE * int(layers[:, [0, 2]].max())), _whole(_PIECE * network.n_outputs)
 
     def run(tile: np.ndarray, out: np.ndarray) -> None:
         scratch, last = np.empty((2, sizes[0]), weights.dtype), np.empty(sizes[1], np.float32)
         kernel.network_rows(
-            tile, centre, network.squares, layers, weights, biases, offsets, network.normalise, network.floor, out,
-            scratch, last, _PIECE, level,
+            tile, centre, network.squares, scale, layers, weights, biases, offsets, network.normalise, network.floor,
+            out, scratch, last, _PIECE, level,
         )  # fmt: skip
 
     return run
@@ -56,9 +56,9 @@ class _Compiled:
         check_tile(tile, self.n_features_in_, out, self._network.n_outputs)
         self._run(tile, out)
 
-    def after(self, affine: Affine) -> Self:
-        """Return the same of what `affine` gives."""
-        return type(self)(self.classes_, self._network.after(affine))
+    def after(self, step: Affine | SoftClip) -> Self:
+        """Return the same of what `step` gives."""
+        return type(self)(self.classes_, self._network.after(step))
 
     def __reduce__(self) -> tuple:
         return type(self), (self.classes_, self._network)  # packed anew: another CPU may have other vectors

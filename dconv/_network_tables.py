@@ -22,6 +22,7 @@ class Tables(NamedTuple):
     """The tables of a network, as dconv/_kernels/_network.pyx reads them."""
 
     centre: np.ndarray | None
+    scale: np.ndarray | None
     layers: np.ndarray
     weights: np.ndarray
     biases: np.ndarray
@@ -37,19 +38,30 @@ def tables_of(network: Network, level: str | None) -> Tables:
     n_filters, n_channels = first.weight.shape
     n_more = dense_channels(n_filters, n_channels, width) - n_channels
     # Subtracting the centre first takes up to 5 % of a perceptron's time, and none where the tile comes from memory.
-    centre = None if first.centre is None else first.centre.astype(dtype)
-    weights = [np.pad(first.weight, ((0, 0), (0, n_more))), *(affine.weight for affine in others)]
-    # In float64 the centre is not rounded; and of squares it could not be moved.
-    biases = [first.bias if dtype == np.float64 else bias_about(first, centre)]
-    biases += [bias_about(affine, None) for affine in others]
+    centre, scale, weight, bias = _first_step(network, first, dtype)
+    weights = [np.pad(weight, ((0, 0), (0, n_more))), *(affine.weight for affine in others)]
+    biases = [bias, *(bias_about(affine, None) for affine in others)]
     if centre is None and (n_more or dtype == np.float64):
         centre = np.zeros(network.n_features, dtype)  # a copy it must be
-    return Tables(centre, *_pack(weights, biases, [layer.activation for layer in layers], dtype, level))
+    return Tables(centre, scale, *_pack(weights, biases, [layer.activation for layer in layers], dtype, level))
+
+
+def _first_step(
+    network: Network, first: Affine, dtype: np.dtype
+) -> tuple[np.ndarray | None, np.ndarray | None, np.ndarray, np.ndarray]:
+    """Return the centre and scale of the features, and weight and bias of the first layer behind them."""
+    if network.clip is not None:  # what is clipped is small: its own centre may go into the bias
+        clip = network.clip
+        scale = (1 / (clip.scale * clip.limit)).astype(dtype)
+        return clip.centre.astype(dtype), scale, clip.limit * first.weight, bias_about(first, None)
+    centre = None if first.centre is None else first.centre.astype(dtype)
+    # In float64 the centre is not rounded; and of squares it could not be moved.
+    return centre, None, first.weight, first.bias if dtype == np.float64 else bias_about(first, centre)
 
 
 def _dtype_for(network: Network, layers: Sequence[Layer]) -> np.dtype:
     first = layers[0].affine
-    unknown = first.centre is None and first.spread is None
+    unknown = network.clip is None and first.centre is None and first.spread is None
     if not (network.double or (network.wide and unknown) or _rounding(first) > _COARSE):
         return np.dtype(np.float32)
     if not {layer.activation for layer in layers[:-1]} <= {IDENTITY, SQUARE}:

@@ -7,15 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from sklearn import get_config
 from sklearn.base import clone, is_classifier
-from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.pipeline import Pipeline
 
 from dconv._axes import as_int, as_ndim
 from dconv._base import ImageInput
 from dconv._filter_bank import FilterBank
 from dconv.features import AtrousFeatures
+from dconv.voting import default_classifier
 
 
 def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs: int) -> Any:
@@ -23,7 +22,7 @@ def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs:
     # Drawn for every classifier, so that the pixels drawn next do not depend on which it is.
     seed = random_state.randint(np.iinfo(np.int32).max)
     if classifier is None:
-        return ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=n_jobs, random_state=seed)
+        return default_classifier(n_jobs=n_jobs, random_state=seed)
     _check_estimator(classifier, "classifier", "None or a scikit-learn classifier", ("fit", "predict", "get_params"))
     if not is_classifier(classifier):
         raise TypeError(
@@ -74,27 +73,6 @@ def _same_axis(one: Any, other: Any, ndim: Any) -> bool:
     """Tell whether two numbers mean the same axis of an image with channels."""
     n_axes = as_ndim(ndim) + 1
     return (as_int(one, "channel_axis") - as_int(other, "channel_axis")) % n_axes == 0
-
-
-def weight_parameter(classifier: Any) -> str:
-    """Return the name under which the `fit` of `classifier` takes the weights of samples.
-
-    Raises
-    ------
-    ValueError
-        If it takes none.
-    """
-    if isinstance(classifier, Pipeline) and not get_config()["enable_metadata_routing"]:
-        step, last = classifier.steps[-1]
-        return f"{step}__{weight_parameter(last)}"
-    parameters = inspect.signature(classifier.fit).parameters
-    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values())
-    if "sample_weight" not in parameters and not takes_any:
-        raise ValueError(
-            f"sample_weight was given, but {type(classifier).__name__}.fit does not take it; leave it out or choose a "
-            "classifier that does"
-        )
-    return "sample_weight"
 
 
 def _last_step(estimator: Any) -> Any:

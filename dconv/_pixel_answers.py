@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
@@ -21,6 +20,7 @@ from dconv._refinement import write_refined
 from dconv._responses import Respond, response_of
 from dconv._threads import effective_n_jobs
 from dconv._validation import Images, as_labels, as_weights, check_n_channels
+from dconv.voting import AdaptiveVote
 
 
 def classifier_has(method: str) -> Callable[[Any], bool]:
@@ -28,7 +28,7 @@ def classifier_has(method: str) -> Callable[[Any], bool]:
 
     def check(self: Any) -> bool:
         classifier = getattr(self, "classifier_", self.classifier)
-        getattr(ExtraTreesClassifier if classifier is None else classifier, method)  # raises, naming what is missing
+        getattr(AdaptiveVote if classifier is None else classifier, method)  # raises, naming what is missing
         return True
 
     return check

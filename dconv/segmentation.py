@@ -11,12 +11,13 @@ from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import has_fit_parameter
 
 from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features, images_for
 from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, learn_student
 from dconv._feature_cache import FeatureCache
-from dconv._lesson import check_two_classes, new_lesson
+from dconv._lesson import check_two_classes, groups_of, new_lesson
 from dconv._parts import new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
 from dconv._pixels import as_ignore_label, as_max_samples
@@ -39,7 +40,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         transformers return them. A transformer from outside dconv is applied to one whole image at a time.
     classifier : classifier or None, default=None
         Any scikit-learn classifier, or Pipeline that ends in one, on rows of pixels. None is
-        ``ExtraTreesClassifier(100, max_leaf_nodes=64)``.
+        :func:`~dconv.default_classifier`: extra trees, a perceptron or the mean of both, whichever is best on images,
+        or of a single one regions, that it has not learnt from. A classifier whose `fit` takes `groups` is told them.
     ignore_label : int or None, default=0
         The value in `y` that means "not labelled"; None if every pixel is.
     max_samples : int or None, default=None
@@ -207,7 +209,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         start = perf_counter()
         # Forests fit on threads of their own, which can leave the user's warning filters changed.
         with scikit_learn_alone(), warnings.catch_warnings():
-            classifier.fit(rows, lesson.targets, **lesson.weighting)
+            grouping = {"groups": groups_of(lesson.masks)} if has_fit_parameter(classifier, "groups") else {}
+            classifier.fit(rows, lesson.targets, **grouping, **lesson.weighting)
         self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
 
         student = agreement = None

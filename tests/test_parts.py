@@ -18,14 +18,15 @@ from dconv.features import AtrousFeatures
 from dconv.filters import derivatives, gaussian
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
+from dconv.voting import AdaptiveVote
 
 
 def test_default_parts():
     image, labels = make_image((100, 90))
     segmenter = PixelClassifier(random_state=3).fit(image, scribble(labels))
     assert isinstance(segmenter.features_, AtrousFeatures)
-    assert type(segmenter.classifier_) is ExtraTreesClassifier
-    assert (segmenter.classifier_.n_estimators, segmenter.classifier_.max_leaf_nodes) == (100, 64)
+    assert type(segmenter.classifier_) is AdaptiveVote
+    assert (segmenter.classifier_.forest.n_estimators, segmenter.classifier_.forest.max_leaf_nodes) == (100, 64)
     again, other_seed = (PixelClassifier(random_state=seed).fit(image, scribble(labels)) for seed in (3, 4))
     np.testing.assert_array_equal(again.predict_proba(image), segmenter.predict_proba(image))
     assert (other_seed.predict_proba(image) != segmenter.predict_proba(image)).any()
@@ -104,7 +105,7 @@ def test_n_jobs_is_passed_on_unless_features_say():
 
 @pytest.mark.parametrize("n_jobs", [1, 3])
 def test_default_classifier_has_the_n_jobs(n_jobs):
-    assert PixelClassifier(BANK, n_jobs=n_jobs).fit(*make_image()).classifier_.n_jobs == n_jobs
+    assert PixelClassifier(BANK, n_jobs=n_jobs).fit(*make_image()).classifier_.forest.n_jobs == n_jobs
 
 
 def test_representation_shows_the_parts():

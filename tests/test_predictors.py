@@ -183,7 +183,7 @@ class Reversed(LogisticRegression):
         (KNeighborsClassifier(3), "predict_proba of KNeighborsClassifier cannot be compiled: there is no compiler"),
         (Reversed(), "there is no compiler for this class"),
         (make_pipeline(StandardScaler(), KNeighborsClassifier(3)), "KNeighborsClassifier"),
-        (make_pipeline(PolynomialFeatures(), LOGISTIC), "PolynomialFeatures .* not known to be affine"),
+        (make_pipeline(PolynomialFeatures(), LOGISTIC), "PolynomialFeatures .* not known to be a map"),
         (SGDClassifier(loss="hinge"), "no predict_proba with loss='hinge'"),
         (LinearSVC(), "predict_proba of LinearSVC"),
         (VotingClassifier([("a", LOGISTIC)], voting="hard"), "voting='hard'"),

@@ -41,7 +41,10 @@ MODEL = dconv.PixelClassifier(BANK, TREES)
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
 TILE = X[0].reshape(-1, 8)
-LOGISTIC = LogisticRegression().fit(TILE, TILE[:, 0] > 0)
+TILE_LABELS, TILE_GROUPS = TILE[:, 0] > 0, np.arange(len(TILE)) % 5
+VOTE = dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
+SCALER = dconv.SoftClipScaler()
+LOGISTIC = LogisticRegression().fit(TILE, TILE_LABELS)
 SCORER = predictors.compile_scorer(LOGISTIC)
 PREDICTOR = predictors.compile_predictor(LOGISTIC)
 LAYERS = [shapes.Layer(3, dilation=2), shapes.Layer((3, 5), stride=2)]
@@ -52,6 +55,8 @@ def fitted(estimator):
     """Return the one fitted estimator that all threads share."""
     if isinstance(estimator, dconv.DenseCRF):
         return estimator.prepare(IMAGE)
+    if estimator in (VOTE, SCALER):
+        return estimator.fit(TILE, TILE_LABELS)
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
     return estimator.fit(IMAGE, labels)
 
@@ -100,6 +105,10 @@ def fit(make):
         return estimator.fit(IMAGE).transform(IMAGE)
 
     return call
+
+
+def new_vote():
+    return dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
 
 
 def new_model():
@@ -158,6 +167,14 @@ CALLS = {
     "PixelClassifier.predict: of a student": lambda: fitted(STUDENT).predict(IMAGE),
     "PixelClassifier.decision_function": lambda: fitted(LINEAR).decision_function(IMAGE),
     "PixelClassifier.score": lambda: fitted(MODEL).score(IMAGE, LABELS),
+    "AdaptiveVote": lambda: new_vote().fit(TILE, TILE_LABELS).predict_proba(TILE),
+    "AdaptiveVote.fit": lambda: list(new_vote().fit(TILE, TILE_LABELS, groups=TILE_GROUPS).log_loss_.values()),
+    "AdaptiveVote.predict": lambda: fitted(VOTE).predict(TILE),
+    "AdaptiveVote.predict_proba": lambda: fitted(VOTE).predict_proba(TILE),
+    "SoftClipScaler": lambda: dconv.SoftClipScaler().fit_transform(TILE),
+    "SoftClipScaler.fit": lambda: dconv.SoftClipScaler().fit(TILE).scale_,
+    "SoftClipScaler.transform": lambda: fitted(SCALER).transform(TILE),
+    "default_classifier": lambda: str(dconv.default_classifier(random_state=0)),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
     "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,

@@ -32,6 +32,7 @@ cdef extern from "activation_rows.h" nogil:
         void (*exponential)(float *x, Py_ssize_t n) noexcept nogil
         void (*logistic)(float *x, Py_ssize_t n) noexcept nogil
         void (*tanh)(float *x, Py_ssize_t n) noexcept nogil
+        void (*soft_clip)(float *x, Py_ssize_t n) noexcept nogil
 
 
 cdef extern from "crf_rows.h" nogil:

@@ -1,6 +1,7 @@
 """A stack of 1 x 1 convolutions with activations between them, over the pixels of a tile: linear models, perceptrons.
 
-    h[0] = x - centre, with squares=True beside its own square
+    h[0] = x - centre, with squares=True beside its own square, with a scale clip((x - centre) * scale),
+           clip(x) being x / sqrt(1 + x^2)
     h[l + 1, p, f] = activation_l(bias_l[f] + sum_c weight_l[f, c] * h[l, p, c])
     out = the last h, with normalise=True divided by its sum over f
 
@@ -11,6 +12,8 @@ Loop order: pieces of pixels so short that what a layer writes is still in the L
 it; in a piece the layers; in a layer the loops of microkernel.h. All of it runs on the calling thread, without the
 GIL: callers work on several tiles at once. A pixel takes the same instructions wherever a piece or a tile ends.
 """
+
+from libc.math cimport sqrt
 
 from dconv._kernels._dispatch cimport conv_row, dconv_microkernel, dot_row, get_level, real_t
 
@@ -60,6 +63,22 @@ cdef void prepare(
             h[c] = 0
         h += row
         x += n_channels
+
+
+cdef void clip(
+    const dconv_microkernel *kernel, const real_t *scale, Py_ssize_t n_channels, Py_ssize_t n_pixels, Py_ssize_t row,
+    real_t *h,
+) noexcept nogil:
+    """Bend what `prepare` wrote."""
+    cdef Py_ssize_t pixel, c, i
+    for pixel in range(n_pixels):
+        for c in range(n_channels):
+            h[pixel * row + c] *= scale[c]
+    if real_t is float:
+        kernel.activations.soft_clip(h, n_pixels * row)
+    else:
+        for i in range(n_pixels * row):
+            h[i] = h[i] / sqrt(1 + h[i] * h[i])
 
 
 cdef void activate(const dconv_microkernel *kernel, Py_ssize_t activation, float *h, Py_ssize_t n) noexcept nogil:
@@ -133,6 +152,7 @@ def network_rows(
     const float[:, ::1] x,  # IN (n, channels)
     const real_t[::1] centre,  # IN (channels,); None, for float only: h[0] is x itself
     bint squares,
+    const real_t[::1] scale,  # IN (channels,); None, or with a centre and without squares: clip
     const Py_ssize_t[:, ::1] layers,  # IN (layers, fields of Layer)
     const real_t[::1] weights,  # IN all layers one after another, each packed as in microkernel.h
     const real_t[::1] biases,  # IN all layers, each F padded to whole vectors
@@ -160,6 +180,8 @@ def network_rows(
             n = min(piece, n_pixels - start)
             if from_scratch:
                 prepare(&x[start, 0], &centre[0], x.shape[1], squares, n, first.n_channels, &scratch[0, 0])
+                if scale is not None:
+                    clip(kernel, &scale[0], x.shape[1], n, first.n_channels, &scratch[0, 0])
                 h = &scratch[0, 0]
             elif real_t is float:
                 h = &x[start, 0]

@@ -18,6 +18,8 @@ typedef struct {
     void (*logistic)(float *x, ptrdiff_t n);
     /* tanh(x), within 2e-7: of small x the relative error is larger */
     void (*tanh)(float *x, ptrdiff_t n);
+    /* x / sqrt(1 + x^2) */
+    void (*soft_clip)(float *x, ptrdiff_t n);
 } dconv_activation_rows;
 
 #endif

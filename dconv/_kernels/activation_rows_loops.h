@@ -47,5 +47,15 @@ static void tanh_row(float *restrict x, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) x[i] = 1.0f - 2.0f / (1.0f + exponential(2.0f * x[i]));
 }
 
+static void soft_clip_row(float *restrict x, ptrdiff_t n) {
+    n = whole_vectors(n);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        float far = x[i]; /* beyond 1e9 it is 1 to the last bit, and its square must stay finite */
+        far = far < -1e9f ? -1e9f : far;
+        far = far > 1e9f ? 1e9f : far;
+        x[i] = far / sqrtf(1.0f + far * far);
+    }
+}
+
 #define ACTIVATION_ROWS                                                                                              \
-    {.relu = relu_row, .exponential = exponential_row, .logistic = logistic_row, .tanh = tanh_row}
+    {.relu = relu_row, .exponential = exponential_row, .logistic = logistic_row, .tanh = tanh_row, .soft_clip = soft_clip_row}

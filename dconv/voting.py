@@ -1,0 +1,247 @@
+"""The default classifier: a forest and a perceptron that vote, as far as either helps."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
+from sklearn.neural_network import MLPClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
+
+from dconv._axes import as_int
+from dconv._sample_weight import weight_parameter
+from dconv._threads import scikit_learn_alone
+from dconv.scaling import SoftClipScaler
+
+_MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, as neighbouring pixels are alike
+
+
+class AdaptiveVote(ClassifierMixin, BaseEstimator):
+    """Classify by a forest, a perceptron or the mean of both, whichever is best on what it has not learnt from.
+
+    With few labels a forest is the best classifier of features, with many a perceptron, and in between the mean of
+    their probabilities. Which it is depends on the images too; so it is tried, on held-out groups.
+
+    Parameters
+    ----------
+    forest, perceptron : classifier
+        The members, any classifiers with `predict_proba`.
+    n_folds : int, default=2
+        Number of folds, 2 or more.
+    random_state : int, RandomState instance or None, default=None
+        Draws folds and the rows that the choice is made on; the members keep their own.
+
+    Attributes
+    ----------
+    classes_ : ndarray of shape (n_classes,)
+        The labels seen at fit.
+    members_ : dict of str to classifier
+        Those that vote, fitted: ``"forest"``, ``"perceptron"`` or both.
+    log_loss_ : dict of str to float, or None
+        The log-loss of ``"forest"``, ``"perceptron"`` and ``"mean"`` on held-out rows. None if no folds could be made
+        that all know every class, as with one row of a class; then both vote.
+    n_features_in_ : int
+        Number of features seen at fit.
+
+    See Also
+    --------
+    dconv.default_classifier : The members that images are best classified by.
+    sklearn.ensemble.VotingClassifier : A vote without a choice.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import LogisticRegression
+    >>> from sklearn.tree import DecisionTreeClassifier
+    >>> from dconv import AdaptiveVote
+    >>> x = np.random.default_rng(0).normal(size=(200, 2))
+    >>> vote = AdaptiveVote(DecisionTreeClassifier(), LogisticRegression(), random_state=0)
+    >>> list(vote.fit(x, x.sum(axis=1) > 0).members_)  # a sum is hard for a tree
+    ['perceptron']
+    """
+
+    def __init__(
+        self,
+        forest: Any,
+        perceptron: Any,
+        *,
+        n_folds: int = 2,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.forest = forest
+        self.perceptron = perceptron
+        self.n_folds = n_folds
+        self.random_state = random_state
+
+    def fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, groups: ArrayLike | None = None
+    ) -> Self:
+        """Choose who votes, and fit them on all rows.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features.
+        y : array_like of shape (n_samples,)
+            Labels.
+        sample_weight : array_like of shape (n_samples,), default=None
+            Weights of rows.
+        groups : array_like of shape (n_samples,), default=None
+            Rows of one group are held out together: rows that are alike, such as those of one image.
+
+        Returns
+        -------
+        self : AdaptiveVote
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter cannot be used.
+        """
+        n_folds = as_int(self.n_folds, "n_folds", 2)
+        random_state = check_random_state(self.random_state)
+        rows, labels = validate_data(self, X, y)
+        check_classification_targets(labels)
+        classes = np.unique(labels)
+        if len(classes) < 2:
+            raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
+        weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
+        members = {"forest": self.forest, "perceptron": self.perceptron}
+        losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
+        best = "mean" if losses is None else min(losses, key=losses.__getitem__)
+        chosen = members if best == "mean" else {best: members[best]}
+        self.members_ = {name: _fitted(member, rows, labels, weights) for name, member in chosen.items()}
+        self.classes_, self.log_loss_ = classes, losses
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Return the probabilities of classes.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+            The mean of those of the members.
+        """
+        check_is_fitted(self)
+        rows = validate_data(self, X, reset=False)
+        return np.mean([member.predict_proba(rows) for member in self.members_.values()], axis=0)
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Return labels.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+        """
+        probabilities = self.predict_proba(X)
+        return self.classes_.take(probabilities.argmax(axis=1))
+
+
+def default_classifier(
+    *, random_state: int | np.random.RandomState | None = None, n_jobs: int | None = None
+) -> AdaptiveVote:
+    """Return the classifier that :class:`dconv.PixelClassifier` uses if it is given none.
+
+    Extra trees of at most 64 leaves, and a perceptron of one layer of 64 units on softly clipped features.
+
+    Parameters
+    ----------
+    random_state : int, RandomState instance or None, default=None
+        Seeds both.
+    n_jobs : int or None, default=None
+        Threads that trees are fitted on.
+
+    Returns
+    -------
+    classifier : AdaptiveVote
+        Not fitted.
+
+    Examples
+    --------
+    >>> from dconv import default_classifier
+    >>> default_classifier(random_state=0).forest.max_leaf_nodes
+    64
+    """
+    seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
+    perceptron = MLPClassifier((64,), alpha=0.3, max_iter=30, random_state=int(seeds[1]))
+    return AdaptiveVote(
+        ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=n_jobs, random_state=int(seeds[0])),
+        make_pipeline(SoftClipScaler(), StandardScaler(), perceptron),
+        random_state=int(seeds[2]),
+    )
+
+
+def _fitted(member: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Any:
+    """Return a fitted clone of a member."""
+    member = clone(member)
+    weighting = {} if weights is None else {weight_parameter(member): weights}
+    # A layer of 64 units is too small for two threads of BLAS, which wait for each other.
+    with scikit_learn_alone(), warnings.catch_warnings(), threadpool_limits(1, "blas"):
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is a choice
+        return member.fit(X, y, **weighting)
+
+
+def _held_out_losses(
+    members: dict[str, Any],
+    X: np.ndarray,
+    y: np.ndarray,
+    weights: np.ndarray | None,
+    groups: Any,
+    n_folds: int,
+    random_state: np.random.RandomState,
+) -> dict[str, float] | None:
+    """Return the log-loss of each member and of the mean on held-out rows, or None where there are no folds."""
+    rows = random_state.permutation(len(y))[:_MAX_TRIED]
+    X, y, weights = X[rows], y[rows], None if weights is None else weights[rows]
+    folds = list(_folds(X, y, None if groups is None else np.asarray(groups)[rows], n_folds, random_state))
+    n_classes = len(np.unique(y))
+    if not folds or any(len(np.unique(y[learnt])) < n_classes for learnt, _ in folds):
+        return None
+    found: dict[str, np.ndarray] = {name: np.empty((len(y), n_classes)) for name in members}
+    for learnt, held_out in folds:
+        for name, member in members.items():
+            fitted = _fitted(member, X[learnt], y[learnt], None if weights is None else weights[learnt])
+            probabilities = fitted.predict_proba(X[held_out]).astype(np.float64)
+            found[name][held_out] = probabilities / probabilities.sum(axis=1, keepdims=True)  # float32 does so roughly
+    found["mean"] = np.mean(list(found.values()), axis=0)
+    return {name: float(log_loss(y, each, sample_weight=weights)) for name, each in found.items()}
+
+
+def _folds(
+    X: np.ndarray, y: np.ndarray, groups: np.ndarray | None, n_folds: int, random_state: np.random.RandomState
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield rows to learn from and rows held out; none if there are fewer groups, or rows of a class, than two."""
+    seed = int(random_state.randint(np.iinfo(np.int32).max))
+    if groups is not None and (n_groups := len(np.unique(groups))) > 1:
+        splitter: Any = StratifiedGroupKFold(min(n_folds, n_groups), shuffle=True, random_state=seed)
+    else:
+        n_rows = int(np.unique(y, return_counts=True)[1].min())
+        if n_rows < 2:
+            return
+        splitter = StratifiedKFold(min(n_folds, n_rows), shuffle=True, random_state=seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # that a class has fewer rows than folds, which is looked for
+        yield from splitter.split(X, y, groups)

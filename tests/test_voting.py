@@ -1,0 +1,128 @@
+"""AdaptiveVote: who votes, by held-out groups, and what comes out."""
+
+import numpy as np
+import pytest
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import log_loss
+from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.tree import DecisionTreeClassifier
+from sklearn.utils.estimator_checks import check_estimator
+
+from dconv import AdaptiveVote, AtrousFeatures, PixelClassifier, default_classifier
+from dconv._lesson import groups_of
+
+rng = np.random.default_rng(0)
+X = rng.normal(size=(300, 4))
+TREE, LINE = DecisionTreeClassifier(min_samples_leaf=10, random_state=0), LogisticRegression()
+CORNERS = np.abs(X[:, 0]) > 0.7  # a tree can tell, a line cannot
+HALVES = X @ [1, -1, 1, -1] > 0  # and the other way round
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_estimator_checks():
+    check_estimator(AdaptiveVote(TREE, LINE, random_state=0))
+
+
+@pytest.mark.parametrize(("y", "expected"), [(CORNERS, ["forest"]), (HALVES, ["perceptron"])])
+def test_the_better_one_votes(y, expected):
+    vote = AdaptiveVote(TREE, LINE, random_state=0).fit(X, y)
+    assert list(vote.members_) == expected
+    alone = {"forest": TREE, "perceptron": LINE}[expected[0]].fit(X, y)
+    np.testing.assert_array_equal(vote.predict_proba(X), alone.predict_proba(X))
+
+
+def test_both_vote_where_the_mean_is_best():
+    y = np.where(rng.random(300) < 0.5, CORNERS, HALVES)
+    vote = AdaptiveVote(TREE, LINE, random_state=0).fit(X, y)
+    assert min(vote.log_loss_, key=vote.log_loss_.get) == "mean"
+    mean = (TREE.fit(X, y).predict_proba(X) + LINE.fit(X, y).predict_proba(X)) / 2
+    np.testing.assert_allclose(vote.predict_proba(X), mean, rtol=1e-12)
+    np.testing.assert_array_equal(vote.predict(X), mean[:, 1] > 0.5)
+
+
+def test_losses_are_those_of_held_out_groups():
+    groups = np.arange(300) % 7
+    weights = rng.uniform(0.5, 2, 300)
+    y = np.where(rng.random(300) < 0.7, HALVES, CORNERS).astype(int)
+    vote = AdaptiveVote(TREE, LINE, n_folds=3, random_state=3).fit(X, y, weights, groups=groups)
+    state = np.random.RandomState(3)
+    rows = state.permutation(300)
+    folds = StratifiedGroupKFold(3, shuffle=True, random_state=state.randint(np.iinfo(np.int32).max))
+    x, of_rows, w = X[rows], y[rows], weights[rows]
+    found = {"forest": np.empty((300, 2)), "perceptron": np.empty((300, 2))}
+    for learnt, held_out in folds.split(x, of_rows, groups[rows]):
+        assert not set(groups[rows][learnt]) & set(groups[rows][held_out])
+        for name, member in (("forest", TREE), ("perceptron", LINE)):
+            member.fit(x[learnt], of_rows[learnt], sample_weight=w[learnt])
+            found[name][held_out] = member.predict_proba(x[held_out])
+    found["mean"] = (found["forest"] + found["perceptron"]) / 2
+    for name, probabilities in found.items():
+        assert vote.log_loss_[name] == pytest.approx(log_loss(of_rows, probabilities, sample_weight=w))
+
+
+@pytest.mark.parametrize(
+    ("y", "groups"),
+    [
+        (np.arange(300) == 7, None),  # one row of a class
+        (np.arange(300) < 150, np.arange(300) // 150),  # a class in each group
+    ],
+)
+def test_without_folds_both_vote(y, groups):
+    vote = AdaptiveVote(TREE, LINE, random_state=0).fit(X, y, groups=groups)
+    assert vote.log_loss_ is None
+    assert list(vote.members_) == ["forest", "perceptron"]
+
+
+def test_weights_reach_a_pipeline():
+    weights = np.where(np.arange(300) < 150, 1e-6, 1.0)
+    y = HALVES ^ (np.arange(300) < 150)
+    vote = AdaptiveVote(TREE, make_pipeline(StandardScaler(), LINE), random_state=0).fit(X, y, weights)
+    assert np.mean(vote.predict(X)[150:] == y[150:]) > 0.95
+
+
+def test_bad_parameters_are_refused():
+    for n_folds in (1, 2.5, None):
+        with pytest.raises((TypeError, ValueError), match="n_folds must be"):
+            AdaptiveVote(TREE, LINE, n_folds=n_folds).fit(X, HALVES)
+    with pytest.raises(ValueError, match="one class"):
+        AdaptiveVote(TREE, LINE).fit(X, np.ones(300))
+
+
+def test_groups_are_images_or_regions_of_one():
+    masks = [np.ones((3, 4), bool), np.zeros((2, 2), bool), np.eye(3, dtype=bool)]
+    np.testing.assert_array_equal(groups_of(masks), [0] * 12 + [2] * 3)
+    mask = np.zeros((40, 80), bool)
+    mask[[0, 9, 10, 39], [0, 19, 19, 79]] = True
+    np.testing.assert_array_equal(groups_of([mask]), [0, 0, 4, 15])
+    for shape, count in (((100,), 16), ((9, 9, 9), 27)):
+        assert len(np.unique(groups_of([np.ones(shape, bool)]))) == count
+
+
+def test_pixel_classifier_tells_it_the_groups(monkeypatch):
+    seen = []
+    fit = AdaptiveVote.fit
+
+    def watch(self, X, y, sample_weight=None, *, groups=None):
+        seen.append(groups)
+        return fit(self, X, y, sample_weight, groups=groups)
+
+    monkeypatch.setattr(AdaptiveVote, "fit", watch)
+    image = rng.normal(size=(20, 30))
+    labels = rng.integers(0, 3, (20, 30))
+    vote = AdaptiveVote(ExtraTreesClassifier(5, random_state=0), LINE, random_state=0)
+    segmenter = PixelClassifier(AtrousFeatures(2), vote).fit([image, image + 1], [labels, labels])
+    np.testing.assert_array_equal(seen[0], np.repeat([0, 1], np.count_nonzero(labels)))
+    assert segmenter.predict_proba(image).shape == (20, 30, 2)
+
+
+def test_default_classifier_is_deterministic_and_the_default():
+    image = rng.normal(size=(40, 50))
+    labels = rng.integers(0, 3, (40, 50))
+    one, other = (PixelClassifier(AtrousFeatures(2), random_state=0).fit(image, labels) for _ in range(2))
+    assert isinstance(one.classifier_, AdaptiveVote)
+    np.testing.assert_array_equal(one.predict_proba(image), other.predict_proba(image))
+    assert str(default_classifier(random_state=1)) == str(default_classifier(random_state=1))
+    assert str(default_classifier(random_state=1)) != str(default_classifier(random_state=2))
