@@ -120,8 +120,8 @@
 #include "microkernel_loops.h"
 
 #include "feature_rows_loops.h"
-
 #include "activation_rows_loops.h"
+#include "tree_rows_loops.h"
 
 #define ENTRIES(T, SUFFIX)                                                                                           \
     .block_##SUFFIX = 2 * LANES(T), .lanes_##SUFFIX = LANES(T), .conv_row_##SUFFIX = conv_row_##SUFFIX,              \
@@ -129,4 +129,4 @@
 
 const dconv_microkernel JOIN(dconv_microkernel, DCONV_LEVEL) = {
     .name = NAME(DCONV_LEVEL), ENTRIES(float, f32), ENTRIES(double, f64), .rows = FEATURE_ROWS,
-    .activations = ACTIVATION_ROWS};
+    .activations = ACTIVATION_ROWS, .trees = TREE_ROWS};

@@ -10,6 +10,7 @@
 
 #include "activation_rows.h"
 #include "feature_rows.h"
+#include "tree_rows.h"
 
 #include <stddef.h>
 
@@ -45,6 +46,7 @@ typedef struct {
     DCONV_DECLARE_LOOPS(double, f64)
     dconv_feature_rows rows;
     dconv_activation_rows activations;
+    dconv_tree_rows trees;
 } dconv_microkernel;
 
 #endif
