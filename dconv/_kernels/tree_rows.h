@@ -26,7 +26,8 @@ enum {
     DCONV_TREE_GROUP = 64, /* pixels in a group */
     DCONV_TREE_EXITS = 32, /* exits in a word */
     DCONV_TREE_SET = 8,    /* words of a set of categories */
-    DCONV_NO_CATEGORY = 255 /* of missing and of unknown values */
+    DCONV_NO_CATEGORY = 255, /* of missing and of unknown values */
+    DCONV_AT_LEAF = -1
 };
 
 /* What a node does: numbers above the threshold go right, and missing ones go right or left; or a set of categories
@@ -47,7 +48,7 @@ typedef struct {
     const int32_t *feature;       /* (n_tests) */
     const int32_t *right_from;    /* (n_tests) the smallest key that goes right, so the threshold + 1; or a set's number */
     const int32_t *kept;          /* (n_tests) the exits of the word that a failed test leaves: not those to its left */
-    const int32_t *entries;       /* (32 * n_words) the node at which the walk from an exit begins; if the tree has a tail */
+    const int32_t *entries;       /* (32 * n_words) the node at which the walk from an exit begins, or DCONV_AT_LEAF */
     const uint8_t *has_tail;      /* (n_trees) */
     const dconv_tree_node *nodes; /* (n_nodes) */
     const uint8_t *node_kinds;    /* (n_nodes) read only where there are missing values or categories */
@@ -57,7 +58,7 @@ typedef struct {
      * category_keys[category_starts[c]] and so on, and the codes beside them. Other values are DCONV_NO_CATEGORY. */
     ptrdiff_t n_categorical;
     const int32_t *categorical, *category_starts, *category_keys, *category_codes;
-    /* Values of leaf i: values[i * width]. The leaf at exit e of a head without a tail is e + 32 * words[t]. */
+    /* Values of leaf i: values[i * width]. Leaves come in the order of exits, those of tails behind them. */
     const float *values;
     ptrdiff_t width;        /* 1, or a multiple of 4 */
     const int32_t *columns; /* (n_trees) which sums the values of tree t are added to, from the first */
