@@ -89,7 +89,7 @@ class _Layout:
     def __init__(self, fitted: FittedTrees, max_whole: int, head_exits: int) -> None:
         self.feature_bits = fitted.n_features.bit_length()
         self.n_features = fitted.n_features
-        self.words, self.has_tail = [0], []
+        self.words, self.node_starts = [0], [0]
         self.tests: list[np.ndarray] = []  # (n, 5): word, place of the kind, feature, threshold, exits that are kept
         self.entries: list[np.ndarray] = []
         self.head_values: list[np.ndarray] = []
@@ -114,9 +114,9 @@ class _Layout:
         values = np.zeros((n_words * _trees.EXITS, tree.values.shape[1]))
         values[: len(exits)] = tree.values[exits]  # of no use where an exit is no leaf
         goes_on = ~tree.is_leaf[exits]
-        self.has_tail.append(goes_on.any())
         if goes_on.any():
             entries[: len(exits)][goes_on] = self.add_tail(tree, thresholds)[exits[goes_on]]
+        self.node_starts.append(self.n_nodes)
         self.entries.append(entries)
         self.head_values.append(values)
 
@@ -143,12 +143,15 @@ class _Layout:
         if jump.max() >> (31 - self.feature_bits):
             raise NotCompilable(f"a tree of {len(order)} nodes on {self.n_features} features is too large")
         link = jump << self.feature_bits | np.where(leaf, self.n_features, tree.feature)
-        leaf_places = self.n_tail_leaves + np.cumsum(leaf) - 1  # after the values of heads, which are not counted yet
+        # The leaves of a deep tree are pure, most of them: few different values, which stay in the cache.
+        values, place_of_value = np.unique(tree.values[leaf], axis=0, return_inverse=True)
+        leaf_places = np.zeros(len(order), np.int64)  # after the values of heads, which are not counted yet
+        leaf_places[leaf] = self.n_tail_leaves + place_of_value.ravel()
         nodes = np.stack([np.where(leaf, leaf_places, thresholds), link], axis=1)
         self.nodes.append(nodes[order])
         self.node_kinds.append(np.where(leaf, _trees.MISSING_RIGHT, tree.kind)[order])
-        self.tail_values.append(tree.values[leaf])
-        self.n_tail_leaves += int(leaf.sum())
+        self.tail_values.append(values)
+        self.n_tail_leaves += len(values)
         place += self.n_nodes
         self.n_nodes += len(order)
         return place
@@ -191,8 +194,8 @@ def pack(fitted: FittedTrees, max_whole: int = MAX_WHOLE, head_exits: int = HEAD
         right_from=_int32(tests[:, 3]),
         kept=tests[:, 4].astype(np.uint32).view(np.int32),
         entries=_int32(np.concatenate(layout.entries)),
-        has_tail=np.array(layout.has_tail, np.uint8),
         nodes=_int32(nodes),
+        node_starts=_int32(layout.node_starts),
         node_kinds=np.concatenate([*layout.node_kinds, np.zeros(0)]).astype(np.uint8),
         feature_bits=layout.feature_bits,
         sets=np.array(layout.sets, np.uint32),

@@ -23,7 +23,7 @@ from dconv._predictor import NotCompilable, Predictor
 
 # Groups of pixels that all trees pass over before the next ones: their keys and a tail stay in the L2 cache. From 2 to
 # 16 groups of 66 features hardly differ; with more, keys leave the cache, with fewer, large trees are fetched more often.
-_BLOCK_GROUPS = 8
+_BLOCK_GROUPS = 32
 
 Link = Callable[[np.ndarray, np.ndarray], None]  # float64 sums (n_pixels, n_sums), float32 probabilities: written
 

@@ -47,8 +47,8 @@ cdef extern from "tree_rows.h" nogil:
         const int32_t *right_from
         const int32_t *kept
         const int32_t *entries
-        const uint8_t *has_tail
         const dconv_tree_node *nodes
+        const int32_t *node_starts
         const uint8_t *node_kinds
         Py_ssize_t feature_bits
         const uint32_t *sets

@@ -49,8 +49,8 @@ cdef class Trees:
         const int32_t[::1] right_from,
         const int32_t[::1] kept,
         const int32_t[::1] entries,
-        const uint8_t[::1] has_tail,
         const int32_t[:, ::1] nodes,  # (n_nodes, 2): threshold, link
+        const int32_t[::1] node_starts,
         const uint8_t[::1] node_kinds,
         Py_ssize_t feature_bits,
         const uint32_t[:, ::1] sets,
@@ -62,12 +62,12 @@ cdef class Trees:
         const int32_t[::1] columns,
         Py_ssize_t n_sums,
     ):
-        self.arrays = (words, kinds, feature, right_from, kept, entries, has_tail, nodes, node_kinds, sets, categorical,
+        self.arrays = (words, kinds, feature, right_from, kept, entries, nodes, node_starts, node_kinds, sets, categorical,
                        category_starts, category_keys, category_codes, values, columns)
-        self.trees.n_trees, self.trees.n_features = has_tail.shape[0], n_features
+        self.trees.n_trees, self.trees.n_features = columns.shape[0], n_features
         self.trees.words, self.trees.kinds = &words[0], &kinds[0]
         self.trees.feature, self.trees.right_from, self.trees.kept = &feature[0], &right_from[0], &kept[0]
-        self.trees.entries, self.trees.has_tail = &entries[0], &has_tail[0]
+        self.trees.entries, self.trees.node_starts = &entries[0], &node_starts[0]
         self.trees.nodes, self.trees.node_kinds = <const dconv_tree_node *>&nodes[0, 0], &node_kinds[0]
         self.trees.feature_bits, self.trees.sets = feature_bits, &sets[0, 0]
         self.trees.n_categorical, self.trees.categorical = categorical.shape[0], &categorical[0]

@@ -33,6 +33,7 @@
 /* Fetch the cache line at this address, which need not exist. */
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch((const void *)(address), 1)
+#define PREFETCH_NEAR(address) __builtin_prefetch((const void *)(address), 0, 2)
 #else
 #define PREFETCH(address) (void)(address)
 #endif

@@ -49,8 +49,8 @@ typedef struct {
     const int32_t *right_from;    /* (n_tests) the smallest key that goes right, so the threshold + 1; or a set's number */
     const int32_t *kept;          /* (n_tests) the exits of the word that a failed test leaves: not those to its left */
     const int32_t *entries;       /* (32 * n_words) the node at which the walk from an exit begins, or DCONV_AT_LEAF */
-    const uint8_t *has_tail;      /* (n_trees) */
-    const dconv_tree_node *nodes; /* (n_nodes) */
+    const dconv_tree_node *nodes; /* (n_nodes) of the tails of all trees */
+    const int32_t *node_starts;   /* (n_trees + 1) where those of each tree begin */
     const uint8_t *node_kinds;    /* (n_nodes) read only where there are missing values or categories */
     ptrdiff_t feature_bits;
     const uint32_t *sets; /* (n_sets, DCONV_TREE_SET) bit c: category c goes right */
