@@ -12,9 +12,9 @@ from dconv._fitted_trees import FittedTrees, Tree
 from dconv._kernels import _trees
 from dconv._predictor import NotCompilable
 
-# A head spares its pixels the first steps of the walk, which all of them take, at a cost that grows with its tests. In ns
-# for a pixel and a tree, of 100 random and extra trees of depth 25 and 40: 27 and 37 without a head, 20 and 29 with 16
-# exits, 17 and 24 with 64, 18 and 26 with 128. Most pixels are at a leaf then. A whole tree of 64 leaves takes 5.
+# A head spares its pixels the first steps of the walk, which all of them take, at a cost that grows with its tests.
+# In ns for a pixel and a tree, of 100 random and extra trees that fit in the cache, of depth 25 and 40: 27 and 37
+# without a head, 20 and 29 with 16 exits, 17 and 24 with 64, 18 and 26 with 128. A whole tree of 64 leaves takes 5.
 MAX_WHOLE = 64
 HEAD_EXITS = 64
 _KIND_ORDER = {_trees.MISSING_LEFT: 0, _trees.MISSING_RIGHT: 1, _trees.CATEGORICAL: 2}
@@ -90,6 +90,7 @@ class _Layout:
         self.feature_bits = fitted.n_features.bit_length()
         self.n_features = fitted.n_features
         self.words, self.node_starts = [0], [0]
+        self.n_nodes = self.n_values = 0
         self.tests: list[np.ndarray] = []  # (n, 5): word, place of the kind, feature, threshold, exits that are kept
         self.entries: list[np.ndarray] = []
         self.head_values: list[np.ndarray] = []
@@ -97,7 +98,6 @@ class _Layout:
         self.node_kinds: list[np.ndarray] = []
         self.tail_values: list[np.ndarray] = []
         self.sets: list[np.ndarray] = [np.zeros(_trees.SET_WORDS, np.uint32)]
-        self.n_nodes = self.n_tail_leaves = 0
         for tree in fitted.trees:
             self.add(tree, make_head(tree, max_whole, head_exits))
 
@@ -146,15 +146,14 @@ class _Layout:
         # The leaves of a deep tree are pure, most of them: few different values, which stay in the cache.
         values, place_of_value = np.unique(tree.values[leaf], axis=0, return_inverse=True)
         leaf_places = np.zeros(len(order), np.int64)  # after the values of heads, which are not counted yet
-        leaf_places[leaf] = self.n_tail_leaves + place_of_value.ravel()
+        leaf_places[leaf] = self.n_values + place_of_value.ravel()
         nodes = np.stack([np.where(leaf, leaf_places, thresholds), link], axis=1)
         self.nodes.append(nodes[order])
         self.node_kinds.append(np.where(leaf, _trees.MISSING_RIGHT, tree.kind)[order])
         self.tail_values.append(values)
-        self.n_tail_leaves += len(values)
-        place += self.n_nodes
-        self.n_nodes += len(order)
-        return place
+        self.n_values += len(values)
+        first, self.n_nodes = self.n_nodes, self.n_nodes + len(order)
+        return first + place
 
 
 def pack(fitted: FittedTrees, max_whole: int = MAX_WHOLE, head_exits: int = HEAD_EXITS) -> _trees.Trees:
@@ -188,6 +187,8 @@ def pack(fitted: FittedTrees, max_whole: int = MAX_WHOLE, head_exits: int = HEAD
         category_keys.append(as_keys(values64[codes]))
     return _trees.Trees(
         fitted.n_features,
+        layout.feature_bits,
+        values.shape[1] if width > 1 else len(fitted.baseline),
         words=_int32(layout.words),
         kinds=_int32(kinds),
         feature=_int32(tests[:, 2]),
@@ -197,7 +198,6 @@ def pack(fitted: FittedTrees, max_whole: int = MAX_WHOLE, head_exits: int = HEAD
         nodes=_int32(nodes),
         node_starts=_int32(layout.node_starts),
         node_kinds=np.concatenate([*layout.node_kinds, np.zeros(0)]).astype(np.uint8),
-        feature_bits=layout.feature_bits,
         sets=np.array(layout.sets, np.uint32),
         categorical=_int32(categorical),
         category_starts=_int32(np.cumsum([0, *map(len, category_keys)])),
@@ -205,7 +205,6 @@ def pack(fitted: FittedTrees, max_whole: int = MAX_WHOLE, head_exits: int = HEAD
         category_codes=_int32(np.concatenate([*category_codes, np.zeros(0)])),
         values=np.ascontiguousarray(values, np.float32),
         columns=_int32([tree.column for tree in fitted.trees]),
-        n_sums=values.shape[1] if width > 1 else len(fitted.baseline),
     )
 
 

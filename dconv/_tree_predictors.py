@@ -1,4 +1,4 @@
-"""Compilers of trees and of ensembles of trees: forests, gradient boosting, histogram gradient boosting."""
+"""Trees and ensembles of trees compiled: forests, gradient boosting, histogram gradient boosting."""
 
 from __future__ import annotations
 
@@ -16,44 +16,72 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
+from dconv._fitted import classes, refuse
 from dconv._fitted_trees import FittedTrees, forest_trees, gradient_boosting_trees, histogram_boosting_trees
 from dconv._kernels import _trees
 from dconv._packed_trees import pack
-from dconv._predictor import NotCompilable, Predictor
+from dconv._predictor import check_tile
 
-# Groups of pixels that all trees pass over before the next ones: their keys and a tail stay in the L2 cache. From 2 to
-# 16 groups of 66 features hardly differ; with more, keys leave the cache, with fewer, large trees are fetched more often.
-_BLOCK_GROUPS = 32
+# Groups of pixels that all trees pass over before the next ones: with 8 the keys of 66 features (137 KB) and two tails
+# share an L2 cache of 512 KB. Twice and four times as many took as long or up to a fifth longer.
+_BLOCK_GROUPS = 8
 
-Link = Callable[[np.ndarray, np.ndarray], None]  # float64 sums (n_pixels, n_sums), float32 probabilities: written
+# What makes probabilities (n_pixels, n_classes), float32 and written, of float64 sums (n_pixels, n_sums or more).
+Link = Callable[[np.ndarray, np.ndarray], None]
 
 
-class TreePredictor:
-    """The sums of the leaf values of trees, and the link that makes them probabilities.
+class _Compiled:
+    """The sums of the leaf values of trees, with the classes that they are for.
 
-    Every value of a pixel is allowed: infinities are compared, and missing ones go where the trees send them, also where
-    the classifier would refuse them because it was fitted without any.
+    Every value of a pixel is allowed: infinities are compared, and missing ones go where the trees send them, also
+    where the classifier would refuse them because it was fitted without any.
     """
 
-    def __init__(self, classes: np.ndarray, fitted: FittedTrees, link: Link) -> None:
-        self.classes_ = classes
-        self.n_features_in_ = fitted.n_features
-        self._packed = pack(fitted)
-        self._baseline = np.zeros(self._packed.n_sums)
-        self._baseline[: len(fitted.baseline)] = fitted.baseline
+    def __init__(self, classes: np.ndarray, packed: _trees.Trees, n_features: int, baseline: np.ndarray) -> None:
+        self.classes_, self.n_features_in_ = classes, n_features
+        self._packed, self._baseline = packed, baseline
+
+    def _sums(self, tile: np.ndarray, out: np.ndarray, n_outputs: int) -> np.ndarray:
+        check_tile(tile, self.n_features_in_, out, n_outputs)
+        sums = np.zeros((len(tile), self._packed.n_sums))
+        sums[:, : len(self._baseline)] = self._baseline
+        add_trees(self._packed, tile, sums)
+        return sums
+
+
+class TreePredictor(_Compiled):
+    """Trees that give probabilities: a :class:`dconv._predictor.Predictor`."""
+
+    def __init__(
+        self, classes: np.ndarray, packed: _trees.Trees, n_features: int, baseline: np.ndarray, link: Link
+    ) -> None:
+        super().__init__(classes, packed, n_features, baseline)
         self._link = link
 
     def predict_proba(self, tile: np.ndarray, out: np.ndarray) -> None:
-        """Write the probabilities of the rows of `tile` to `out`, both float32."""
-        sums = np.tile(self._baseline, (len(tile), 1))
-        groups = min(_BLOCK_GROUPS, -(-len(tile) // _trees.GROUP))
-        keys = np.empty((groups, (self.n_features_in_ + 1) * _trees.GROUP), np.int32)
-        self._packed.add(tile, sums, keys)
-        self._link(sums, out)
+        self._link(self._sums(tile, out, len(self.classes_)), out)
+
+
+class TreeScorer(_Compiled):
+    """Trees that give scores: a :class:`dconv._predictor.Scorer`."""
+
+    def __init__(self, classes: np.ndarray, packed: _trees.Trees, n_features: int, baseline: np.ndarray) -> None:
+        super().__init__(classes, packed, n_features, baseline)
+        self.n_scores = len(baseline)
+
+    def decision_function(self, tile: np.ndarray, out: np.ndarray) -> None:
+        out[...] = self._sums(tile, out, self.n_scores)
+
+
+def add_trees(packed: _trees.Trees, tile: np.ndarray, sums: np.ndarray, level: str | None = None) -> None:
+    """Add the values of every row's leaves to `sums`. `level` is a CPU level; None is the active one."""
+    groups = min(_BLOCK_GROUPS, -(-len(tile) // _trees.GROUP))
+    keys = np.empty((groups, (tile.shape[1] + 1) * _trees.GROUP), np.int32)
+    packed.add(tile, sums, keys, level)
 
 
 def _mean(n_trees: int, sums: np.ndarray, out: np.ndarray) -> None:
-    if sums.shape[1] == 1 < out.shape[1]:
+    if out.shape[1] == 2:
         _two_classes(sums[:, 0] / n_trees, out)
     else:
         np.divide(sums[:, : out.shape[1]], n_trees, out=out, casting="same_kind")
@@ -72,26 +100,40 @@ def _two_classes(second: np.ndarray, out: np.ndarray) -> None:
     out[:, 1] = second
 
 
-def _compile_forest(classifier: Any) -> Predictor:
+def _forest(classifier: Any) -> TreePredictor:
     fitted = forest_trees(classifier)
-    return TreePredictor(classifier.classes_, fitted, partial(_mean, len(fitted.trees)))
+    return TreePredictor(
+        classes(classifier), pack(fitted), fitted.n_features, fitted.baseline, partial(_mean, len(fitted.trees))
+    )
 
 
-def _compile_boosting(classifier: Any, read: Callable[[Any], FittedTrees]) -> Predictor:
-    if classifier.loss not in ("log_loss", "exponential"):
-        raise NotCompilable(f"the link of loss={classifier.loss!r} is not known")
+def _boosting(classifier: Any, read: Callable[[Any], FittedTrees]) -> TreePredictor:
     fitted = read(classifier)
     if len(fitted.baseline) > 1:
-        return TreePredictor(classifier.classes_, fitted, _softmax)
-    scale = 2 if classifier.loss == "exponential" else 1  # that loss takes scores for half of the log odds
-    return TreePredictor(classifier.classes_, fitted, partial(_logistic, scale))
+        link: Link = _softmax
+    elif classifier.loss in ("log_loss", "exponential"):
+        link = partial(_logistic, 2 if classifier.loss == "exponential" else 1)  # that loss halves the log odds
+    else:
+        raise refuse(classifier, f"its loss is {classifier.loss!r}")
+    return TreePredictor(classes(classifier), pack(fitted), fitted.n_features, fitted.baseline, link)
 
 
-COMPILERS: dict[type, Callable[[Any], Predictor]] = {
-    RandomForestClassifier: _compile_forest,
-    ExtraTreesClassifier: _compile_forest,
-    DecisionTreeClassifier: _compile_forest,
-    ExtraTreeClassifier: _compile_forest,
-    GradientBoostingClassifier: partial(_compile_boosting, read=gradient_boosting_trees),
-    HistGradientBoostingClassifier: partial(_compile_boosting, read=histogram_boosting_trees),
+def _boosting_scorer(classifier: Any, read: Callable[[Any], FittedTrees]) -> TreeScorer:
+    fitted = read(classifier)
+    return TreeScorer(classes(classifier), pack(fitted), fitted.n_features, fitted.baseline)
+
+
+_BOOSTING: dict[type, Callable[[Any], FittedTrees]] = {
+    GradientBoostingClassifier: gradient_boosting_trees,
+    HistGradientBoostingClassifier: histogram_boosting_trees,
+}
+COMPILERS: dict[type, Callable[[Any], TreePredictor]] = {
+    RandomForestClassifier: _forest,
+    ExtraTreesClassifier: _forest,
+    DecisionTreeClassifier: _forest,
+    ExtraTreeClassifier: _forest,
+    **{kind: partial(_boosting, read=read) for kind, read in _BOOSTING.items()},
+}
+SCORERS: dict[type, Callable[[Any], TreeScorer]] = {
+    kind: partial(_boosting_scorer, read=read) for kind, read in _BOOSTING.items()
 }

@@ -2,12 +2,14 @@
 
     sums[p, columns[t] + j] += values[leaf of pixel p in tree t, j]
 
-Loop order: blocks of pixels, in a block one tree after another, for a tree all groups of 32 pixels. A tree with a tail
-is so read from memory once a block; heads are small, and heads alone want blocks of few groups, whose keys stay in the
-L1 cache. All of it runs on the calling thread; callers work on several tiles at once.
+Loop order: blocks of pixels, in a block one tree after another, for a tree all groups of pixels of the block. So the
+keys of a block stay in the L2 cache, and a tail is read from memory once for all of its pixels, while the tree before it
+is walked. All of it runs on the calling thread; callers work on several tiles at once.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
+
+import numpy as np
 
 from dconv._kernels._dispatch cimport dconv_tree_node, dconv_trees, get_level
 
@@ -36,13 +38,14 @@ cdef class Trees:
     """The arrays of tree_rows.h, kept alive together with the struct that points to them; never changed after."""
 
     cdef dconv_trees trees
-    cdef object arrays
+    cdef tuple arguments
     cdef readonly Py_ssize_t n_sums
 
     def __init__(
         self,
         Py_ssize_t n_features,
-        *,
+        Py_ssize_t feature_bits,
+        Py_ssize_t n_sums,
         const int32_t[::1] words,
         const int32_t[::1] kinds,
         const int32_t[::1] feature,
@@ -52,7 +55,6 @@ cdef class Trees:
         const int32_t[:, ::1] nodes,  # (n_nodes, 2): threshold, link
         const int32_t[::1] node_starts,
         const uint8_t[::1] node_kinds,
-        Py_ssize_t feature_bits,
         const uint32_t[:, ::1] sets,
         const int32_t[::1] categorical,
         const int32_t[::1] category_starts,
@@ -60,10 +62,10 @@ cdef class Trees:
         const int32_t[::1] category_codes,
         const float[:, ::1] values,
         const int32_t[::1] columns,
-        Py_ssize_t n_sums,
     ):
-        self.arrays = (words, kinds, feature, right_from, kept, entries, nodes, node_starts, node_kinds, sets, categorical,
-                       category_starts, category_keys, category_codes, values, columns)
+        arrays = [words, kinds, feature, right_from, kept, entries, nodes, node_starts, node_kinds, sets, categorical,
+                  category_starts, category_keys, category_codes, values, columns]
+        self.arguments = (n_features, feature_bits, n_sums, *map(np.asarray, arrays))
         self.trees.n_trees, self.trees.n_features = columns.shape[0], n_features
         self.trees.words, self.trees.kinds = &words[0], &kinds[0]
         self.trees.feature, self.trees.right_from, self.trees.kept = &feature[0], &right_from[0], &kept[0]
@@ -76,6 +78,9 @@ cdef class Trees:
         self.trees.values, self.trees.width = &values[0, 0], values.shape[1]
         self.trees.columns, self.trees.n_sums = &columns[0], n_sums
         self.n_sums = n_sums
+
+    def __reduce__(self):
+        return Trees, self.arguments
 
     def add(
         self,

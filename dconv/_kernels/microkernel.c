@@ -30,12 +30,13 @@
 #define KEEP(v)
 #endif
 
-/* Fetch the cache line at this address, which need not exist. */
+/* Fetch the cache line at this address, which need not exist, to be written; or to be read, into the L2 cache. */
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch((const void *)(address), 1)
-#define PREFETCH_NEAR(address) __builtin_prefetch((const void *)(address), 0, 2)
+#define FETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
 #else
 #define PREFETCH(address) (void)(address)
+#define FETCH(address) (void)(address)
 #endif
 
 /* A vector is GCC's and clang's vector extension, or for other compilers a struct of lanes and loops over them,
