@@ -24,7 +24,7 @@ def round_down(threshold: np.ndarray) -> np.ndarray:
     """Return the largest float32 numbers that are not above `threshold`: the same float32 numbers lie above them."""
     with np.errstate(over="ignore"):
         near = threshold.astype(np.float32)
-    return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
+        return np.where(near > threshold, np.nextafter(near, np.float32(-np.inf)), near)
 
 
 def as_keys(values: np.ndarray) -> np.ndarray:
@@ -128,11 +128,9 @@ class _Layout:
                 low, high = max(begin - word * exits, 0), min(end - word * exits, exits)
                 kept = ~((1 << high) - (1 << low)) & 0xFFFFFFFF
                 rows.append((first_word + word, _KIND_ORDER[int(tree.kind[node])], node, kept))
-        table = np.array(rows, np.int64).reshape(-1, 4)
-        word, kind, node, kept = table.T
-        right_from = thresholds[node] + (tree.kind[node] != _trees.CATEGORICAL)
-        columns = (word, kind, tree.feature[node], right_from, kept)
-        self.tests.append(np.stack(columns, axis=1))
+        words, kinds, nodes, masks = np.array(rows, np.int64).reshape(-1, 4).T
+        right_from = thresholds[nodes] + (tree.kind[nodes] != _trees.CATEGORICAL)
+        self.tests.append(np.stack([words, kinds, tree.feature[nodes], right_from, masks], axis=1))
 
     def add_tail(self, tree: Tree, thresholds: np.ndarray) -> np.ndarray:
         """Add all nodes of a tree, which costs no time where those of the head are not visited; return their places."""
