@@ -3,12 +3,12 @@
     python benchmarks/bench_predictors.py [--threads 2] [--only NAME] [--tile 8192] [--json FILE]
 
 Both sides answer for 262,144 rows of float32, which is what they were fitted on too; trees were fitted on 20,000 rows,
-a quarter of them with a random label, so that they are as deep as those of real data. scikit-learn is given all rows at
-once, with as many threads (of BLAS, OpenMP, joblib); dconv takes them tile by tile from the same memory, on as many
-threads of Python. Results are compared before they are timed. Times are the best of several interleaved runs; "ratio" is scikit-learn's
-over dconv's. "%gemm" is the share of a large SGEMM's rate, "GB/s" what is read: a linear classifier has so little
-arithmetic that its rows' way from memory limits it. "tile" is dconv's time for one tile on one thread that is in the
-cache, as a tile of features just computed is, for each row.
+a quarter of them with a random label, so that they are as deep as those of real data. scikit-learn is given all rows
+at once, with as many threads (of BLAS, OpenMP, joblib); dconv takes them tile by tile from the same memory, on as many
+threads of Python. Results are compared before they are timed. Times are the best of several interleaved runs; "ratio"
+is scikit-learn's over dconv's. "%gemm" is the share of a large SGEMM's rate, "GB/s" what is read: a linear classifier
+has so little arithmetic that its rows' way from memory limits it. "tile" is dconv's time for one tile on one thread
+that is in the cache, as a tile of features just computed is, for each row.
 """
 
 from __future__ import annotations

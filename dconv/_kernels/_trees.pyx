@@ -2,9 +2,9 @@
 
     sums[p, columns[t] + j] += values[leaf of pixel p in tree t, j]
 
-Loop order: blocks of pixels, in a block one tree after another, for a tree all groups of pixels of the block. So the
-keys of a block stay in the L2 cache, and a tail is read from memory once for all of its pixels, while the tree before it
-is walked. All of it runs on the calling thread; callers work on several tiles at once.
+Loop order: blocks of pixels, in a block one tree after another, for a tree all groups of pixels of the block. So a tail
+is read from memory once for all pixels of a block, while the tree before it is walked; heads are small, and without tails
+blocks are, too, and their keys stay in the L2 cache. All of it runs on the calling thread; callers work on several tiles at once.
 """
 
 from libc.stdint cimport int32_t, uint8_t, uint32_t
@@ -39,7 +39,7 @@ cdef class Trees:
 
     cdef dconv_trees trees
     cdef tuple arguments
-    cdef readonly Py_ssize_t n_sums
+    cdef readonly Py_ssize_t n_sums, n_nodes
 
     def __init__(
         self,
@@ -77,7 +77,7 @@ cdef class Trees:
         self.trees.category_keys, self.trees.category_codes = &category_keys[0], &category_codes[0]
         self.trees.values, self.trees.width = &values[0, 0], values.shape[1]
         self.trees.columns, self.trees.n_sums = &columns[0], n_sums
-        self.n_sums = n_sums
+        self.n_sums, self.n_nodes = n_sums, nodes.shape[0]
 
     def __reduce__(self):
         return Trees, self.arguments

@@ -248,7 +248,8 @@ INLINE void add_leaves(const dconv_trees *trees, ptrdiff_t tree, const int32_t *
 }
 
 /* Fetch a share of the next tree's nodes while GROUP of n_pixels pixels walk in this one. Walks read here and there, and
- * would wait for memory at every step: 100 trees of 12,000 nodes took 125 ns for a pixel and a tree, and take 50. */
+ * would wait for memory at every step: 100 trees of 4,000, 8,500 and 12,000 nodes took 58, 69 and 56 ns for a pixel and
+ * a tree, and take 38, 43 and 44. */
 INLINE void fetch_next_tail(const dconv_trees *trees, ptrdiff_t tree, ptrdiff_t pixel, ptrdiff_t n_pixels) {
     const ptrdiff_t next = tree + 1 < trees->n_trees ? tree + 1 : 0;
     const ptrdiff_t first = trees->node_starts[next], n = trees->node_starts[next + 1] - first;
