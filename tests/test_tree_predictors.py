@@ -80,7 +80,7 @@ def near_thresholds(found, n_features, rng):
     for tree in found.trees:
         for feature, threshold in zip(tree.feature[~tree.is_leaf], tree.threshold[~tree.is_leaf], strict=True):
             columns[feature].append(threshold)
-    rows = np.zeros((3000, n_features), np.float32)
+    rows = np.zeros((4500, n_features), np.float32)  # more than a block of pixels, and no whole one
     for column, thresholds in enumerate(columns):
         near = np.array([*thresholds, 0.0]).astype(np.float32)
         values = np.concatenate([near, np.nextafter(near, np.float32(np.inf)), np.nextafter(near, np.float32(-np.inf))])
@@ -252,8 +252,8 @@ def test_categories_that_are_no_numbers_are_refused():
 @pytest.mark.parametrize("n_classes", [2, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_rows_do_not_depend_on_tiles_or_threads(kind, n_classes):
-    x, y = make_tile(n_classes, n=1500)
-    compiled = predictors.compile_predictor(fitted(KINDS[kind], x, y))
+    x, y = make_tile(n_classes, n=4500)
+    compiled = predictors.compile_predictor(fitted(KINDS[kind], x[:1500], y[:1500]))
     whole = answer(compiled, x)
     for size in (1, 63, 64, 65, 513):
         pieces = [answer(compiled, x[start : start + size]) for start in range(0, 200 if size == 1 else len(x), size)]
@@ -261,7 +261,7 @@ def test_rows_do_not_depend_on_tiles_or_threads(kind, n_classes):
         np.testing.assert_array_equal(got, whole[: len(got)])
     assert answer(compiled, x[:0]).shape == (0, n_classes)
     with ThreadPoolExecutor(4) as pool:
-        tiles = list(pool.map(lambda start: answer(compiled, x[start : start + 100]), list(range(0, 1500, 100)) * 5))
+        tiles = list(pool.map(lambda start: answer(compiled, x[start : start + 100]), list(range(0, 4500, 100)) * 5))
     np.testing.assert_array_equal(np.concatenate(tiles), np.tile(whole, (5, 1)))
 
 
