@@ -2,12 +2,13 @@
 
     python benchmarks/bench_predictors.py [--threads 2] [--only NAME] [--tile 8192] [--json FILE]
 
-Both sides answer for 262,144 rows of float32, which is what they were fitted on too. scikit-learn is given all rows at
-once, with as many BLAS threads; dconv takes them tile by tile from the same memory, on as many threads of Python.
-Results are compared before they are timed. Times are the best of several interleaved runs; "ratio" is scikit-learn's
-over dconv's. "%gemm" is the share of a large SGEMM's rate, "GB/s" what is read: a linear classifier has so little
-arithmetic that its rows' way from memory limits it. "tile" is dconv's time for one tile on one thread that is in the
-cache, as a tile of features just computed is, for each row.
+Both sides answer for 262,144 rows of float32, which is what they were fitted on too; trees were fitted on 20,000 rows,
+a quarter of them with a random label, so that they are as deep as those of real data. scikit-learn is given all rows
+at once, with as many threads (of BLAS, OpenMP, joblib); dconv takes them tile by tile from the same memory, on as many
+threads of Python. Results are compared before they are timed. Times are the best of several interleaved runs; "ratio"
+is scikit-learn's over dconv's. "%gemm" is the share of a large SGEMM's rate, "GB/s" what is read: a linear classifier
+has so little arithmetic that its rows' way from memory limits it. "tile" is dconv's time for one tile on one thread
+that is in the cache, as a tile of features just computed is, for each row.
 """
 
 from __future__ import annotations
@@ -26,6 +27,12 @@ import machine  # first: it mends the environment before NumPy is imported
 import numpy as np
 from dconv._kernels._dispatch import active_level
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
+from sklearn.ensemble import (
+    ExtraTreesClassifier,
+    GradientBoostingClassifier,
+    HistGradientBoostingClassifier,
+    RandomForestClassifier,
+)
 from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neural_network import MLPClassifier
@@ -39,6 +46,8 @@ from dconv.predictors import compile_predictor
 
 N_ROWS = 262_144
 N_FITTED = 4_000
+N_FITTED_TREES = 20_000
+NOISE = 0.25  # share of the rows on which trees are fitted whose label says nothing
 
 
 class Case(NamedTuple):
@@ -71,6 +80,16 @@ CASES = [
     Case("gaussian", "quadratic 66 -> 2", 66, 2, QuadraticDiscriminantAnalysis()),
 ]  # fmt: skip
 
+for n_classes in (2, 5):
+    for name, classifier in {
+        "random forest, deep": RandomForestClassifier(100, random_state=0),
+        "extra trees, deep": ExtraTreesClassifier(100, random_state=0),
+        "extra trees, 64 leaves": ExtraTreesClassifier(100, max_leaf_nodes=64, random_state=0),
+        "histograms, 31 leaves": HistGradientBoostingClassifier(max_iter=100, early_stopping=False, random_state=0),
+        "gradient boosting": GradientBoostingClassifier(max_features=8, random_state=0),
+    }.items():
+        CASES.append(Case("trees", f"{name} -> {n_classes}", 66, n_classes, classifier))
+
 
 def prepare(case: Case, n_threads: int, tile: int) -> dict[str, Callable[[], np.ndarray]]:
     """Return {name: callable}: scikit-learn, dconv, dconv on one tile and thread, scikit-learn on that in float64."""
@@ -80,7 +99,12 @@ def prepare(case: Case, n_threads: int, tile: int) -> dict[str, Callable[[], np.
     x += 0.3 * rng.normal(size=(case.n_classes, case.n_features))[y].astype(np.float32)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a few iterations are enough to measure
-        classifier = case.classifier.fit(x[:N_FITTED], y[:N_FITTED])
+        n_fitted = N_FITTED
+        if case.part == "trees":
+            y, n_fitted = np.where(rng.random(N_ROWS) < NOISE, rng.permutation(y), y), N_FITTED_TREES
+            if "n_jobs" in case.classifier.get_params():
+                case.classifier.set_params(n_jobs=n_threads)
+        classifier = case.classifier.fit(x[:n_fitted], y[:n_fitted])
     predictor = compile_predictor(classifier)
     out = np.empty((N_ROWS, case.n_classes), np.float32)
 

@@ -1,6 +1,6 @@
 """What compilers read from fitted estimators of scikit-learn, guarded: what is not as expected is not compilable.
 
-Only here are attributes read that scikit-learn does not document.
+Only here, and of trees in `_fitted_trees.py`, are attributes read that scikit-learn does not document.
 """
 
 from __future__ import annotations

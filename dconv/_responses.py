@@ -2,8 +2,7 @@
 
 A classifier that :mod:`dconv.predictors` can compile answers in its compiled form, from all threads at once. Any other
 is called by one thread at a time (:func:`dconv._threads.scikit_learn_alone` says why), while others
-compute features. Many bring threads of their own (BLAS, OpenMP), which then do not compete. Forests do not, and are
-what takes longest: their trees are asked one by one, without the check of their input.
+compute features. Many bring threads of their own (BLAS, OpenMP), which then do not compete.
 """
 
 from __future__ import annotations
@@ -15,14 +14,10 @@ from typing import Any
 import numpy as np
 import scipy.special
 from sklearn import config_context, get_config
-from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.pipeline import Pipeline
 
 from dconv._threads import scikit_learn_alone
 from dconv.predictors import Predictor, Scorer, compiled_or_none, predict
-
-# All trees pass over rows that stay in the L2 or L3 cache: a third faster than over the rows of a whole block.
-_FOREST_ROWS = 1 << 13
 
 Respond = Callable[[np.ndarray], np.ndarray]  # float32 rows of shape (n_pixels, n_features) -> answers
 
@@ -30,8 +25,8 @@ Respond = Callable[[np.ndarray], np.ndarray]  # float32 rows of shape (n_pixels,
 def response_of(classifier: Any, method: str) -> Respond:
     """Return `method` ("predict", "predict_proba", ...) of a fitted classifier, safe to call from several threads.
 
-    The answers are those of the classifier itself, in float32 where it is compiled; those of forests are the ones it
-    gives with ``n_jobs=None``. "predict_entropy" is made from "predict_proba".
+    The answers are those of the classifier itself, in float32 where it is compiled. "predict_entropy" is made from
+    "predict_proba".
     """
     if method == "predict_entropy":
         proba = response_of(classifier, "predict_proba")
@@ -62,13 +57,6 @@ def _own_response(classifier: Any, method: str) -> Respond:
     if isinstance(classifier, Pipeline) and len(classifier.steps) > 1:
         prepare, respond = _one_at_a_time(classifier[:-1].transform), response_of(classifier[-1], method)
         return lambda rows: respond(prepare(rows))
-    # A subclass with a predict_proba of its own is asked for it.
-    if getattr(type(classifier), "predict_proba", None) is ExtraTreesClassifier.predict_proba:
-        if method == "predict":
-            proba = response_of(classifier, "predict_proba")
-            return lambda rows: classifier.classes_.take(np.argmax(proba(rows), axis=1))
-        if method == "predict_proba":
-            return partial(_forest_proba, classifier, _one_at_a_time(classifier.predict_proba))
     return _one_at_a_time(getattr(classifier, method))
 
 
@@ -86,17 +74,3 @@ def _one_at_a_time(function: Respond) -> Respond:
             return function(rows)
 
     return alone
-
-
-def _forest_proba(forest: Any, own: Respond, rows: np.ndarray) -> np.ndarray:
-    """Return the mean of the trees' probabilities, added up in order; `own` is the forest's method for the same."""
-    rows = np.asarray(rows, np.float32)  # what trees compare with their thresholds
-    if not np.isfinite(rows).all():
-        return own(rows)  # which knows whether it was fitted on such values
-    total = np.zeros((len(rows), len(forest.classes_)))
-    for start in range(0, len(rows), _FOREST_ROWS):
-        part = slice(start, start + _FOREST_ROWS)
-        for tree in forest.estimators_:
-            total[part] += tree.predict_proba(rows[part], check_input=False)
-    total /= len(forest.estimators_)
-    return total

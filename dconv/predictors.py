@@ -3,7 +3,8 @@
 A compiled classifier answers in float32 what the classifier itself does, to about 1e-6, for C-contiguous float32 rows.
 Linear models, perceptrons and classifiers of normal distributions run on the micro-kernel of the convolutions, each
 layer as a 1 x 1 convolution; scalers, projections and selections of features in front of them in a Pipeline are folded
-into their first layer. Calibrated, voting and one-vs-rest classifiers and searches are compiled with their parts.
+into their first layer. Trees and ensembles of trees are walked by many pixels side by side. Calibrated, voting and
+one-vs-rest classifiers and searches are compiled with their parts.
 """
 
 from __future__ import annotations
@@ -14,7 +15,13 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from dconv import _composed_predictors, _gaussian_predictors, _linear_predictors, _perceptron_predictors
+from dconv import (
+    _composed_predictors,
+    _gaussian_predictors,
+    _linear_predictors,
+    _perceptron_predictors,
+    _tree_predictors,
+)
 from dconv._predictor import NotCompilable, Predictor, Scorer
 
 __all__ = ["NotCompilable", "Predictor", "Scorer", "compile_predictor", "compile_scorer", "predict"]
@@ -24,8 +31,13 @@ COMPILERS: dict[type, Callable[[Any], Predictor]] = {
     **_linear_predictors.COMPILERS,
     **_gaussian_predictors.COMPILERS,
     **_perceptron_predictors.COMPILERS,
+    **_tree_predictors.COMPILERS,
 }
-SCORERS: dict[type, Callable[[Any], Scorer]] = {**_linear_predictors.SCORERS, **_gaussian_predictors.SCORERS}
+SCORERS: dict[type, Callable[[Any], Scorer]] = {
+    **_linear_predictors.SCORERS,
+    **_gaussian_predictors.SCORERS,
+    **_tree_predictors.SCORERS,
+}
 
 
 def compile_predictor(classifier: Any) -> Predictor:
@@ -59,12 +71,18 @@ def compile_predictor(classifier: Any) -> Predictor:
     Compiled are LogisticRegression and LogisticRegressionCV, SGDClassifier (with ``loss="log_loss"`` or
     ``"modified_huber"``), LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis, GaussianNB and MLPClassifier; a
     Pipeline of scalers (standard, robust, and without clipping min-max and max-abs), PCA, TruncatedSVD and selections
-    of features that ends in one of these (in GaussianNB: without projections); CalibratedClassifierCV with sigmoids,
-    VotingClassifier with ``voting="soft"``, OneVsRestClassifier, GridSearchCV and RandomizedSearchCV of these.
+    of features that ends in one of these (in GaussianNB: without projections); DecisionTreeClassifier,
+    ExtraTreeClassifier, RandomForestClassifier, ExtraTreesClassifier, GradientBoostingClassifier and
+    HistGradientBoostingClassifier; CalibratedClassifierCV with sigmoids, VotingClassifier with ``voting="soft"``,
+    OneVsRestClassifier, GridSearchCV and RandomizedSearchCV of these.
 
     float32 has 7 digits: features are centred before they are multiplied, where a step of the Pipeline knows their
     means, and classifiers whose coefficients have no bound are computed in float64. What is not finite in a row stays
     in that row; nothing is checked.
+
+    A row comes to the very leaves to which the classifier's own trees send it, also with missing values (NaN) and
+    unknown categories. A Pipeline with a step that changes features in front of trees is not compiled, because a
+    rounding could send a row elsewhere; :class:`dconv.PixelClassifier` asks the step itself and the compiled trees.
 
     Examples
     --------
@@ -113,7 +131,8 @@ def compile_scorer(classifier: Any) -> Scorer:
     -----
     Compiled are the linear classifiers of :func:`compile_predictor` and those without probabilities: LinearSVC,
     RidgeClassifier and RidgeClassifierCV, Perceptron and SGDClassifier with any loss; QuadraticDiscriminantAnalysis;
-    OneVsRestClassifier, searches and a Pipeline of these.
+    GradientBoostingClassifier and HistGradientBoostingClassifier; OneVsRestClassifier, searches and a Pipeline of
+    these.
 
     Examples
     --------

@@ -120,10 +120,11 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
         weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
         members = {"forest": self.forest, "perceptron": self.perceptron}
-        losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
-        best = "mean" if losses is None else min(losses, key=losses.__getitem__)
-        chosen = members if best == "mean" else {best: members[best]}
-        self.members_ = {name: _fitted(member, rows, labels, weights) for name, member in chosen.items()}
+        with scikit_learn_alone():
+            losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
+            best = "mean" if losses is None else min(losses, key=losses.__getitem__)
+            chosen = members if best == "mean" else {best: members[best]}
+            self.members_ = {name: _fitted(member, rows, labels, weights) for name, member in chosen.items()}
         self.classes_, self.log_loss_ = classes, losses
         return self
 
@@ -142,7 +143,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         """
         check_is_fitted(self)
         rows = validate_data(self, X, reset=False)
-        return np.mean([member.predict_proba(rows) for member in self.members_.values()], axis=0)
+        with scikit_learn_alone():
+            return np.mean([member.predict_proba(rows) for member in self.members_.values()], axis=0)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Return labels.
@@ -199,7 +201,7 @@ def _fitted(member: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | Non
     member = clone(member)
     weighting = {} if weights is None else {weight_parameter(member): weights}
     # A layer of 64 units is too small for two threads of BLAS, which wait for each other.
-    with scikit_learn_alone(), warnings.catch_warnings(), threadpool_limits(1, "blas"):
+    with warnings.catch_warnings(), threadpool_limits(1, "blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is a choice
         return member.fit(X, y, **weighting)
 

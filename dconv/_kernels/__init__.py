@@ -1,7 +1,7 @@
 """The compiled loops: nogil, no checks, no allocation. Callers above have validated, padded and allocated.
 
     functional.conv ------> _conv.conv_rows ----------\\
-    predictors -----------> _network.network_rows ------+--> _dispatch.levels[level] --> microkernel.c, once per
+    predictors ----> _network.network_rows, _trees -----+--> _dispatch.levels[level] --> microkernel.c, once per
     features, transformers -> _cascade (feature rows) --+      CPU level (plain, baseline, avx2, avx512)
     crf ------> _lattice, _mean_field (crf rows) -------/
 

@@ -1,6 +1,6 @@
 """The table of innermost loops of microkernel.h, for the Cython files that call them."""
 
-from libc.stdint cimport int32_t, int64_t, uint16_t, uint64_t
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 ctypedef fused real_t:
     float
@@ -89,6 +89,38 @@ cdef extern from "crf_rows.h" nogil:
                     float *scratch) noexcept nogil
 
 
+cdef extern from "tree_rows.h" nogil:
+    ctypedef struct dconv_tree_node:
+        int32_t threshold
+        int32_t link
+    ctypedef struct dconv_trees:
+        Py_ssize_t n_trees
+        Py_ssize_t n_features
+        const int32_t *words
+        const int32_t *kinds
+        const int32_t *feature
+        const int32_t *right_from
+        const int32_t *kept
+        const int32_t *entries
+        const dconv_tree_node *nodes
+        const int32_t *node_starts
+        const uint8_t *node_kinds
+        Py_ssize_t feature_bits
+        const uint32_t *sets
+        Py_ssize_t n_categorical
+        const int32_t *categorical
+        const int32_t *category_starts
+        const int32_t *category_keys
+        const int32_t *category_codes
+        const float *values
+        Py_ssize_t width
+        const int32_t *columns
+        Py_ssize_t n_sums
+    ctypedef struct dconv_tree_rows:
+        void (*add)(const dconv_trees *trees, const float *rows, Py_ssize_t n_pixels, Py_ssize_t groups_in_block,
+                    int32_t *keys, double *sums) noexcept nogil
+
+
 cdef extern from "microkernel.h" nogil:
     ctypedef struct dconv_microkernel:
         const char *name
@@ -117,6 +149,7 @@ cdef extern from "microkernel.h" nogil:
         dconv_feature_rows rows
         dconv_activation_rows activations
         dconv_crf_rows crf
+        dconv_tree_rows trees
 
 
 cdef const dconv_microkernel *get_level(str level) except NULL

@@ -30,11 +30,13 @@
 #define KEEP(v)
 #endif
 
-/* Fetch the cache line at this address, which need not exist. */
+/* Fetch the cache line at this address, which need not exist, to be written; or to be read, into the L2 cache. */
 #if defined(__GNUC__)
 #define PREFETCH(address) __builtin_prefetch((const void *)(address), 1)
+#define FETCH(address) __builtin_prefetch((const void *)(address), 0, 2)
 #else
 #define PREFETCH(address) (void)(address)
+#define FETCH(address) (void)(address)
 #endif
 
 /* A vector is GCC's and clang's vector extension, or for other compilers a struct of lanes and loops over them,
@@ -122,6 +124,7 @@
 #include "feature_rows_loops.h"
 #include "activation_rows_loops.h"
 #include "crf_rows_loops.h"
+#include "tree_rows_loops.h"
 
 #define ENTRIES(T, SUFFIX)                                                                                           \
     .block_##SUFFIX = 2 * LANES(T), .lanes_##SUFFIX = LANES(T), .conv_row_##SUFFIX = conv_row_##SUFFIX,              \
@@ -129,4 +132,4 @@
 
 const dconv_microkernel JOIN(dconv_microkernel, DCONV_LEVEL) = {
     .name = NAME(DCONV_LEVEL), ENTRIES(float, f32), ENTRIES(double, f64), .rows = FEATURE_ROWS,
-    .activations = ACTIVATION_ROWS, .crf = CRF_ROWS};
+    .activations = ACTIVATION_ROWS, .crf = CRF_ROWS, .trees = TREE_ROWS};
