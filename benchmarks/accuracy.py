@@ -17,11 +17,11 @@ by what was learnt from the others; scribbles of draw `d` are on images outside 
 Only with `--test` are test images read: then all training images are learnt from.
 
 Scores, of all pixels that are not void. Two classes: average precision (AP, exact) and intersection over union (IoU) of
-class 1, of all pixels pooled and as the mean over images. The threshold of IoU is the one best on training images held
-out: dense, on whole images of the training folds (while scoring by folds, those of the other folds); scribbles, on the
-labelled pixels, each stroke (of 3 images: each image) predicted from the others. More classes, by the most probable:
-mean IoU, average accuracy of classes and accuracy, over the classes that the truth has; a class that the labelled
-pixels did not show is missed.
+class 1, of all pixels pooled (those of all folds too, though each has a model of its own), and as the mean over images.
+The threshold of IoU is the one best on training images held out: dense, on whole images (while scoring by folds, those
+of the other folds); scribbles, on the labelled pixels, each stroke (of 3 images: each image) predicted from the others.
+More classes, by the most probable: mean IoU, average accuracy of classes and accuracy, over the classes that the truth
+has; a class that the labelled pixels did not show is missed.
 
 All candidates get the same labelled pixels. The table compares them with the first candidate, or `--baseline`, image by
 image: mean difference, on how many images it is positive, and p of Wilcoxon's signed-rank test, where the score of an

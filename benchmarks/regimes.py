@@ -219,6 +219,6 @@ def features_seconds(estimator: Any, image: np.ndarray, n_pixels: int) -> float 
 
 def folds_of(n_images: int, n_folds: int) -> list[list[int]]:
     """Return the numbers of the images of each fold, neighbours together."""
-    if n_images < 2:
-        raise SystemExit("one training image cannot be held out from itself: raise --images")
+    if min(n_images, n_folds) < 2:
+        raise SystemExit(f"{n_images} training image(s) in {n_folds} fold(s) leave none to learn from: two at least")
     return [fold.tolist() for fold in np.array_split(np.arange(n_images), min(n_folds, n_images))]

@@ -32,6 +32,7 @@ SETS_2D = (
 )
 STACK, VOLUMES = "vnc-sstem-volume", "hippocampus-mri-volumes"
 SETS = (*SETS_2D, STACK, VOLUMES)
+MANY_CLASSES = ("camvid", "labelmefacade")  # and many images: fewer pixels of each will do
 STACK_DEPTH = 4  # sections
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -73,6 +74,7 @@ class Dataset:
     ndim: int
     channel_axis: int | None
     classes: list[int]  # without VOID
+    n_dense: int  # labelled pixels per class and site in the dense regime
     smallest: tuple[int, ...]  # pixels along each spatial axis, over all images
     train: Pictures
     test: Pictures | None
@@ -80,11 +82,6 @@ class Dataset:
     @property
     def binary(self) -> bool:
         return len(self.classes) == 2
-
-    @property
-    def n_dense(self) -> int:
-        """Labelled pixels per class and site in the dense regime; where images are many and classes too, fewer."""
-        return 250 if self.name in ("camvid", "labelmefacade") else 1000
 
     @property
     def scales_differ(self) -> bool:
@@ -109,7 +106,8 @@ def load(name: str, n_images: int | None = None, test: bool = False) -> Dataset:
     shapes = [labels.shape for part in (train, held) if part is not None for labels in part.labels]
     smallest = tuple(map(min, zip(*shapes, strict=True)))
     channel_axis = -1 if train.images[0].ndim > ndim(name) else None
-    return Dataset(name, ndim(name), channel_axis, classes, smallest, train, held)
+    n_dense = 250 if name in MANY_CLASSES else 1000
+    return Dataset(name, ndim(name), channel_axis, classes, n_dense, smallest, train, held)
 
 
 def _read_part(folder: Path, part: str, n_images: int | None) -> Pictures:
