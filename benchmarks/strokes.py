@@ -10,6 +10,7 @@ from segmentation_sets import VOID
 N_STROKES, LENGTH = 3, 40  # per class; pixels
 TRIES = 8  # a stroke that gets stuck in a corner is begun anew
 TURNS = np.deg2rad([0, 15, -15, 30, -30, 45, -45, 60, -60])  # what a hand can turn from one pixel to the next
+REACH = LENGTH + 5  # farther than a stroke gets from its start, with room to measure distances
 SAFE = 2.0  # pixels from the border of a region, where a hand need not steer
 
 
@@ -43,14 +44,17 @@ def draw_strokes(labels: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarr
 
 def _stroke(region: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     """Return the mask of one stroke within `region`, two pixels wide: the first long enough, or the longest."""
-    # Outside the image is not outside the region: a hand may paint along the border of an image.
-    depth = np.minimum(ndimage.distance_transform_edt(region), SAFE)
-    starts, longest = np.argwhere(region), np.empty((0, 2))
+    starts, longest = np.flatnonzero(region), np.empty((0, 2))
     for _ in range(TRIES):
-        start, heading = rng.choice(starts).astype(float), rng.uniform(0, 2 * np.pi)
-        ahead = _walk(depth, start, heading, LENGTH // 2, rng)
-        behind = _walk(depth, start, heading + np.pi, LENGTH - 1 - len(ahead), rng)
-        points = np.concatenate([behind[::-1], [start], ahead])
+        start, heading = np.unravel_index(rng.choice(starts), region.shape), rng.uniform(0, 2 * np.pi)
+        window = tuple(slice(max(at - REACH, 0), at + REACH) for at in start)  # of large images all else is no matter
+        corner = np.array([part.start for part in window])
+        # Outside the image is not outside the region: a hand may paint along the border of an image.
+        depth = np.minimum(ndimage.distance_transform_edt(region[window]), SAFE)
+        at = (start - corner).astype(float)
+        ahead = _walk(depth, at, heading, LENGTH // 2, rng)
+        behind = _walk(depth, at, heading + np.pi, LENGTH - 1 - len(ahead), rng)
+        points = corner + np.concatenate([behind[::-1], [at], ahead])
         longest = max(longest, points, key=len)
         if len(longest) >= LENGTH:
             break
