@@ -1,0 +1,224 @@
+"""The two regimes of accuracy.py: what is learnt from, what is predicted, and how the threshold is chosen."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from zlib import crc32
+
+import machine  # noqa: F401  first: it mends the environment before NumPy is imported
+import numpy as np
+import scores
+import strokes
+from segmentation_sets import VOID, Dataset, Pictures, Site
+from segmenters import Prepared
+
+N_CHOICES = 20  # of images to scribble on
+Labels = list[np.ndarray]
+Make = Callable[[], Any]
+
+
+class Lesson(NamedTuple):
+    """Label images of all training images, VOID but for the pixels to learn from, and what of these belongs together:
+    a number per pixel, -1 at VOID.
+    """
+
+    labels: Labels
+    groups: Labels
+
+
+class Answer(NamedTuple):
+    """The pixels of one site that count. Of two classes, `truth` is whether it is class 1, `predicted` the probability
+    of that and `threshold` the least that is predicted so; of more, both are labels.
+    """
+
+    site: str
+    truth: np.ndarray
+    predicted: np.ndarray
+    threshold: float | None = None
+
+
+@dataclass
+class Clock:
+    """Seconds that the fits and predictions behind the scored answers took."""
+
+    fits: list[float] = field(default_factory=list)
+    predict: float = 0.0
+    pixels: int = 0
+    features: float | None = None  # per pixel
+
+    def figures(self) -> dict[str, float | None]:
+        """Return seconds a fit, and seconds per megapixel of predict and of its features."""
+        features = None if self.features is None else 1e6 * self.features
+        return {
+            "fit_s": float(np.mean(self.fits)),
+            "predict_s": 1e6 * self.predict / self.pixels,
+            "features_s": features,
+        }
+
+
+def run(dataset: Dataset, regime: str, make: Make, seed: int, n_folds: int) -> tuple[list[Answer], Clock]:
+    """Return the answers of an estimator to the images to score: test images if they are loaded, else held out."""
+    clock = Clock()
+    folds = folds_of(len(dataset.train.names), n_folds)
+    if regime == "dense":
+        return list(_run_dense(dataset, make, seed, folds, clock)), clock
+    return list(_run_scribbles(dataset, make, int(regime.removeprefix("scribbles-")), seed, folds, clock)), clock
+
+
+def _run_dense(dataset: Dataset, make: Make, seed: int, folds: list[list[int]], clock: Clock) -> Iterator[Answer]:
+    lesson, train, binary = draw_dense(dataset, seed), dataset.train, dataset.binary
+
+    def held_out(clock: Clock) -> Iterator[list[Answer]]:
+        for fold in folds:
+            others = [np.full_like(x, VOID) if i in fold else x for i, x in enumerate(lesson)]
+            yield list(answers(learn(make, train, others, clock), train, fold, binary, clock))
+
+    if dataset.test is None:
+        by_fold = list(held_out(clock))
+        for number, fold_answers in enumerate(by_fold):
+            others = [answer for other, part in enumerate(by_fold) if other != number for answer in part]
+            threshold = choose_threshold(others) if binary else None
+            yield from (answer._replace(threshold=threshold) for answer in fold_answers)
+        return
+    threshold = choose_threshold([answer for part in held_out(Clock()) for answer in part]) if binary else None
+    estimator = learn(make, train, lesson, clock)
+    for answer in answers(estimator, dataset.test, range(len(dataset.test.names)), binary, clock):
+        yield answer._replace(threshold=threshold)
+
+
+def _run_scribbles(
+    dataset: Dataset, make: Make, n_sites: int, draw: int, folds: list[list[int]], clock: Clock
+) -> Iterator[Answer]:
+    held = [] if dataset.test is not None else folds[draw % len(folds)]
+    pool = [number for number in range(len(dataset.train.names)) if number not in held]
+    lesson = draw_scribbles(dataset, n_sites, pool, draw)
+    threshold = None
+    if dataset.binary:
+        parts = list(_group_answers(dataset.train, make, lesson))
+        threshold = choose_threshold(parts) if parts else 0.5
+    estimator = learn(make, dataset.train, lesson.labels, clock)
+    scored, numbers = (dataset.train, held) if held else (dataset.test, range(len(dataset.test.names)))
+    for answer in answers(estimator, scored, numbers, dataset.binary, clock):
+        yield answer._replace(threshold=threshold)
+
+
+def _group_answers(train: Pictures, make: Make, lesson: Lesson) -> Iterator[Answer]:
+    """Yield the labelled pixels of every group of a lesson with two classes, predicted from the other groups."""
+    for group in range(max(int(groups.max()) for groups in lesson.groups) + 1):
+        pairs = zip(lesson.labels, lesson.groups, strict=True)
+        others = [np.where(groups == group, VOID, labels) for labels, groups in pairs]
+        if len(np.unique(np.concatenate([labels[labels != VOID] for labels in others]))) < 2:
+            continue  # the group has all there is of a class
+        estimator = learn(make, train, others, Clock())
+        for image, labels, groups in zip(train.images, lesson.labels, lesson.groups, strict=True):
+            inside = groups == group
+            if inside.any():
+                probability = predict(estimator, image, True, Clock())
+                yield Answer(str(group), labels[inside] == 1, probability[inside])
+
+
+def choose_threshold(answers: list[Answer]) -> float:
+    """Return the threshold of the largest IoU of all these pixels."""
+    return scores.best_threshold(*(np.concatenate(part) for part in list(zip(*answers, strict=True))[1:3]))
+
+
+def generator(*key: Any) -> np.random.Generator:
+    """Return a random generator of its own for each key, the same in every run."""
+    return np.random.default_rng(crc32(repr(key).encode()))
+
+
+def draw_dense(dataset: Dataset, seed: int) -> Labels:
+    """Return pixels drawn at random on every training image; the draw of an image depends on no other."""
+    labels = [np.full_like(labels, VOID) for labels in dataset.train.labels]
+    for site in dataset.train.sites():
+        truth = dataset.train.labels[site.number][site.part]
+        rng = generator(dataset.name, site.name, seed)
+        labels[site.number][site.part] = strokes.draw_pixels(truth, dataset.n_dense, rng)
+    return labels
+
+
+def draw_scribbles(dataset: Dataset, n_sites: int, pool: list[int], draw: int) -> Lesson:
+    """Return strokes on `n_sites` sites of the training images of these numbers.
+
+    The groups are those that the threshold is chosen with: strokes if there is one site, else sites.
+    """
+    train = dataset.train
+    labels = [np.full_like(labels, VOID) for labels in train.labels]
+    groups = [np.full(labels.shape, -1) for labels in train.labels]
+    chosen = choose_sites(dataset, n_sites, pool, generator(dataset.name, n_sites, draw))
+    for number, site in enumerate(chosen):
+        rng = generator(dataset.name, site.name, n_sites, draw)
+        drawn, stroke = strokes.draw_strokes(train.labels[site.number][site.part], rng)
+        labels[site.number][site.part] = drawn
+        groups[site.number][site.part] = stroke if n_sites == 1 else np.where(drawn == VOID, -1, number)
+    return Lesson(labels, groups)
+
+
+def choose_sites(dataset: Dataset, n_sites: int, pool: list[int], rng: np.random.Generator) -> list[Site]:
+    """Return sites at random, as one who labels them would: such as show the classes."""
+    sites = list(dataset.train.sites(pool))
+    choices = [rng.choice(len(sites), min(n_sites, len(sites)), replace=False) for _ in range(N_CHOICES)]
+
+    def n_classes(choice: np.ndarray) -> int:
+        shown = [np.unique(dataset.train.labels[sites[i].number][sites[i].part]) for i in choice]
+        return len(set(np.concatenate(shown).tolist()) - {VOID})
+
+    return [sites[i] for i in max(choices, key=n_classes)]
+
+
+def learn(make: Make, pictures: Pictures, labels: Labels, clock: Clock) -> Any:
+    """Return a fitted estimator; images without a label are not shown to it."""
+    pairs = [pair for pair in zip(pictures.images, labels, strict=True) if (pair[1] != VOID).any()]
+    images, targets = map(list, zip(*pairs, strict=True))
+    start = time.perf_counter()
+    estimator = make().fit(images, targets)
+    clock.fits.append(time.perf_counter() - start)
+    return estimator
+
+
+def predict(estimator: Any, image: np.ndarray, binary: bool, clock: Clock) -> np.ndarray:
+    """Return the probability of class 1 of every pixel, or if there are more than two classes the labels."""
+    start = time.perf_counter()
+    probabilities = estimator.predict_proba([image])[0]
+    clock.predict += time.perf_counter() - start
+    clock.pixels += probabilities[..., 0].size
+    classes = np.asarray(estimator.classes_)
+    if binary:
+        return probabilities[..., list(classes).index(1)].astype(np.float32)
+    return classes[probabilities.argmax(axis=-1)].astype(np.uint8)
+
+
+def answers(estimator: Any, pictures: Pictures, numbers: Sequence[int], binary: bool, clock: Clock) -> Iterator[Answer]:
+    """Yield the answers to all sites of these images."""
+    for number in numbers:
+        predicted = predict(estimator, pictures.images[number], binary, clock)
+        for site in pictures.sites([number]):
+            truth = pictures.labels[number][site.part]
+            counts = truth != VOID
+            truth = truth[counts] == 1 if binary else truth[counts]
+            yield Answer(site.name, truth, predicted[site.part][counts])
+    if clock.features is None:
+        clock.features = features_seconds(estimator, pictures.images[numbers[0]], pictures.labels[numbers[0]].size)
+
+
+def features_seconds(estimator: Any, image: np.ndarray, n_pixels: int) -> float | None:
+    """Return the time of the features of an image per pixel, None if the estimator does not show its features."""
+    images = [image]
+    while isinstance(estimator, Prepared):
+        estimator, images = estimator.estimator, estimator.prepare(images)
+    if not hasattr(estimator, "features_"):
+        return None
+    start = time.perf_counter()
+    for one in images:
+        estimator.features_.transform([one])
+    return (time.perf_counter() - start) / n_pixels
+
+
+def folds_of(n_images: int, n_folds: int) -> list[list[int]]:
+    """Return the numbers of the images of each fold, neighbours together."""
+    if min(n_images, n_folds) < 2:
+        raise SystemExit(f"{n_images} training image(s) in {n_folds} fold(s) leave none to learn from: two at least")
+    return [fold.tolist() for fold in np.array_split(np.arange(n_images), min(n_folds, n_images))]

@@ -1,0 +1,176 @@
+"""The candidates that accuracy.py judges: a registry of ``name -> function(dataset, seed) -> estimator``.
+
+An estimator has ``fit(images, labels)``, with VOID where a pixel is not labelled, ``classes_`` and
+``predict_proba(images)``, which returns a list of arrays (*spatial, n_classes). If it has ``features_`` with
+``transform(images)``, that is timed too. To add a candidate, write such a function and register it::
+
+    @candidate("dconv distilled")
+    def _(dataset, seed):
+        return dconv.PixelClassifier(distill=True, **common(dataset, seed))
+
+On sets of volumes a candidate works in 3-D, and one named "NAME 2-D per slice", registered with it, on each section by
+itself. Where the scales of images differ, which is in `hippocampus-mri-volumes`, each is standardised first, unless the
+candidate is registered with ``standardise=False`` because it does so itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, Self
+
+import machine  # noqa: F401  first: it mends the environment before NumPy is imported
+import numpy as np
+from peers_features import ilastik_like_features, skimage_features
+from segmentation_sets import VOID, Dataset
+from sklearn.ensemble import RandomForestClassifier
+
+import dconv
+from dconv._threads import default_n_threads
+
+Make = Callable[[Dataset, int], Any]
+Arrays = list[np.ndarray]
+
+CANDIDATES: dict[str, Make] = {}
+PER_SLICE = " 2-D per slice"
+
+
+def candidate(name: str, standardise: bool = True) -> Callable[[Make], Make]:
+    """Register a function under this name, and for volumes under that of its slices."""
+
+    def prepared(dataset: Dataset, estimator: Any) -> Any:
+        return Standardised(estimator) if standardise and dataset.scales_differ else estimator
+
+    def register(make: Make) -> Make:
+        def per_slice(dataset: Dataset, seed: int) -> Any:
+            return PerSlice(make(replace(dataset, ndim=2, smallest=dataset.smallest[1:]), seed))
+
+        CANDIDATES[name] = lambda dataset, seed: prepared(dataset, make(dataset, seed))
+        CANDIDATES[name + PER_SLICE] = lambda dataset, seed: prepared(dataset, per_slice(dataset, seed))
+        return make
+
+    return register
+
+
+def suits(name: str, ndim: int) -> bool:
+    """Return whether a candidate is one for sets of this rank: slices are what volumes have."""
+    return ndim == 3 or not name.endswith(PER_SLICE)
+
+
+@candidate("skimage + forest")
+def _(dataset: Dataset, seed: int) -> Any:
+    return FeaturesForest(skimage_features, dataset, seed)
+
+
+@candidate("ilastik-like + forest")
+def _(dataset: Dataset, seed: int) -> Any:
+    return FeaturesForest(ilastik_like_features, dataset, seed)
+
+
+@candidate("dconv")
+def _(dataset: Dataset, seed: int) -> Any:
+    return dconv.PixelClassifier(fitting_features(dataset), **common(dataset, seed))
+
+
+def common(dataset: Dataset, seed: int) -> dict[str, Any]:
+    """Return the parameters of a dconv.PixelClassifier that the set and the seed dictate."""
+    return {
+        "ignore_label": VOID,
+        "ndim": dataset.ndim,
+        "channel_axis": dataset.channel_axis,
+        "n_jobs": default_n_threads(),
+        "random_state": seed,
+    }
+
+
+def fitting_features(dataset: Dataset) -> dconv.AtrousFeatures | None:
+    """Return the default features, None, or with as many levels as the smallest image takes if they are too large.
+
+    Level s has dilation 2**s and needs ``2 * 2**s + 1`` pixels along every axis: the 4 sections of vnc-sstem-volume
+    take one level, the volumes of hippocampus-mri-volumes and their sections 4.
+    """
+    n_levels = int(np.log2(min(dataset.smallest) - 1))
+    return None if n_levels >= 5 else dconv.AtrousFeatures(n_levels)
+
+
+class FeaturesForest:
+    """A features function and scikit-learn's random forest, as scikit-image's TrainableSegmenter joins them.
+
+    Not a dconv.PixelClassifier with another transformer, lest dconv speeds up what it is compared with.
+    """
+
+    def __init__(self, function: Callable[..., np.ndarray], dataset: Dataset, seed: int) -> None:
+        self.features_ = Features(function, dataset.channel_axis)
+        self.forest = RandomForestClassifier(100, n_jobs=default_n_threads(), random_state=seed)
+
+    def fit(self, images: Arrays, labels: Arrays) -> Self:
+        rows, targets = [], []
+        for image, label in zip(images, labels, strict=True):
+            counts = label != VOID
+            rows.append(self.features_.transform([image])[0][counts])  # features of one image exist at a time
+            targets.append(label[counts])
+        self.forest.fit(np.concatenate(rows), np.concatenate(targets))
+        self.classes_ = self.forest.classes_
+        return self
+
+    def predict_proba(self, images: Arrays) -> Arrays:
+        answers = []
+        for image in images:
+            features = self.features_.transform([image])[0]
+            rows = features.reshape(-1, features.shape[-1])
+            answers.append(self.forest.predict_proba(rows).reshape(*features.shape[:-1], -1))
+        return answers
+
+
+class Features:
+    """A features function as a transformer."""
+
+    def __init__(self, function: Callable[..., np.ndarray], channel_axis: int | None) -> None:
+        self.function, self.channel_axis = function, channel_axis
+
+    def transform(self, images: Arrays) -> Arrays:
+        return [self.function(image, self.channel_axis) for image in images]
+
+
+class Prepared:
+    """An estimator that is given other images than it is asked about."""
+
+    def __init__(self, estimator: Any) -> None:
+        self.estimator = estimator
+
+    @property
+    def classes_(self) -> np.ndarray:
+        return self.estimator.classes_
+
+    def prepare(self, images: Arrays) -> Arrays:
+        raise NotImplementedError
+
+
+class Standardised(Prepared):
+    """Every image has mean 0 and standard deviation 1."""
+
+    def prepare(self, images: Arrays) -> Arrays:
+        return [((image - image.mean()) / image.std()).astype(np.float32) for image in images]
+
+    def fit(self, images: Arrays, labels: Arrays) -> Self:
+        self.estimator.fit(self.prepare(images), labels)
+        return self
+
+    def predict_proba(self, images: Arrays) -> Arrays:
+        return self.estimator.predict_proba(self.prepare(images))
+
+
+class PerSlice(Prepared):
+    """Every section of a volume is an image."""
+
+    def prepare(self, images: Arrays) -> Arrays:
+        return [section for volume in images for section in volume]
+
+    def fit(self, images: Arrays, labels: Arrays) -> Self:
+        pairs = zip(self.prepare(images), self.prepare(labels), strict=True)
+        sections, targets = zip(*(pair for pair in pairs if (pair[1] != VOID).any()), strict=True)
+        self.estimator.fit(list(sections), list(targets))
+        return self
+
+    def predict_proba(self, images: Arrays) -> Arrays:
+        return [np.stack(self.estimator.predict_proba(list(volume))) for volume in images]
