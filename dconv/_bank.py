@@ -22,6 +22,7 @@ import numpy as np
 
 from dconv._blocks import read_block
 from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scratch_rows, stencils
+from dconv._intensity import Intensity
 from dconv._kernels import _cascade
 from dconv._receptive import Layer, Margin, axis_halos
 from dconv.filters import FilterBank
@@ -60,6 +61,7 @@ class Bank(NamedTuple):
     planes: tuple[PlanePlan, ...]
     filters: FilterBank | None
     padding_mode: str
+    scaling: Intensity | None = None  # what becomes 0 and 1, if images are normalized
 
     def feature_names(self) -> list[str]:
         """Return the name of every feature, in order."""
@@ -167,7 +169,7 @@ class Bank(NamedTuple):
         pyramids = []
         for plane_index, plane in enumerate(self.planes):
             levels = [Planes(1, start, stop)]
-            mix(source, plane.mixing, levels[0].data[(0,) * (4 - self.ndim)])
+            self._mix(source, plane, levels[0].data[(0,) * (4 - self.ndim)])
             for index, margin in enumerate(self._level_margins(plane_index)[1:]):
                 smoother = Planes(1, *self._region(block, margin))
                 x = levels[index].at(smoother.start)
@@ -175,6 +177,13 @@ class Bank(NamedTuple):
                 levels.append(smoother)
             pyramids.append(levels)
         return pyramids
+
+    def _mix(self, source: np.ndarray, plane: PlanePlan, out: np.ndarray) -> None:
+        """Write a plane of `source` (*block, channels), normalized if images are, to `out` (*block)."""
+        mix(source, plane.mixing, out)
+        if self.scaling is not None:
+            out -= np.float32(self.scaling.mean * sum(plane.mixing))
+            out *= np.float32(1 / self.scaling.std)
 
     def _bands(self, start: Place, stop: Place) -> Iterator[tuple[Place, Place]]:
         """Return the bands of a block, which is cut along its first axis only."""

@@ -9,10 +9,11 @@ A *block transformer* computes the features of one block by itself. Beside `fit`
 start and stop; `features` is C-contiguous float32 of shape (*block, n_features), equal bit for bit to that block of
 ``transform(image)``. It works on the calling thread alone and does not hold the GIL while it does.
 It may have ``_transform_bands(image, block)``, which yields parts of the block, each with its features, that together
-are those of ``_transform_block``; the features of a part need not stay when the next is asked for.
-It may have `_check_images(images)`, which raises if images cannot be transformed, because of values that features
-cannot take or of their size, and returns the spatial shapes of their features. Every other transformer is given whole
-images.
+are those of ``_transform_block``; the features of a part need not stay when the next is asked for. It may have
+``_for_image(image)``, which returns the block transformer to use for the blocks of this image, if features depend on
+the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
+values that features cannot take or of their size, and returns the spatial shapes of their features. Every other
+transformer is given whole images.
 """
 
 from __future__ import annotations
@@ -48,11 +49,14 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
     everything = range(len(images.arrays))
     if isinstance(features, str):
         yield _whole_blocks(everything, images.n_channels, partial(_read_feature_image, images.arrays))
-    elif hasattr(features, "_transform_bands"):
-        read, bands = partial(_read_block, features, images.arrays), partial(_read_bands, features, images.arrays)
-        yield Reader(everything, features.n_features_out_, read, bands)
     elif hasattr(features, "_transform_block"):
-        yield _whole_blocks(everything, features.n_features_out_, partial(_read_block, features, images.arrays))
+        prepare = getattr(features, "_for_image", lambda image: features)
+        prepared = [(prepare(image), image) for image in images.arrays]
+        read = partial(_read_block, prepared)
+        if hasattr(features, "_transform_bands"):
+            yield Reader(everything, features.n_features_out_, read, partial(_read_bands, prepared))
+        else:
+            yield _whole_blocks(everything, features.n_features_out_, read)
     else:
         for index in everything:
             feature_image = _transform_whole(features, images, index, channel_axis)
@@ -121,12 +125,14 @@ def _read_feature_image(arrays: Any, index: int, block: Block) -> np.ndarray:
     return np.ascontiguousarray(arrays[index][block], np.float32)
 
 
-def _read_block(features: Any, arrays: Sequence[np.ndarray], index: int, block: Block) -> np.ndarray:
-    return features._transform_block(arrays[index], block)
+def _read_block(prepared: Sequence[tuple[Any, np.ndarray]], index: int, block: Block) -> np.ndarray:
+    features, image = prepared[index]
+    return features._transform_block(image, block)
 
 
-def _read_bands(features: Any, arrays: Sequence[np.ndarray], index: int, block: Block) -> Bands:
-    return features._transform_bands(arrays[index], block)
+def _read_bands(prepared: Sequence[tuple[Any, np.ndarray]], index: int, block: Block) -> Bands:
+    features, image = prepared[index]
+    return features._transform_bands(image, block)
 
 
 def _transform_whole(features: Any, images: Images, index: int, channel_axis: int | None) -> np.ndarray:

@@ -56,7 +56,8 @@ class FeatureCache:
 
     def _keys(self, features: Any, images: Images) -> list[str]:
         """Return what tells each image, and how its features are made, from others; "" for images too large to tell."""
-        parameters = {name: value for name, value in features.get_params().items() if name != "n_jobs"}
+        # With what it has learnt from the images of fit, which may be others now.
+        parameters = {name: value for name, value in vars(features).items() if name != "n_jobs"}
         maker = joblib.hash((type(features).__qualname__, parameters))
         return [
             f"{maker} {joblib.hash(np.asarray(image))}" if image.nbytes <= _MAX_IMAGE_BYTES else ""

@@ -47,7 +47,7 @@ def new_features(features: Any, ndim: int, channel_axis: int | None, n_jobs: int
     if isinstance(features, FilterBank):
         raise TypeError("features must be a transformer of images, got a FilterBank; wrap it in DilatedConv(bank)")
     if features is None:
-        return AtrousFeatures(ndim=ndim, channel_axis=channel_axis, n_jobs=n_jobs), ndim, channel_axis
+        return AtrousFeatures(normalize="auto", ndim=ndim, channel_axis=channel_axis, n_jobs=n_jobs), ndim, channel_axis
     rule = 'None, "passthrough" or a transformer of images'
     _check_estimator(features, "features", rule, ("fit", "transform", "get_params"))
     features = clone(features)

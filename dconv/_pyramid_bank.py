@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from dconv._bank import Bank, PlanePlan, filter_halo, mix, widest
+from dconv._bank import Bank, PlanePlan, filter_halo, widest
 from dconv._blocks import read_block
 from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scratch_rows, stencils
 from dconv._kernels import _cascade
@@ -64,7 +64,7 @@ class PyramidBank(Bank):
         done, own = 0, self._n_plane_features
         for plane in self.planes:
             x = Planes(1, *needed[0])
-            mix(source, plane.mixing, x.data[(0,) * (4 - self.ndim)])
+            self._mix(source, plane, x.data[(0,) * (4 - self.ndim)])
             for index in range(self.n_levels):
                 box = self._samples(block, index)
                 smoother = self._smoother(x, box, needed[index + 1 : index + 2], scratch, cpu_level)

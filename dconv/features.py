@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
+from copy import copy
 from typing import Any, Self
 
 import numpy as np
@@ -17,12 +18,14 @@ from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, choose_block_shape, split
 from dconv._feature_groups import available_groups
 from dconv._filter_bank import FilterBank, as_filter_bank
+from dconv._intensity import Intensity, all_grey, intensity_of, mostly_grey, pooled
 from dconv._pyramid_bank import PyramidBank
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
 
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _COLORS = ("auto", "opponent", "channels")
+_NORMALIZE = (None, "image", "training", "auto")
 _SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
 _BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D ...
 _BLOCK_HALOS = 2  # ... but 3-D wants blocks at least so many halos wide ...
@@ -68,8 +71,14 @@ class AtrousFeatures(FeatureImageTransformer):
         whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, whose taps lie on the
         samples, and own filters of even size. It loses fine boundaries, and is not faster: bringing features back takes
         as long as computing them at every pixel.
+    normalize : {"image", "training", "auto"} or None, default=None
+        Whether the intensity of images becomes 0 in the mean, with a standard deviation of 1, and colours are divided
+        by the latter too. ``"image"``: of each image by itself, so that one that is darker, or has less contrast, is
+        as the others. ``"training"``: of those given to `fit` together. ``"auto"``: ``"image"`` if those given to
+        `fit` are grey, most at least (colour has less than 1 % of the variance of the intensity), else None; and where
+        all are grey, though with several channels, colour is left out.
     padding_mode : {"reflect", "symmetric", "edge", "circular", "zeros"}, default="reflect"
-        What an image continues with beyond its border, as in :func:`dconv.conv`.
+        What an image continues with beyond its border, as in :func:`dconv.conv`; zeros are so before `normalize`.
     ndim : {1, 2, 3}, default=2
         Number of spatial axes.
     channel_axis : int or None, default=None
@@ -84,6 +93,8 @@ class AtrousFeatures(FeatureImageTransformer):
         `ndim` and `channel_axis` as they were at fit; changes of parameters take effect at the next `fit`.
     n_channels_in_ : int
         Channels of the images seen at fit.
+    normalize_ : {"image", "training"} or None
+        How images are normalized: what `normalize` says, or what "auto" has found.
     n_features_out_ : int
         Number of features of a pixel: 66 for grey and 98 for RGB images by default.
     halo_ : tuple of (int, int)
@@ -95,7 +106,7 @@ class AtrousFeatures(FeatureImageTransformer):
     See Also
     --------
     dconv.DilatedConv : any filters at any dilations, without the pyramid.
-    dconv.PixelClassifier : uses this bank by default.
+    dconv.PixelClassifier : uses this bank by default, with ``normalize="auto"``.
 
     Notes
     -----
@@ -112,10 +123,11 @@ class AtrousFeatures(FeatureImageTransformer):
 
     With ``scheme="pyramid"`` [5]_ it is ``x_{s+1} = (B_1 x_s)`` at every second sample, and ``d = 1`` at every level.
 
-    Nothing is learnt by `fit`, and images are not rescaled: ``2 * image`` has twice the features of `image`. Features
-    are float32, ordered by plane, then level, then group in the order above; filters come last. They are those of the
-    image continued without end by `padding_mode`, and do not depend, to the last bit, on the number of threads and the
-    blocks that an image is cut into. In 2-D they take about 300 multiply-adds per pixel and level.
+    With `normalize` at its default nothing is learnt by `fit`, and images are not rescaled: ``2 * image`` has twice the
+    features of `image`. Features are float32, ordered by plane, then level, then group in the order above; filters come
+    last. They are those of the image continued without end by `padding_mode`, and do not depend, to the last bit, on
+    the number of threads and the blocks that an image is cut into. In 2-D they take about 300 multiply-adds per pixel
+    and level.
 
     References
     ----------
@@ -157,6 +169,7 @@ class AtrousFeatures(FeatureImageTransformer):
         filters: Any = None,
         color: str = "auto",
         scheme: str = "atrous",
+        normalize: str | None = None,
         padding_mode: str = "reflect",
         ndim: int = 2,
         channel_axis: int | None = None,
@@ -168,13 +181,14 @@ class AtrousFeatures(FeatureImageTransformer):
         self.filters = filters
         self.color = color
         self.scheme = scheme
+        self.normalize = normalize
         self.padding_mode = padding_mode
         self.ndim = ndim
         self.channel_axis = channel_axis
         self.n_jobs = n_jobs
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
-        """Check the parameters against images; nothing is learnt from them.
+        """Check the parameters against images, and see how bright these are if they are to be normalized.
 
         Parameters
         ----------
@@ -207,18 +221,19 @@ class AtrousFeatures(FeatureImageTransformer):
         filters = _check_filters(self.filters, ndim)
         images = as_images(X, ndim, channel_axis)
         _check_images(images, n_levels, "use")
-        colors = _color_planes(self.color, images.n_channels)
+        normalize, scaling, without_color = _normalization(self.normalize, images)
+        colors = [] if without_color else _color_planes(self.color, images.n_channels)
         planes = [PlanePlan(*color, color_groups) for color in colors if color_groups]
         if groups or filters is not None:
             planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
         if not planes:
             raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-        bank = _SCHEMES[self.scheme](ndim, n_levels, tuple(planes), filters, self.padding_mode)
+        bank = _SCHEMES[self.scheme](ndim, n_levels, tuple(planes), filters, self.padding_mode, scaling)
         names = bank.feature_names()
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
             raise ValueError(f"filters are named like features of the bank: {repeated} occur twice; rename the filters")
-        self._bank = bank
+        self._bank, self.normalize_ = bank, normalize
         self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.n_channels_in_ = images.n_channels
         self.n_features_out_ = len(names)
@@ -252,11 +267,12 @@ class AtrousFeatures(FeatureImageTransformer):
         self._check_images(images)
         n_jobs, shapes = effective_n_jobs(self.n_jobs), images.spatial_shapes
         result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
+        banks = [self._for_image(image)._bank for image in images.arrays]
         tasks = [(index, block) for index, shape in enumerate(shapes) for block in self._blocks(shape, n_jobs)]
 
         def work(task: tuple[int, tuple[slice, ...]]) -> None:
             index, block = task
-            self._bank.fill(images.arrays[index], block, outputs[index][block])
+            banks[index].fill(images.arrays[index], block, outputs[index][block])
 
         run_tasks(work, tasks, n_jobs)
         return result
@@ -286,6 +302,14 @@ class AtrousFeatures(FeatureImageTransformer):
         _check_images(images, self._bank.n_levels, "fit again with")
         return images.spatial_shapes
 
+    def _for_image(self, image: np.ndarray) -> Self:
+        """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
+        if self.normalize_ != "image":
+            return self
+        transformer = copy(self)
+        transformer._bank = self._bank._replace(scaling=intensity_of(image))
+        return transformer
+
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""
         shape = tuple(part.stop - part.start for part in block)
@@ -305,6 +329,18 @@ class AtrousFeatures(FeatureImageTransformer):
         n_pixels = max(_BLOCK_PIXELS, min((_BLOCK_HALOS * widest) ** self.ndim_, _MAX_BLOCK_PIXELS))
         share = math.ceil(math.prod(shape) / n_jobs)  # a small image is work for all threads too
         return list(split(shape, choose_block_shape(shape, min(n_pixels, max(share, _MIN_BLOCK_PIXELS)))))
+
+
+def _normalization(normalize: Any, images: Images) -> tuple[str | None, Intensity | None, bool]:
+    """Return how images are normalized, by what if that is known already, and whether their colour is left out."""
+    if not (normalize is None or isinstance(normalize, str)) or normalize not in _NORMALIZE:
+        raise ValueError(f"normalize must be one of {', '.join(map(repr, _NORMALIZE))}, got {normalize!r}")
+    if normalize in (None, "image"):
+        return normalize, None, False
+    intensities = [intensity_of(image) for image in images.arrays]
+    if normalize == "training":
+        return normalize, pooled(intensities), False
+    return "image" if mostly_grey(intensities) else None, None, all_grey(intensities)
 
 
 def _check_images(images: Images, n_levels: int, use: str) -> None:

@@ -35,7 +35,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     features : None, "passthrough" or transformer, default=None
-        Turns images into feature images (*spatial, n_features). None is :class:`~dconv.AtrousFeatures`;
+        Turns images into feature images (*spatial, n_features). None is ``AtrousFeatures(normalize="auto")``;
         "passthrough" means that `X` are feature images already, as in the last step of a Pipeline whose
         transformers return them. A transformer from outside dconv is applied to one whole image at a time.
     classifier : classifier or None, default=None

@@ -1,0 +1,61 @@
+"""How bright images are, how much that varies, and how much of it is colour: what features are scaled by."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+_CHUNK = 1 << 18  # samples that are looked at together, so that no image is copied whole
+_NEGLIGIBLE = 0.01  # variance of colour, relative to that of the intensity
+
+
+class Intensity(NamedTuple):
+    """The mean over channels, in numbers over the pixels of one image or several."""
+
+    mean: float
+    std: float  # 1 if all pixels are alike, so that it can be divided by
+    n_pixels: int
+    color: float = 0.0  # the variance across the channels of a pixel, relative to that of the intensity
+
+
+def intensity_of(image: np.ndarray) -> Intensity:
+    """Return the intensity of an image (*spatial, channels), which may be a memory map: it is read once, in order.
+
+    The chunks that are summed depend on the shape alone, so the result does not depend on threads or blocks.
+    """
+    n_channels = image.shape[-1]
+    first = np.asarray(image[(0,) * (image.ndim - 1)], np.float64)  # variances are taken about it, to keep digits
+    n_rows = max(1, _CHUNK // max(1, math.prod(image.shape[1:])))
+    sums = []
+    for start in range(0, len(image), n_rows):
+        values = np.asarray(image[start : start + n_rows], np.float64).reshape(-1, n_channels) - first
+        grey = values.mean(axis=1)
+        sums.append([grey.sum(), grey @ grey, *values.sum(axis=0), np.vdot(values, values)])
+    n_pixels = math.prod(image.shape[:-1])
+    mean, square, *of_channels, squares = (math.fsum(column) / n_pixels for column in zip(*sums, strict=True))
+    variance = max(square - mean**2, 0.0)
+    # The variances of all channels are that of the intensity, in each, and those of the colours beside it.
+    colors = max(squares - sum(each**2 for each in of_channels) - n_channels * variance, 0.0)
+    share = colors / variance if variance > 0 else math.inf if colors > 0 else 0.0
+    return Intensity(float(first.mean()) + mean, math.sqrt(variance) or 1.0, n_pixels, share)
+
+
+def pooled(intensities: Sequence[Intensity]) -> Intensity:
+    """Return the intensity of the pixels of several images together; its colour is not told."""
+    n_pixels = sum(each.n_pixels for each in intensities)
+    mean = math.fsum(each.n_pixels * each.mean for each in intensities) / n_pixels
+    variance = math.fsum(each.n_pixels * (each.std**2 + (each.mean - mean) ** 2) for each in intensities) / n_pixels
+    return Intensity(mean, math.sqrt(variance) or 1.0, n_pixels)
+
+
+def mostly_grey(intensities: Sequence[Intensity]) -> bool:
+    """Tell whether colour is negligible in most images."""
+    return float(np.median([each.color for each in intensities])) < _NEGLIGIBLE
+
+
+def all_grey(intensities: Sequence[Intensity]) -> bool:
+    """Tell whether colour is negligible in every image."""
+    return max(each.color for each in intensities) < _NEGLIGIBLE
