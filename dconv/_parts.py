@@ -97,6 +97,15 @@ def weight_parameter(classifier: Any) -> str:
     return "sample_weight"
 
 
+def check_probabilities(classifier: Any, need: str) -> None:
+    """Check that `classifier`, not fitted yet, will have probabilities; `need` says what for."""
+    if not hasattr(classifier, "predict_proba"):
+        raise ValueError(
+            f"{need}, but {type(classifier).__name__} has no predict_proba; choose another one or wrap it in "
+            "CalibratedClassifierCV"
+        )
+
+
 def _last_step(estimator: Any) -> Any:
     """Return what a Pipeline, or one within one, ends in."""
     while isinstance(estimator, Pipeline):
