@@ -23,8 +23,7 @@ from dconv._responses import Respond
 from dconv._threads import run_tasks
 from dconv._validation import Images
 
-# By number of axes: in 3-D what lies around a block is most of it, unless the block is large.
-_OUTER_PIXELS = {1: 1 << 22, 2: 1 << 22, 3: 1 << 24}
+_OUTER_PIXELS = 1 << 22  # of which a stage before the last answers for a fifth more in 2-D, for twice as many in 3-D
 
 # Who answers for the pixels of a block of an image: pairs of an index, which picks some of them, and their answers.
 Answerers = Callable[[int, Block], Iterable[tuple[Any, Respond]]]
@@ -83,12 +82,13 @@ class Cascade(NamedTuple):
 
     def _outer_blocks(self, index: int) -> Iterator[Block]:
         shape = self.images.spatial_shapes[index]
-        return split(shape, choose_block_shape(shape, _OUTER_PIXELS[len(shape)]))
+        return split(shape, choose_block_shape(shape, _OUTER_PIXELS))
 
     def _share(self, work: Callable[[int, Block, int], None], tasks: Sequence[tuple[int, Block]]) -> None:
         """Call `work` on every task, many small ones side by side, and a large one with all threads within."""
         together = max(1, min(self.n_jobs, len(tasks)))
-        run_tasks(lambda task: work(*task, math.ceil(self.n_jobs / together)), tasks, together)
+        n_jobs = math.ceil(self.n_jobs / together)
+        run_tasks(lambda task: work(task[0], task[1], n_jobs), tasks, together)
 
     def _windows(self, index: int, box: Block) -> list[Block]:
         """Return where each stage must answer, so that the last can in `box`."""
@@ -97,11 +97,9 @@ class Cascade(NamedTuple):
 
     def _n_blocks(self, reader: Reader, index: int, box: Block) -> int:
         """Return how many blocks :meth:`_answer` works on."""
-        first, *others = self._windows(index, box)
-        n_features = reader.n_features + self.context.n_features_out_
-        return sum(len(list(blocks_of(sizes(window), n_features))) for window in others) + len(
-            list(blocks_of(sizes(first), reader.n_features))
-        )
+        widths = [reader.n_features] + [reader.n_features + self.context.n_features_out_] * (len(self.stages) - 1)
+        windows = zip(self._windows(index, box), widths, strict=True)
+        return sum(len(list(blocks_of(sizes(window), n_features))) for window, n_features in windows)
 
     def _answer(
         self, reader: Reader, index: int, box: Block, out: np.ndarray, n_jobs: int, step: Callable[[], None]

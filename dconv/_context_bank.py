@@ -21,9 +21,11 @@ from dconv._receptive import Margin
 from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "std", "extrema", "lines")
-_N_LEVELS = 5
-_LEVELS = (0, 2, 4, 6)  # of more than two classes: level `s` has been smoothed `s` times
-_NEIGHBOUR_LEVELS = (3, 5)  # the neighbours are taken from, at the distance of the level's dilation
+
+# By number of axes: in 3-D a block with a halo of 100 pixels takes a hundred times the work of the block.
+_N_LEVELS = {1: 5, 2: 5, 3: 3}
+_LEVELS = {1: (0, 2, 4, 6), 2: (0, 2, 4, 6), 3: (0, 1, 2, 3)}  # of more classes: `s` has been smoothed `s` times
+_NEIGHBOUR_LEVELS = {1: (3, 5), 2: (3, 5), 3: (2, 3)}  # whose neighbours are taken, at the level's dilation
 
 
 def _neighbours(ndim: int) -> np.ndarray:
@@ -47,21 +49,19 @@ class _ClassBank(Bank):
     __slots__ = ()
 
     def feature_names(self) -> list[str]:
-        parts = [f"level_{level}" for level in _LEVELS]
-        parts += [f"level_{level}_neighbour_{i}" for level in _NEIGHBOUR_LEVELS for i in range(len(self._steps))]
+        parts = [f"level_{level}" for level in _LEVELS[self.ndim]]
+        neighbours = range(len(_neighbours(self.ndim)))
+        parts += [f"level_{level}_neighbour_{index}" for level in _NEIGHBOUR_LEVELS[self.ndim] for index in neighbours]
         return [f"{plane.name}_{part}" for plane in self.planes for part in parts]
 
-    @property
-    def _steps(self) -> np.ndarray:
-        return _neighbours(self.ndim)
-
     def _level_margins(self, plane_index: int) -> list[Margin]:
-        margins: list[Margin] = [((0, 0),) * self.ndim]  # of the last level, then of those it is made from
-        for level in reversed(range(self.n_levels)):
-            radius = SMOOTHING_RADIUS * 2**level
-            wanted = [tuple((left + radius, right + radius) for left, right in margins[0])]
-            if level in _NEIGHBOUR_LEVELS:
-                wanted.append(((2**level, 2**level),) * self.ndim)
+        margins: list[Margin] = []
+        for level in reversed(range(self.n_levels + 1)):
+            reach = 2**level if level in _NEIGHBOUR_LEVELS[self.ndim] else 0
+            wanted: list[Margin] = [((reach, reach),) * self.ndim]
+            if margins:
+                radius = SMOOTHING_RADIUS * 2**level
+                wanted.append(tuple((left + radius, right + radius) for left, right in margins[0]))
             margins.insert(0, widest(wanted))
         return margins
 
@@ -74,10 +74,10 @@ class _ClassBank(Bank):
     def _views(self, pyramids: list[list[Planes]], start: Place, stop: Place) -> Iterator[np.ndarray]:
         """Yield the planes of all features over a band."""
         for levels in pyramids:
-            for level in _LEVELS:
+            for level in _LEVELS[self.ndim]:
                 yield levels[level].over(start, stop)[0]
-            for level in _NEIGHBOUR_LEVELS:
-                for step in self._steps * 2**level:
+            for level in _NEIGHBOUR_LEVELS[self.ndim]:
+                for step in _neighbours(self.ndim) * 2**level:
                     low, high = (tuple(int(a + b) for a, b in zip(place, step, strict=True)) for place in (start, stop))
                     yield levels[level].over(low, high)[0]
 
@@ -90,11 +90,11 @@ class ContextFeatures:
         if n_classes == 2:
             groups = tuple(name for name in _GROUPS if name in available_groups(ndim))
             plane = PlanePlan("probability", (0.0, 1.0), groups)
-            self._bank = Bank(ndim, _N_LEVELS, (plane,), _neighbour_filters(ndim), "reflect")
+            self._bank = Bank(ndim, _N_LEVELS[ndim], (plane,), _neighbour_filters(ndim), "reflect")
         else:
             one_hot = np.eye(n_classes).tolist()
             planes = tuple(PlanePlan(f"class_{index}", tuple(row), ()) for index, row in enumerate(one_hot))
-            self._bank = _ClassBank(ndim, max(_LEVELS), planes, None, "reflect")
+            self._bank = _ClassBank(ndim, _LEVELS[ndim][-1], planes, None, "reflect")
         self.halo_ = self._bank.halo()
         self.n_features_out_ = self._bank.n_features
 

@@ -79,9 +79,7 @@ def _cells(shape: Sequence[int], n_cells: int) -> _CellNumbers:
     return tuple(np.arange(size) * n_cells // size for size in shape)
 
 
-def _count(
-    masks: Sequence[np.ndarray], classes: np.ndarray, heavy: np.ndarray, n_cells: int
-) -> list[np.ndarray]:
+def _count(masks: Sequence[np.ndarray], classes: np.ndarray, heavy: np.ndarray, n_cells: int) -> list[np.ndarray]:
     """Return how many heavy pixels of each class are in each cell of each image, (*cells, n_classes)."""
     counts, done = [], 0
     for mask in masks:

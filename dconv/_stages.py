@@ -1,4 +1,4 @@
-"""What a pixel classifier is fitted from, once its images have been checked, and what comes out: a stage, or several."""
+"""What a pixel classifier is fitted from, once its images have been checked, and what comes out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Context classification: a cascade of pixel classifiers, each of which sees what the one before it says around a pixel."""
+"""A cascade of pixel classifiers, each of which sees what the one before it says around every pixel."""
 
 from __future__ import annotations
 
@@ -70,11 +70,12 @@ class ContextClassifier(PixelClassifier):
     This is autocontext [1]_ with features for context. For two classes these are the levels of the probability of the
     second class and, at each of five levels, its neighbours at the level's dilation, gradient, Hessian, standard
     deviation, extrema and lines, as :class:`~dconv.AtrousFeatures` has them; for more classes, of each its probability,
-    three smooth levels of it and the neighbours of two at distances of 8 and 32 pixels. Images may be smaller.
+    three smooth levels of it and the neighbours of two at distances of 8 and 32 pixels. Images may be smaller. In 3-D
+    there are three levels in place of five, and distances of 4 and 8 pixels.
 
     `fit` takes the time of predicting all labelled images and of fitting `cv` + 1 classifiers per stage; `predict`
     takes about `n_stages` times as long as one stage does. Memory stays bounded: probabilities between stages are
-    those of 4 million pixels (in 3-D 16) and what lies around them, for each thread.
+    those of 4 million pixels and what lies around them, for each thread.
 
     What is held out from a stage after the second had a small part in it: the stage before learnt from the context
     that models made which did know it.

@@ -40,6 +40,7 @@ CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
+CASCADE = dconv.ContextClassifier(BANK, LogisticRegression(max_iter=1000), n_jobs=2)
 TILE = X[0].reshape(-1, 8)
 LOGISTIC = LogisticRegression().fit(TILE, TILE[:, 0] > 0)
 SCORER = predictors.compile_scorer(LOGISTIC)
@@ -158,6 +159,14 @@ CALLS = {
     "PixelClassifier.predict: of a student": lambda: fitted(STUDENT).predict(IMAGE),
     "PixelClassifier.decision_function": lambda: fitted(LINEAR).decision_function(IMAGE),
     "PixelClassifier.score": lambda: fitted(MODEL).score(IMAGE, LABELS),
+    "ContextClassifier": fit(lambda: dconv.ContextClassifier(BANK, GaussianNB(), cv=2, n_jobs=2)),
+    "ContextClassifier.fit": lambda: dconv.ContextClassifier(BANK, TREES, cv=2).fit(IMAGE, SCRIBBLES).classes_,
+    "ContextClassifier.partial_fit": lambda: hasattr(CASCADE, "partial_fit"),  # it has none
+    "ContextClassifier.predict": lambda: fitted(CASCADE).predict(IMAGE),
+    "ContextClassifier.predict_proba": lambda: fitted(CASCADE).predict_proba(IMAGE),
+    "ContextClassifier.predict_entropy": lambda: fitted(CASCADE).predict_entropy(IMAGE),
+    "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
+    "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
     "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,
