@@ -1,4 +1,4 @@
-"""Folds hold images or cells of images together, each leaves every class to the others, and models do not know theirs."""
+"""Folds hold images or cells together, each leaves every class to the others, and models do not know their own."""
 
 import numpy as np
 import pytest
