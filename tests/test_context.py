@@ -10,10 +10,12 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.model_selection import GridSearchCV, KFold
 from sklearn.naive_bayes import GaussianNB
-from sklearn.preprocessing import FunctionTransformer
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from dconv import AtrousFeatures, ContextClassifier, DenseCRF, PixelClassifier, _cascade_answers, _pixels, _progress
 from dconv._context_bank import ContextFeatures
+from dconv._distillation import distill
 from dconv._held_out import HeldOut
 
 FITS = []
@@ -148,10 +150,11 @@ def test_blocks_and_threads_change_no_bit(monkeypatch, features, n_stages, n_cla
     labels = [three_classes(image) if n_classes == 3 else image for image in labels]
     y = [scribble(image, 0.2) for image in labels]
     X = [image[..., np.newaxis] for image in X] if features == "passthrough" else list(X)
-    whole = ContextClassifier(features, TREES, n_stages=n_stages, cv=2, n_jobs=1).fit(X, y)
+    classifier = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))  # which uses all that it sees
+    whole = ContextClassifier(features, classifier, n_stages=n_stages, cv=2, n_jobs=1).fit(X, y)
     monkeypatch.setattr(_pixels, "BLOCK_PIXELS", 700)
     monkeypatch.setattr(_cascade_answers, "_OUTER_PIXELS", 1300)
-    cascade = ContextClassifier(features, TREES, n_stages=n_stages, cv=2, n_jobs=3).fit(X, y)
+    cascade = ContextClassifier(features, classifier, n_stages=n_stages, cv=2, n_jobs=3).fit(X, y)
     for method in ("predict", "predict_proba"):
         for actual, expected in zip(getattr(cascade, method)(X), getattr(whole, method)(X), strict=True):
             np.testing.assert_array_equal(actual, expected)
@@ -258,11 +261,22 @@ def test_every_stage_has_a_student():
     assert segmenter.student_ is segmenter.stages_[1].student
     student, exact = (segmenter.predict(X[0], exact=exact) for exact in (False, True))
     assert 0.8 < np.mean(student == exact) < 1
-    features = BANK.fit(X[0]).transform(X[0])
+
+
+def test_a_student_sees_what_the_one_before_it_says():
+    image, labels = make_image((50, 60))
+    segmenter = ContextClassifier(BANK, TREES, distill=True, random_state=0)
+    with (
+        mock.patch("dconv.segmentation.MIN_AGREEMENT", 0),
+        mock.patch("dconv.segmentation.distill", side_effect=distill) as learn,
+    ):
+        segmenter.fit(image, scribble(labels))
+    features = BANK.fit(image).transform(image)
     first = segmenter.stages_[0].student.predict_proba(features.reshape(-1, 2)).astype(np.float32)
-    rows = np.concatenate([features, context_of(first.reshape(*X[0].shape, 2))], axis=-1).reshape(-1, 93)
-    expected = segmenter.student_.predict_proba(rows).reshape(*X[0].shape, 2)
-    np.testing.assert_allclose(segmenter.predict_proba(X[0]), expected, atol=1e-3)
+    rows = np.concatenate([features, context_of(first.reshape(*image.shape, 2))], axis=-1).reshape(-1, 93)
+    np.testing.assert_allclose(learn.call_args_list[1].args[1], rows, atol=1e-4)  # all pixels, as there are few
+    expected = segmenter.student_.predict_proba(rows).reshape(*image.shape, 2)
+    np.testing.assert_allclose(segmenter.predict_proba(image), expected, atol=1e-3)
 
 
 def test_grid_search():
