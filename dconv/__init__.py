@@ -2,6 +2,7 @@
 
 from dconv import filters, metrics, predictors, shapes
 from dconv._threads import show_config
+from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
@@ -19,6 +20,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptiveVote",
     "AtrousFeatures",
+    "ContextClassifier",
     "DenseCRF",
     "DilatedConv",
     "PixelClassifier",

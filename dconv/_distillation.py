@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from dconv._block_features import gather_rows
+from dconv._parts import check_probabilities
 from dconv._pixels import blocks_of
 from dconv._responses import Respond, response_of
 from dconv._threads import scikit_learn_alone
@@ -46,11 +47,8 @@ def as_distill(distill: Any, classifier: Any) -> bool:
     """Return whether a student of `classifier`, not fitted yet, is wanted."""
     if distill != "auto" and not isinstance(distill, bool):
         raise ValueError(f'distill must be True, False or "auto", got {distill!r}')
-    if distill and not hasattr(classifier, "predict_proba"):
-        raise ValueError(
-            f"distill={distill!r} needs a classifier with probabilities to learn from, but {type(classifier).__name__} "
-            "has no predict_proba; choose another one or wrap it in CalibratedClassifierCV"
-        )
+    if distill:
+        check_probabilities(classifier, f"distill={distill!r} needs a classifier with probabilities to learn from")
     return bool(distill)
 
 
@@ -121,18 +119,21 @@ def _agreement(respond: Respond, rows: np.ndarray, wanted: np.ndarray) -> Agreem
     return Agreement(float(same.mean()), float(np.abs(answers - wanted).mean()))
 
 
-def learn_student(
-    features: Any,
-    classifier: Any,
-    groups: Sequence[Images],
-    channel_axis: int | None,
-    random_state: np.random.RandomState,
-    n_jobs: int,
-) -> tuple[Pipeline, Agreement]:
-    """Return the student of `classifier`, and its agreement, from pixels of groups of images."""
-    parts = []
+class Practice(NamedTuple):
+    """Pixels that students learn from: masks of groups of images, and the features of all, group after group."""
+
+    groups: Sequence[Images]
+    masks: list[list[np.ndarray]]
+    rows: np.ndarray
+
+
+def draw_practice(
+    features: Any, groups: Sequence[Images], channel_axis: int | None, random_state: np.random.RandomState, n_jobs: int
+) -> Practice:
+    """Return pixels drawn from groups of images."""
+    masks, parts = [], []
     for images in groups:
         n_features = getattr(features, "n_features_out_", images.n_channels)
-        masks = draw_pixels(images, n_features, random_state)
-        parts.append(gather_rows(features, images, channel_axis, masks, n_jobs))
-    return distill(classifier, np.concatenate(parts), random_state)
+        masks.append(draw_pixels(images, n_features, random_state))
+        parts.append(gather_rows(features, images, channel_axis, masks[-1], n_jobs))
+    return Practice(groups, masks, np.concatenate(parts))

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils.validation import has_fit_parameter
 
 from dconv._block_features import images_for
 from dconv._pixels import choose_pixels, take, take_weights
 from dconv._sample_weight import weight_parameter
+from dconv._threads import scikit_learn_alone
 from dconv._validation import Images, as_labels, as_weights
 
 _REGIONS = 16  # that one image is cut into, about
@@ -20,7 +23,15 @@ class Lesson(NamedTuple):
     images: Images
     masks: list[np.ndarray]
     targets: np.ndarray
-    weighting: dict[str, np.ndarray]  # for the classifier's fit
+    weighting: dict[str, np.ndarray]  # for the classifier's fit: weights under their name, if there are any
+    grouping: dict[str, np.ndarray]  # likewise groups, if it takes them
+
+    def teach(self, classifier: Any, rows: np.ndarray, which: Any = ...) -> None:
+        """Fit `classifier` to the features of the pixels, or of those that `which` chooses."""
+        more = {name: values[which] for name, values in (self.weighting | self.grouping).items()}
+        # Forests fit on threads of their own, which can leave the user's warning filters changed.
+        with scikit_learn_alone(), warnings.catch_warnings():
+            classifier.fit(rows[which], self.targets[which], **more)
 
     def __str__(self) -> str:
         classes, counts = np.unique(self.targets, return_counts=True)
@@ -49,7 +60,8 @@ def new_lesson(
     if not len(targets):
         raise ValueError(no_label_message(ignore_label))
     weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
-    return Lesson(images, masks, targets, weighting)
+    grouping = {"groups": groups_of(masks)} if has_fit_parameter(classifier, "groups") else {}
+    return Lesson(images, masks, targets, weighting, grouping)
 
 
 def groups_of(masks: list[np.ndarray]) -> np.ndarray:

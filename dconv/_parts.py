@@ -75,6 +75,15 @@ def _same_axis(one: Any, other: Any, ndim: Any) -> bool:
     return (as_int(one, "channel_axis") - as_int(other, "channel_axis")) % n_axes == 0
 
 
+def check_probabilities(classifier: Any, need: str) -> None:
+    """Check that `classifier`, not fitted yet, will have probabilities; `need` says what for."""
+    if not hasattr(classifier, "predict_proba"):
+        raise ValueError(
+            f"{need}, but {type(classifier).__name__} has no predict_proba; choose another one or wrap it in "
+            "CalibratedClassifierCV"
+        )
+
+
 def _last_step(estimator: Any) -> Any:
     """Return what a Pipeline, or one within one, ends in."""
     while isinstance(estimator, Pipeline):

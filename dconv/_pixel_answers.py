@@ -195,9 +195,9 @@ class PixelAnswers:
         weights: list[np.ndarray] | None,
     ) -> tuple[float, float]:
         """Return the weight of the masked pixels that get their label, and the weight of all of them."""
-        if self.refine_ is not None:  # which needs whole images
+        if self._needs_surroundings:
             predicted = [np.empty(shape, self.classes_.dtype) for shape in images.spatial_shapes]
-            self._write_refined(images, "predict", False, predicted)
+            self._write("predict", images, False, predicted)
             return weigh_right_labels(predicted, labels, masks, weights)
         return weigh_right_pixels(
             self.features_,
@@ -210,6 +210,16 @@ class PixelAnswers:
             effective_n_jobs(self.n_jobs),
         )
 
+    @property
+    def _needs_surroundings(self) -> bool:
+        """Whether a pixel's answer comes from what is answered around it, and not from its features alone."""
+        return self.refine_ is not None
+
+    @property
+    def _n_columns(self) -> int:
+        """Columns of the rows that the classifier answers for."""
+        return self.n_features_
+
     def _responder(self, method: str, exact: bool) -> Respond:
         """Return what answers for rows of pixels: the classifier, or its student."""
         classifier = self.classifier_ if exact or self.student_ is None else self.student_
@@ -218,38 +228,39 @@ class PixelAnswers:
     def _respond(self, X: ArrayLike, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
         """Return what `method` gives at every pixel."""
         images = self._known_images(X)
-        refined = self.refine_ is not None and method != "decision_function"
-        respond = self._responder(method, exact)
         # One row tells the shape of an answer: decision_function may have an axis of classes, of pairs, or none.
-        answer_shape = respond(np.zeros((1, self.n_features_), np.float32)).shape[1:]
+        answer = self._responder(method, exact)(np.zeros((1, self._n_columns), np.float32))
         dtype = self.classes_.dtype if method == "predict" else np.float32
-        result, outputs = images.allocate([shape + answer_shape for shape in images.spatial_shapes], dtype)
-        if refined:
-            self._write_refined(images, method, exact, outputs)
-        else:
-            self._write(images, method, respond, outputs)
+        result, outputs = images.allocate([shape + answer.shape[1:] for shape in images.spatial_shapes], dtype)
+        self._write(method, images, exact, outputs)
         return result
 
-    def _write_refined(self, images: Images, method: str, exact: bool, outputs: list[np.ndarray]) -> None:
-        """Write what the CRF makes of the probabilities of every pixel to `outputs`."""
-        respond = self._responder("predict_proba", exact)
+    def _write(self, method: str, images: Images, exact: bool, outputs: list[np.ndarray]) -> None:
+        """Write what `method` gives at every pixel to `outputs`, refined where it can be."""
+        if self.refine_ is None or method == "decision_function":
+            self._write_unrefined(method, images, exact, outputs)
+        else:
 
-        def write_proba(one: Images, probabilities: list[np.ndarray]) -> None:
-            self._write(one, "predict_proba", respond, probabilities)
+            def write_proba(one: Images, probabilities: list[np.ndarray]) -> None:
+                self._write_unrefined("predict_proba", one, exact, probabilities)
 
-        write_refined(self.refine_, images, self.classes_, method, write_proba, outputs)
+            write_refined(self.refine_, images, self.classes_, method, write_proba, outputs)
 
-    def _write(self, images: Images, method: str, respond: Respond, outputs: list[np.ndarray]) -> None:
-        """Write what `respond` gives at every pixel to `outputs`."""
+    def _write_unrefined(self, method: str, images: Images, exact: bool, outputs: list[np.ndarray]) -> None:
+        """Write what the classifier says of every pixel to `outputs`."""
         respond_everywhere(
             self.features_,
             images,
             self.channel_axis_,
-            respond,
+            self._responder(method, exact),
             outputs,
             effective_n_jobs(self.n_jobs),
-            lambda n_blocks: progress_bar(f"[PixelClassifier] {method}", n_blocks, self.verbose),
+            self._progress(method),
         )
+
+    def _progress(self, method: str) -> Callable[[int], Callable[[], None]]:
+        """Return what makes a progress bar of a number of blocks."""
+        return lambda n_blocks: progress_bar(f"[{type(self).__name__}] {method}", n_blocks, self.verbose)
 
     def _known_images(self, X: ArrayLike) -> Images:
         """Return images of the kind seen at fit."""

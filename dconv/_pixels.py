@@ -5,7 +5,7 @@ A choice of pixels is a mask: one byte a pixel, where a list of positions would 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,7 +67,12 @@ def blocks_of(shape: Sequence[int], n_features: int) -> Iterator[Block]:
 
 def masked_blocks(mask: np.ndarray, n_features: int) -> Iterator[Block]:
     """Return the blocks that hold pixels of `mask`, each cut down to the box around its pixels."""
-    for block in blocks_of(mask.shape, n_features):
+    return masked_boxes(mask, blocks_of(mask.shape, n_features))
+
+
+def masked_boxes(mask: np.ndarray, blocks: Iterable[Block]) -> Iterator[Block]:
+    """Return those of `blocks` that hold pixels of `mask`, each cut down to the box around its pixels."""
+    for block in blocks:
         inside = mask[block]
         if not inside.any():
             continue

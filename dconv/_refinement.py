@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from dconv._parts import check_probabilities
 from dconv._responses import entropy_of
 from dconv._validation import Images
 
@@ -31,11 +32,7 @@ def new_refine(refine: Any, features: Any, classifier: Any, ndim: int, n_jobs: i
             'refine needs images, but with features="passthrough" X holds features; pass the transformer that makes '
             "them as features, or call DenseCRF.refine on the images and predict_proba"
         )
-    if not hasattr(classifier, "predict_proba"):
-        raise ValueError(
-            f"refine needs a classifier with probabilities, but {type(classifier).__name__} has no predict_proba; "
-            "choose another one or wrap it in CalibratedClassifierCV"
-        )
+    check_probabilities(classifier, "refine needs a classifier with probabilities")
     refine = clone(refine)
     return refine.set_params(ndim=ndim, channel_axis=-1, n_jobs=n_jobs if refine.n_jobs is None else refine.n_jobs)
 

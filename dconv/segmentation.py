@@ -8,20 +8,20 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.base import BaseEstimator, ClassifierMixin, clone
 from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import has_fit_parameter
 
 from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features, images_for
-from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, learn_student
+from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, distill, draw_practice
 from dconv._feature_cache import FeatureCache
-from dconv._lesson import check_two_classes, groups_of, new_lesson
+from dconv._lesson import check_two_classes, new_lesson
 from dconv._parts import new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
 from dconv._pixels import as_ignore_label, as_max_samples
 from dconv._refinement import new_refine
+from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs, scikit_learn_alone
 from dconv._validation import Images, check_n_channels
 
@@ -195,7 +195,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         )
         check_two_classes(lesson.targets, ignore_label)
         images = lesson.images
-        distill = as_distill(self.distill, classifier)
+        with_student = as_distill(self.distill, classifier)
+        self._check_classifier(classifier)
         refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
         unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis)
         self._say(str(lesson))
@@ -206,23 +207,13 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             check_images(features, unlabeled)
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
         self._say(f"{rows.shape[1]} features of {rows.shape[0]} pixels: {perf_counter() - start:.2f} s")
-        start = perf_counter()
-        # Forests fit on threads of their own, which can leave the user's warning filters changed.
-        with scikit_learn_alone(), warnings.catch_warnings():
-            grouping = {"groups": groups_of(lesson.masks)} if has_fit_parameter(classifier, "groups") else {}
-            classifier.fit(rows, lesson.targets, **grouping, **lesson.weighting)
-        self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
-
-        student = agreement = None
-        if distill:
-            start = perf_counter()
+        practice = None
+        if with_student:
             sources = [images] if unlabeled is None else [images, unlabeled]
-            student, agreement = learn_student(features, classifier, sources, channel_axis, random_state, n_jobs)
-            self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
-            if not agreement.labels >= MIN_AGREEMENT:
-                student = self._doubted(student, agreement)
-        self._keep(features, classifier, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
-        self.student_, self.distillation_agreement_ = student, agreement
+            practice = draw_practice(features, sources, channel_axis, random_state, n_jobs)
+        course = Course(lesson, features, rows, channel_axis, classifier, practice, random_state, n_jobs)
+        stages = self._fit_stages(course)
+        self._keep(features, stages, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
         return self
 
     @available_if(classifier_has("partial_fit"))
@@ -277,13 +268,36 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
         with scikit_learn_alone(), warnings.catch_warnings():
             classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
-        self._keep(features, classifier, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
+        stages = [Stage(classifier)]
+        self._keep(features, stages, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
         return self
+
+    def _fit_stages(self, course: Course) -> list[Stage]:
+        """Return what has been learnt; the last stage is what answers."""
+        return [self._fit_stage(course, course.rows, None if course.practice is None else course.practice.rows)]
+
+    def _fit_stage(self, course: Course, rows: np.ndarray, practice_rows: np.ndarray | None) -> Stage:
+        """Return a stage that has learnt from `rows`, and its student, if there is one, from `practice_rows`."""
+        classifier, lesson = clone(course.classifier), course.lesson
+        start = perf_counter()
+        lesson.teach(classifier, rows)
+        self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
+        if practice_rows is None:
+            return Stage(classifier)
+        start = perf_counter()
+        student, agreement = distill(classifier, practice_rows, course.random_state)
+        self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
+        if not agreement.labels >= MIN_AGREEMENT:
+            student = self._doubted(student, agreement)
+        return Stage(classifier, student, agreement)
+
+    def _check_classifier(self, classifier: Any) -> None:
+        """Check, before any work, that a classifier can be what a stage needs."""
 
     def _keep(
         self,
         features: Any,
-        classifier: Any,
+        stages: list[Stage],
         refine: Any,
         images: Images,
         ndim: int,
@@ -292,8 +306,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         n_features: int,
     ) -> None:
         """Set the fitted attributes, all at once: what fails before leaves those of the last fit."""
-        self.features_, self.classifier_, self.classes_ = features, classifier, classifier.classes_
-        self.student_, self.distillation_agreement_, self.refine_ = None, None, refine
+        self.classifier_, self.student_, self.distillation_agreement_ = stages[-1]
+        self.features_, self.classes_, self.refine_ = features, self.classifier_.classes_, refine
         self.ndim_, self.channel_axis_, self.ignore_label_ = ndim, channel_axis, ignore_label
         self.n_channels_in_, self.n_features_ = images.n_channels, n_features
 
@@ -327,13 +341,13 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             f"them, less than {MIN_AGREEMENT:.0%}; pass more images as X_unlabeled, predict with exact=True, or use "
             'distill="auto" to fall back to the classifier',
             UserWarning,
-            stacklevel=3,
+            stacklevel=5,
         )
         return student
 
     def _say(self, text: str) -> None:
         if self.verbose:
-            print(f"[PixelClassifier] {text}")
+            print(f"[{type(self).__name__}] {text}")
 
     def __sklearn_tags__(self) -> Tags:
         tags = super().__sklearn_tags__()

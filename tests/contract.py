@@ -19,6 +19,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
+from dconv.context import ContextClassifier
 from dconv.features import AtrousFeatures
 from dconv.filters import bilinear_upsampling, gaussian
 from dconv.segmentation import PixelClassifier
@@ -101,6 +102,13 @@ def pixel_classifier(**parameters: Any) -> PixelClassifier:
     return PixelClassifier(AtrousFeatures(n_levels=2), classifier, random_state=0, **parameters)
 
 
+def context_classifier(ndim: int, **parameters: Any) -> ContextClassifier:
+    """Return a cascade of two stages that is fast."""
+    classifier = ExtraTreesClassifier(4, max_leaf_nodes=16, random_state=0)
+    bank = DilatedConv(gaussian(0.8, ndim=ndim), dilation=(1, 2), ndim=ndim)
+    return ContextClassifier(bank, classifier, random_state=0, cv=2, ndim=ndim, **parameters)
+
+
 def transposed_conv(ndim: int, **parameters: Any) -> TransposedConv:
     """Return bilinear upsampling."""
     return TransposedConv(bilinear_upsampling(2, ndim=ndim), ndim=ndim, **parameters)
@@ -114,6 +122,7 @@ CASES = [
         (dilated_conv, 1),
         (transposed_conv, 2),
         (pixel_classifier, 1),
+        (context_classifier, 1),
     )
     for ndim in (1, 2, 3)
     for n_channels in (None, 3)

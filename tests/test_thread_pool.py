@@ -40,6 +40,7 @@ CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
+CASCADE = dconv.ContextClassifier(BANK, LogisticRegression(max_iter=1000), n_jobs=2)
 TILE = X[0].reshape(-1, 8)
 TILE_LABELS, TILE_GROUPS = TILE[:, 0] > 0, np.arange(len(TILE)) % 5
 VOTE = dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
@@ -175,6 +176,14 @@ CALLS = {
     "SoftClipScaler.fit": lambda: dconv.SoftClipScaler().fit(TILE).scale_,
     "SoftClipScaler.transform": lambda: fitted(SCALER).transform(TILE),
     "default_classifier": lambda: str(dconv.default_classifier(random_state=0)),
+    "ContextClassifier": fit(lambda: dconv.ContextClassifier(BANK, GaussianNB(), cv=2, n_jobs=2)),
+    "ContextClassifier.fit": lambda: dconv.ContextClassifier(BANK, TREES, cv=2).fit(IMAGE, SCRIBBLES).classes_,
+    "ContextClassifier.partial_fit": lambda: hasattr(CASCADE, "partial_fit"),  # it has none
+    "ContextClassifier.predict": lambda: fitted(CASCADE).predict(IMAGE),
+    "ContextClassifier.predict_proba": lambda: fitted(CASCADE).predict_proba(IMAGE),
+    "ContextClassifier.predict_entropy": lambda: fitted(CASCADE).predict_entropy(IMAGE),
+    "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
+    "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
     "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,

@@ -1,0 +1,154 @@
+"""What a cascade says of every pixel, where each stage sees the features of the image and what the stage before says.
+
+An image is worked on in outer blocks, so that the probabilities between two stages, of an outer block and what lies
+around it, stay within bounds; an image of ordinary size is one such block. They are continued by reflection where the
+image ends and nowhere else, so that a pixel has the same answer, to the last bit, wherever blocks are cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from dconv import _memory
+from dconv._block_features import Bands, Reader, block_readers, gather_rows
+from dconv._blocks import choose_block_shape, split
+from dconv._boxes import grown, moved, sizes, within
+from dconv._context_bank import ContextFeatures
+from dconv._pixels import Block, blocks_of, masked_boxes, rows_in_block
+from dconv._responses import Respond
+from dconv._threads import run_tasks
+from dconv._validation import Images
+
+_OUTER_PIXELS = 1 << 22  # of which a stage before the last answers for a fifth more in 2-D, for twice as many in 3-D
+
+# Who answers for the pixels of a block of an image: pairs of an index, which picks some of them, and their answers.
+Answerers = Callable[[int, Block], Iterable[tuple[Any, Respond]]]
+
+
+def everywhere(respond: Respond) -> Answerers:
+    """Return the stage in which `respond` answers for all pixels."""
+    return lambda index, block: [(..., respond)]
+
+
+class Cascade(NamedTuple):
+    """Stages that answer for images one after another; all but the last say probabilities."""
+
+    features: Any
+    images: Images
+    channel_axis: int | None
+    stages: Sequence[Answerers]
+    context: ContextFeatures
+    n_jobs: int
+
+    def write(self, outputs: Sequence[np.ndarray], progress: Callable[[int], Callable[[], None]]) -> None:
+        """Write what the last stage answers for each pixel to `outputs`.
+
+        `progress` is given a number of blocks, and returns a function to call when one is done.
+        """
+        for reader in block_readers(self.features, self.images, self.channel_axis):
+            tasks = [(i, box) for i in reader.numbers for box in self._outer_blocks(i)]
+            step = progress(sum(self._n_blocks(reader, i, box) for i, box in tasks))
+
+            def work(index: int, box: Block, n_jobs: int, reader: Reader = reader, step: Any = step) -> None:
+                self._answer(reader, index, box, outputs[index][box], n_jobs, step)
+
+            self._share(work, tasks)
+
+    def gather_context(self, masks: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what a further stage would see of the last one at the masked pixels, float32 rows in the order of
+        :func:`dconv._block_features.gather_rows`.
+        """
+        positions = [np.flatnonzero(mask) for mask in masks]
+        bounds = np.cumsum([0, *map(len, positions)])
+        rows = np.empty((bounds[-1], self.context.n_features_out_), np.float32)
+        for reader in block_readers(self.features, self.images, self.channel_axis):
+            tasks = [(i, box) for i in reader.numbers for box in masked_boxes(masks[i], self._outer_blocks(i))]
+
+            def work(index: int, box: Block, n_jobs: int, reader: Reader = reader) -> None:
+                seen = grown(box, self.context.halo_, 1, masks[index].shape)
+                probabilities = np.empty((*sizes(seen), self.context.n_classes), np.float32)
+                self._answer(reader, index, seen, probabilities, n_jobs, lambda: None)
+                mask = np.zeros(sizes(seen), bool)
+                mask[within(box, seen)] = masks[index][box]
+                place = bounds[index] + rows_in_block(positions[index], masks[index], box)
+                rows[place] = gather_rows(self.context, Images([probabilities], "image"), -1, [mask], n_jobs)
+
+            self._share(work, tasks)
+        return rows
+
+    def _outer_blocks(self, index: int) -> Iterator[Block]:
+        shape = self.images.spatial_shapes[index]
+        return split(shape, choose_block_shape(shape, _OUTER_PIXELS))
+
+    def _share(self, work: Callable[[int, Block, int], None], tasks: Sequence[tuple[int, Block]]) -> None:
+        """Call `work` on every task, many small ones side by side, and a large one with all threads within."""
+        together = max(1, min(self.n_jobs, len(tasks)))
+        n_jobs = math.ceil(self.n_jobs / together)
+        run_tasks(lambda task: work(task[0], task[1], n_jobs), tasks, together)
+
+    def _windows(self, index: int, box: Block) -> list[Block]:
+        """Return where each stage must answer, so that the last can in `box`."""
+        shape = self.images.spatial_shapes[index]
+        return [grown(box, self.context.halo_, times, shape) for times in reversed(range(len(self.stages)))]
+
+    def _n_blocks(self, reader: Reader, index: int, box: Block) -> int:
+        """Return how many blocks :meth:`_answer` works on."""
+        widths = [reader.n_features] + [reader.n_features + self.context.n_features_out_] * (len(self.stages) - 1)
+        windows = zip(self._windows(index, box), widths, strict=True)
+        return sum(len(list(blocks_of(sizes(window), n_features))) for window, n_features in windows)
+
+    def _answer(
+        self, reader: Reader, index: int, box: Block, out: np.ndarray, n_jobs: int, step: Callable[[], None]
+    ) -> None:
+        """Write what the last stage answers in `box` of an image to `out` (*box, ...)."""
+        seen = reader
+        *windows, _ = self._windows(index, box)
+        for stage, window in zip(self.stages[:-1], windows, strict=True):
+            probabilities = np.empty((*sizes(window), self.context.n_classes), np.float32)
+            _fill(seen, index, window, stage, probabilities, n_jobs, step)
+            seen = _with_context(reader, self.context, probabilities, window)
+        _fill(seen, index, box, self.stages[-1], out, n_jobs, step)
+
+
+def _fill(
+    reader: Reader,
+    index: int,
+    window: Block,
+    stage: Answerers,
+    out: np.ndarray,
+    n_jobs: int,
+    step: Callable[[], None],
+) -> None:
+    """Write what one stage answers in `window` to `out` (*window, ...)."""
+
+    def work(block: Block) -> None:
+        for band, rows in reader.bands(index, block):
+            answers = out[within(band, window)]
+            for pixels, respond in stage(index, band):
+                chosen = rows[pixels]
+                given = respond(chosen.reshape(-1, chosen.shape[-1]))
+                answers[pixels] = given.reshape(chosen.shape[:-1] + given.shape[1:])
+        step()
+
+    run_tasks(work, [moved(block, window) for block in blocks_of(sizes(window), reader.n_features)], n_jobs)
+
+
+def _with_context(reader: Reader, context: ContextFeatures, probabilities: np.ndarray, window: Block) -> Reader:
+    """Return a reader of the features of images and, behind them, the context of `probabilities` in `window`."""
+    n_features = reader.n_features
+
+    def read(index: int, block: Block) -> np.ndarray:
+        rows = _memory.empty((*sizes(block), n_features + context.n_features_out_), np.dtype(np.float32))
+        for band, part in reader.bands(index, block):
+            rows[within(band, block)][..., :n_features] = part
+        context.fill(probabilities, within(block, window), rows[..., n_features:])
+        return rows
+
+    def bands(index: int, block: Block) -> Bands:
+        return iter([(block, read(index, block))])
+
+    return Reader(reader.numbers, n_features + context.n_features_out_, read, bands)

@@ -1,0 +1,109 @@
+"""Context: features of class probabilities, which tell a stage of a cascade what the one before it saw around a pixel.
+
+Of two classes the second one's probability is a grey image, described as :class:`dconv.AtrousFeatures` does, with the
+neighbours of every level besides. Of more there would be too many features: every class has its probability, three
+smooth levels of it, and the neighbours at two distances.
+
+Nothing is learnt and nothing is refused: an image smaller than the largest dilation is continued as often as it takes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from dconv import _memory
+from dconv._bank import Bank, PlanePlan, widest
+from dconv._feature_groups import SMOOTHING_RADIUS, Place, Planes, available_groups, stencils
+from dconv._pixels import Block
+from dconv._receptive import Margin
+from dconv.filters import FilterBank, filter_bank
+
+_GROUPS = ("level", "gradient", "hessian", "std", "extrema", "lines")
+
+# By number of axes: in 3-D a block with a halo of 100 pixels takes a hundred times the work of the block.
+_N_LEVELS = {1: 5, 2: 5, 3: 3}
+_LEVELS = {1: (0, 2, 4, 6), 2: (0, 2, 4, 6), 3: (0, 1, 2, 3)}  # of more classes: `s` has been smoothed `s` times
+_NEIGHBOUR_LEVELS = {1: (3, 5), 2: (3, 5), 3: (2, 3)}  # whose neighbours are taken, at the level's dilation
+
+
+def _neighbours(ndim: int) -> np.ndarray:
+    """Return the steps to the neighbours of a pixel, (n, 3); in 3-D to those that share a face: 26 are too many."""
+    steps = stencils(ndim).neighbours
+    return steps if ndim < 3 else steps[np.abs(steps).sum(axis=1) == 1]
+
+
+def _neighbour_filters(ndim: int) -> FilterBank:
+    """Return filters of one tap, the neighbours at the dilation that filters are applied at."""
+    steps = _neighbours(ndim)[:, 3 - ndim :]
+    weight = np.zeros((len(steps), *(3,) * ndim, 1), np.float32)
+    for index, step in enumerate(steps):
+        weight[(index, *(step + 1), 0)] = 1
+    return filter_bank(weight, [f"neighbour_{index}" for index in range(len(steps))])
+
+
+class _ClassBank(Bank):
+    """The bank for more than two classes. A plane is the probability of one of them."""
+
+    __slots__ = ()
+
+    def feature_names(self) -> list[str]:
+        parts = [f"level_{level}" for level in _LEVELS[self.ndim]]
+        neighbours = range(len(_neighbours(self.ndim)))
+        parts += [f"level_{level}_neighbour_{index}" for level in _NEIGHBOUR_LEVELS[self.ndim] for index in neighbours]
+        return [f"{plane.name}_{part}" for plane in self.planes for part in parts]
+
+    def _level_margins(self, plane_index: int) -> list[Margin]:
+        margins: list[Margin] = []
+        for level in reversed(range(self.n_levels + 1)):
+            reach = 2**level if level in _NEIGHBOUR_LEVELS[self.ndim] else 0
+            wanted: list[Margin] = [((reach, reach),) * self.ndim]
+            if margins:
+                radius = SMOOTHING_RADIUS * 2**level
+                wanted.append(tuple((left + radius, right + radius) for left, right in margins[0]))
+            margins.insert(0, widest(wanted))
+        return margins
+
+    def _fill_planes(
+        self, pyramids: list[list[Planes]], features: Planes, scratch: np.ndarray, cpu_level: str | None
+    ) -> None:
+        for plane, written in zip(self._views(pyramids, features.start, features.stop), features.data, strict=True):
+            written[...] = plane
+
+    def _views(self, pyramids: list[list[Planes]], start: Place, stop: Place) -> Iterator[np.ndarray]:
+        """Yield the planes of all features over a band."""
+        for levels in pyramids:
+            for level in _LEVELS[self.ndim]:
+                yield levels[level].over(start, stop)[0]
+            for level in _NEIGHBOUR_LEVELS[self.ndim]:
+                for step in _neighbours(self.ndim) * 2**level:
+                    low, high = (tuple(int(a + b) for a, b in zip(place, step, strict=True)) for place in (start, stop))
+                    yield levels[level].over(low, high)[0]
+
+
+class ContextFeatures:
+    """A fitted block transformer, as :mod:`dconv._block_features` describes it, of images of class probabilities."""
+
+    def __init__(self, ndim: int, n_classes: int) -> None:
+        self.n_classes = n_classes
+        if n_classes == 2:
+            groups = tuple(name for name in _GROUPS if name in available_groups(ndim))
+            plane = PlanePlan("probability", (0.0, 1.0), groups)
+            self._bank = Bank(ndim, _N_LEVELS[ndim], (plane,), _neighbour_filters(ndim), "reflect")
+        else:
+            one_hot = np.eye(n_classes).tolist()
+            planes = tuple(PlanePlan(f"class_{index}", tuple(row), ()) for index, row in enumerate(one_hot))
+            self._bank = _ClassBank(ndim, _LEVELS[ndim][-1], planes, None, "reflect")
+        self.halo_ = self._bank.halo()
+        self.n_features_out_ = self._bank.n_features
+
+    def fill(self, probabilities: np.ndarray, block: Block, out: np.ndarray) -> None:
+        """Write the context of the pixels of `block` to `out` (*block, n_features_out_)."""
+        self._bank.fill(probabilities, block, out)
+
+    def _transform_block(self, probabilities: np.ndarray, block: Block) -> np.ndarray:
+        shape = tuple(part.stop - part.start for part in block)
+        out = _memory.empty((*shape, self.n_features_out_), np.dtype(np.float32))
+        self.fill(probabilities, block, out)
+        return out

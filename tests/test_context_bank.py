@@ -1,0 +1,101 @@
+"""The context of class probabilities against AtrousFeatures and a slow definition, in blocks and on small images."""
+
+import itertools
+
+import numpy as np
+import pytest
+from scipy.ndimage import correlate1d
+
+from dconv._context_bank import ContextFeatures
+from dconv.features import AtrousFeatures
+from dconv.filters import filter_bank
+
+SHAPES = {1: (150,), 2: (40, 53), 3: (14, 13, 15)}
+LEVELS = {1: (0, 2, 4, 6), 2: (0, 2, 4, 6), 3: (0, 1, 2, 3)}
+NEIGHBOURS_OF = {1: (3, 5), 2: (3, 5), 3: (2, 3)}
+
+
+def probabilities_of(shape, n_classes, seed=0):
+    return np.random.default_rng(seed).dirichlet(np.ones(n_classes), shape).astype(np.float32)
+
+
+def context_of(probabilities):
+    ndim, n_classes = probabilities.ndim - 1, probabilities.shape[-1]
+    block = tuple(slice(0, size) for size in probabilities.shape[:-1])
+    return ContextFeatures(ndim, n_classes)._transform_block(probabilities, block)
+
+
+def neighbour_steps(ndim):
+    steps = [step for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
+    return [step for step in steps if ndim < 3 or np.abs(step).sum() == 1]
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_of_two_classes_it_is_the_bank_on_the_second(ndim):
+    probabilities = probabilities_of(SHAPES[ndim], 2)
+    steps = neighbour_steps(ndim)
+    weight = np.zeros((len(steps), *(3,) * ndim, 1))
+    for index, step in enumerate(steps):
+        weight[(index, *(np.array(step) + 1), 0)] = 1
+    groups = ["level", "gradient", "hessian", "std", "extrema"] + ["lines"] * (ndim > 1)
+    bank = AtrousFeatures(3 if ndim == 3 else 5, groups=groups, filters=filter_bank(weight), ndim=ndim)
+    np.testing.assert_array_equal(context_of(probabilities), bank.fit_transform(probabilities[..., 1]))
+
+
+def operator(size, level, shift):
+    """Return the matrix that smooths an axis to a level, and takes the value so many places further on."""
+    far = 160
+    rows = np.pad(np.eye(size), ((far, far), (0, 0)), mode="reflect")  # the axis continued without end
+    for index in range(level):
+        taps = np.zeros(4 * 2**index + 1)
+        taps[:: 2**index] = np.array([1, 4, 6, 4, 1]) / 16
+        rows = correlate1d(rows, taps, axis=0, mode="constant")
+    return rows[far + shift : far + shift + size]
+
+
+@pytest.mark.parametrize("ndim", SHAPES)
+def test_of_more_classes_it_is_levels_and_neighbours(ndim):
+    probabilities = probabilities_of(SHAPES[ndim], 3)
+    wanted = [(level, (0,) * ndim) for level in LEVELS[ndim]]
+    wanted += [(level, 2**level * np.array(step)) for level in NEIGHBOURS_OF[ndim] for step in neighbour_steps(ndim)]
+    columns = []
+    for plane in np.moveaxis(probabilities.astype(float), -1, 0):
+        for level, shifts in wanted:
+            column = plane
+            for axis, shift in enumerate(shifts):
+                matrix = operator(plane.shape[axis], level, shift)
+                column = np.moveaxis(np.tensordot(matrix, column, (1, axis)), 0, axis)
+            columns.append(column)
+    np.testing.assert_allclose(context_of(probabilities), np.stack(columns, axis=-1), atol=2e-6)
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+@pytest.mark.parametrize("shape", [(300,), (20, 260), (1, 70), (3, 4), (9, 8, 7)])
+def test_blocks_see_as_far_as_the_halo_says_and_change_no_bit(shape, n_classes):
+    probabilities = probabilities_of(shape, n_classes)
+    context = ContextFeatures(len(shape), n_classes)
+    whole = context_of(probabilities)
+    block = tuple(slice(size // 2, size // 2 + max(1, size // 5)) for size in shape)
+    np.testing.assert_array_equal(context._transform_block(probabilities, block), whole[block])
+    into = np.empty((*(part.stop - part.start for part in block), context.n_features_out_ + 3), np.float32)
+    context.fill(probabilities, block, into[..., 3:])
+    np.testing.assert_array_equal(into[..., 3:], whole[block])
+    # From a window with a halo around the block, cut off where the image ends
+    window = [
+        slice(max(part.start - left, 0), min(part.stop + right, size))
+        for part, (left, right), size in zip(block, context.halo_, shape, strict=True)
+    ]
+    moved = tuple(slice(a.start - b.start, a.stop - b.start) for a, b in zip(block, window, strict=True))
+    np.testing.assert_array_equal(context._transform_block(probabilities[tuple(window)], moved), whole[block])
+
+
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_halo_is_exact(n_classes):
+    context = ContextFeatures(1, n_classes)
+    ((left, right),) = context.halo_
+    probabilities = probabilities_of((401,), n_classes)
+    before = context_of(probabilities)
+    changed = probabilities.copy()
+    changed[200] += 0.5
+    differs = np.flatnonzero((context_of(changed) != before).any(axis=-1))
+    assert (differs.min(), differs.max()) == (200 - right, 200 + left)
