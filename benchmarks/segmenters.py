@@ -72,6 +72,11 @@ def _(dataset: Dataset, seed: int) -> Any:
     return dconv.PixelClassifier(fitting_features(dataset), **common(dataset, seed))
 
 
+@candidate("dconv context")
+def _(dataset: Dataset, seed: int) -> Any:
+    return dconv.ContextClassifier(fitting_features(dataset), **common(dataset, seed))
+
+
 def common(dataset: Dataset, seed: int) -> dict[str, Any]:
     """Return the parameters of a dconv.PixelClassifier that the set and the seed dictate."""
     return {
@@ -90,7 +95,7 @@ def fitting_features(dataset: Dataset) -> dconv.AtrousFeatures | None:
     take one level, the volumes of hippocampus-mri-volumes and their sections 4.
     """
     n_levels = int(np.log2(min(dataset.smallest) - 1))
-    return None if n_levels >= 5 else dconv.AtrousFeatures(n_levels)
+    return None if n_levels >= 5 else dconv.AtrousFeatures(n_levels, normalize="auto")
 
 
 class FeaturesForest:
