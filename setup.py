@@ -7,6 +7,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -97,6 +98,10 @@ def openmp_candidates() -> list[tuple[list[str], list[str]]]:
 class BuildExt(build_ext):
     """Find OpenMP by running a program that uses it, and link every CPU level of the micro-kernel into `_dispatch`."""
 
+    def finalize_options(self):
+        super().finalize_options()
+        self.parallel = self.parallel or os.cpu_count()  # compilers run side by side: the build takes minutes
+
     def build_extensions(self):
         compile_flags, link_flags = self.find_openmp()
         for extension in self.extensions:
@@ -133,17 +138,23 @@ class BuildExt(build_ext):
 
     def build_extension(self, ext):
         if ext.name.endswith("._dispatch"):
-            for name, vector_bytes, flags in cpu_levels():
-                ext.extra_objects += self.compiler.compile(
-                    [str(KERNELS / "microkernel.c")],
-                    output_dir=str(Path(self.build_temp, name)),
-                    macros=[("DCONV_LEVEL", name), ("DCONV_VECTOR_BYTES", str(vector_bytes))],
-                    include_dirs=[str(KERNELS)],
-                    extra_postargs=[*COMMON_FLAGS, *flags],
-                    depends=[str(path) for path in KERNELS.glob("*.h")],
-                )
-                ext.define_macros.append((f"DCONV_HAVE_{name.upper()}", "1"))
+            with ThreadPoolExecutor(self.parallel) as pool:
+                for objects in pool.map(self.compile_level, cpu_levels()):
+                    ext.extra_objects += objects
+            ext.define_macros += [(f"DCONV_HAVE_{name.upper()}", "1") for name, _, _ in cpu_levels()]
         super().build_extension(ext)
+
+    def compile_level(self, level):
+        """Return the object files of the micro-kernel for one CPU level."""
+        name, vector_bytes, flags = level
+        return self.compiler.compile(
+            [str(KERNELS / "microkernel.c")],
+            output_dir=str(Path(self.build_temp, name)),
+            macros=[("DCONV_LEVEL", name), ("DCONV_VECTOR_BYTES", str(vector_bytes))],
+            include_dirs=[str(KERNELS)],
+            extra_postargs=[*COMMON_FLAGS, *flags],
+            depends=[str(path) for path in KERNELS.glob("*.h")],
+        )
 
 
 setup(

@@ -47,7 +47,7 @@ def test_max_samples_bounds_each_class_of_each_image():
 
 
 def test_pixels_drawn_do_not_depend_on_the_classifier(monkeypatch):
-    monkeypatch.setattr(_parts, "ExtraTreesClassifier", lambda *_, **__: Recorder())  # the default one
+    monkeypatch.setattr(_parts, "default_classifier", lambda *_, **__: Recorder())  # the default one
     X, y = make_images()
     default, given = (
         PixelClassifier(BANK, classifier, max_samples=5, random_state=0).fit(X, y).classifier_.seen_[0]
