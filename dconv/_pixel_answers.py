@@ -16,7 +16,7 @@ from dconv._lesson import no_label_message
 from dconv._pixels import labelled, take_weights
 from dconv._prediction import respond_everywhere, weigh_right_labels, weigh_right_pixels
 from dconv._progress import progress_bar
-from dconv._refinement import write_refined
+from dconv._refinement import Write, write_refined
 from dconv._responses import Respond, response_of
 from dconv._threads import effective_n_jobs
 from dconv._validation import Images, as_labels, as_weights, check_n_channels
@@ -228,35 +228,34 @@ class PixelAnswers:
     def _respond(self, X: ArrayLike, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
         """Return what `method` gives at every pixel."""
         images = self._known_images(X)
-        # One row tells the shape of an answer: decision_function may have an axis of classes, of pairs, or none.
-        answer = self._responder(method, exact)(np.zeros((1, self._n_columns), np.float32))
+        answer_shape = self._answer_shape(method, exact)
         dtype = self.classes_.dtype if method == "predict" else np.float32
-        result, outputs = images.allocate([shape + answer.shape[1:] for shape in images.spatial_shapes], dtype)
+        result, outputs = images.allocate([shape + answer_shape for shape in images.spatial_shapes], dtype)
         self._write(method, images, exact, outputs)
         return result
+
+    def _answer_shape(self, method: str, exact: bool) -> tuple[int, ...]:
+        """Return the shape of what `method` gives at one pixel."""
+        if method == "decision_function":  # may have an axis of classes, of pairs, or none: one row tells
+            return self._responder(method, exact)(np.zeros((1, self._n_columns), np.float32)).shape[1:]
+        return (len(self.classes_),) if method == "predict_proba" else ()
 
     def _write(self, method: str, images: Images, exact: bool, outputs: list[np.ndarray]) -> None:
         """Write what `method` gives at every pixel to `outputs`, refined where it can be."""
         if self.refine_ is None or method == "decision_function":
-            self._write_unrefined(method, images, exact, outputs)
+            self._writer(method, exact)(images, outputs)
         else:
+            write_refined(self.refine_, images, self.classes_, method, self._writer("predict_proba", exact), outputs)
 
-            def write_proba(one: Images, probabilities: list[np.ndarray]) -> None:
-                self._write_unrefined("predict_proba", one, exact, probabilities)
+    def _writer(self, method: str, exact: bool) -> Write:
+        """Return what writes the classifier's answers for every pixel, for which it is compiled once."""
+        respond = self._responder(method, exact)
 
-            write_refined(self.refine_, images, self.classes_, method, write_proba, outputs)
+        def write(images: Images, outputs: list[np.ndarray]) -> None:
+            n_jobs, progress = effective_n_jobs(self.n_jobs), self._progress(method)
+            respond_everywhere(self.features_, images, self.channel_axis_, respond, outputs, n_jobs, progress)
 
-    def _write_unrefined(self, method: str, images: Images, exact: bool, outputs: list[np.ndarray]) -> None:
-        """Write what the classifier says of every pixel to `outputs`."""
-        respond_everywhere(
-            self.features_,
-            images,
-            self.channel_axis_,
-            self._responder(method, exact),
-            outputs,
-            effective_n_jobs(self.n_jobs),
-            self._progress(method),
-        )
+        return write
 
     def _progress(self, method: str) -> Callable[[int], Callable[[], None]]:
         """Return what makes a progress bar of a number of blocks."""

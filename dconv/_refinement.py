@@ -12,7 +12,7 @@ from dconv._parts import check_probabilities
 from dconv._responses import entropy_of
 from dconv._validation import Images
 
-WriteProba = Callable[[Images, list[np.ndarray]], None]  # images and what the probabilities of their pixels go to
+Write = Callable[[Images, list[np.ndarray]], None]  # images and what the answers for their pixels go to
 
 
 def new_refine(refine: Any, features: Any, classifier: Any, ndim: int, n_jobs: int | None) -> Any:
@@ -38,7 +38,7 @@ def new_refine(refine: Any, features: Any, classifier: Any, ndim: int, n_jobs: i
 
 
 def write_refined(
-    refine: Any, images: Images, classes: np.ndarray, method: str, write_proba: WriteProba, outputs: list[np.ndarray]
+    refine: Any, images: Images, classes: np.ndarray, method: str, write_proba: Write, outputs: list[np.ndarray]
 ) -> None:
     """Write refined labels, probabilities or entropies to `outputs`, one whole image after another.
 

@@ -14,6 +14,7 @@ from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
 from dconv._held_out import HeldOut
 from dconv._parts import check_probabilities
+from dconv._refinement import Write
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
 from dconv._validation import Images
@@ -221,15 +222,18 @@ class ContextClassifier(PixelClassifier):
     def _n_columns(self) -> int:
         return self.n_features_ + (self.n_context_features_ if self.n_stages_ > 1 else 0)
 
-    def _write_unrefined(self, method: str, images: Images, exact: bool, outputs: list[np.ndarray]) -> None:
+    def _writer(self, method: str, exact: bool) -> Write:
         if self.n_stages_ == 1:
-            super()._write_unrefined(method, images, exact, outputs)
-            return
+            return super()._writer(method, exact)
         stages = [_answerers(stage, exact) for stage in self.stages_[:-1]]
         stages.append(everywhere(self._responder(method, exact)))
-        n_jobs = effective_n_jobs(self.n_jobs)
-        cascade = Cascade(self.features_, images, self.channel_axis_, stages, self._context, n_jobs)
-        cascade.write(outputs, self._progress(method))
+
+        def write(images: Images, outputs: list[np.ndarray]) -> None:
+            n_jobs = effective_n_jobs(self.n_jobs)
+            cascade = Cascade(self.features_, images, self.channel_axis_, stages, self._context, n_jobs)
+            cascade.write(outputs, self._progress(method))
+
+        return write
 
 
 def _answerers(stage: Stage, exact: bool) -> Answerers:
