@@ -15,6 +15,7 @@ import numpy as np
 
 from dconv import _memory
 from dconv._bank import Bank, PlanePlan, widest
+from dconv._boxes import sizes
 from dconv._feature_groups import SMOOTHING_RADIUS, Place, Planes, available_groups, stencils
 from dconv._pixels import Block
 from dconv._receptive import Margin
@@ -103,7 +104,6 @@ class ContextFeatures:
         self._bank.fill(probabilities, block, out)
 
     def _transform_block(self, probabilities: np.ndarray, block: Block) -> np.ndarray:
-        shape = tuple(part.stop - part.start for part in block)
-        out = _memory.empty((*shape, self.n_features_out_), np.dtype(np.float32))
+        out = _memory.empty((*sizes(block), self.n_features_out_), np.dtype(np.float32))
         self.fill(probabilities, block, out)
         return out

@@ -12,11 +12,10 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dconv._pixels import Block
+from dconv._pixels import Block, cells_along, cells_of_pixels
 
 _FIRST_CELLS = 16  # of an image that is cut, and from there on twice as many along every axis, ...
 _REFINEMENTS = 5  # ... so often
-_CellNumbers = tuple[np.ndarray, ...]  # along each axis, the numbers of the cells that pixels are in
 
 
 class Folds:
@@ -33,12 +32,12 @@ class Folds:
         self._n_cells, self._of_cell = n_cells, of_cell
         self.n_folds = 1 + max(int(folds.max()) for folds in of_cell)
         self._shapes = [mask.shape for mask in masks]
-        places = [_cells_of_pixels(mask, n_cells) for mask in masks]
+        places = [cells_of_pixels(mask, n_cells) for mask in masks]
         self.of_pixel = np.concatenate([folds[place] for folds, place in zip(of_cell, places, strict=True)])
 
     def of_block(self, index: int, block: Block) -> np.ndarray:
         """Return the fold of each pixel of a block of an image."""
-        cells = _cells(self._shapes[index], self._n_cells)
+        cells = cells_along(self._shapes[index], self._n_cells)
         return self._of_cell[index][np.ix_(*(number[part] for number, part in zip(cells, block, strict=True)))]
 
 
@@ -75,21 +74,11 @@ def _grids(ndim: int) -> Iterator[int]:
     yield from (first * 2**times for times in range(_REFINEMENTS))
 
 
-def _cells(shape: Sequence[int], n_cells: int) -> _CellNumbers:
-    return tuple(np.arange(size) * n_cells // size for size in shape)
-
-
-def _cells_of_pixels(mask: np.ndarray, n_cells: int) -> _CellNumbers:
-    """Return the number of the cell of each masked pixel, along each axis."""
-    cells = _cells(mask.shape, n_cells)
-    return tuple(number[place] for number, place in zip(cells, np.nonzero(mask), strict=True))
-
-
 def _count(masks: Sequence[np.ndarray], classes: np.ndarray, heavy: np.ndarray, n_cells: int) -> list[np.ndarray]:
     """Return how many heavy pixels of each class are in each cell of each image, (*cells, n_classes)."""
     counts, done = [], 0
     for mask in masks:
-        cells = _cells_of_pixels(mask, n_cells)
+        cells = cells_of_pixels(mask, n_cells)
         part = slice(done, done + len(cells[0]))
         done = part.stop
         of_image = np.zeros((*(n_cells,) * mask.ndim, int(classes.max()) + 1))

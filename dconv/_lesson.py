@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.utils.validation import has_fit_parameter
 
 from dconv._block_features import images_for
-from dconv._pixels import choose_pixels, take, take_weights
+from dconv._pixels import cells_of_pixels, choose_pixels, take, take_weights
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
 from dconv._validation import Images, as_labels, as_weights
@@ -70,8 +70,7 @@ def groups_of(masks: list[np.ndarray]) -> np.ndarray:
         return np.repeat(np.arange(len(masks)), [int(mask.sum()) for mask in masks])
     (mask,) = masks
     per_axis = round(_REGIONS ** (1 / mask.ndim))
-    regions = [at * per_axis // size for at, size in zip(np.nonzero(mask), mask.shape, strict=True)]
-    return np.ravel_multi_index(regions, (per_axis,) * mask.ndim)
+    return np.ravel_multi_index(cells_of_pixels(mask, per_axis), (per_axis,) * mask.ndim)
 
 
 def check_two_classes(targets: np.ndarray, ignore_label: int | None) -> None:

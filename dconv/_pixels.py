@@ -103,3 +103,14 @@ def take_weights(weights: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> 
     if not taken.any():
         raise ValueError("sample_weight is 0 at every labelled pixel; give some of them a positive weight")
     return taken
+
+
+def cells_along(shape: Sequence[int], n_cells: int) -> tuple[np.ndarray, ...]:
+    """Return along each axis the number of the cell of every place, where each axis is cut into `n_cells`."""
+    return tuple(np.arange(size) * n_cells // size for size in shape)
+
+
+def cells_of_pixels(mask: np.ndarray, n_cells: int) -> tuple[np.ndarray, ...]:
+    """Return the number of the cell of each masked pixel, along each axis."""
+    cells = cells_along(mask.shape, n_cells)
+    return tuple(number[place] for number, place in zip(cells, np.nonzero(mask), strict=True))
