@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import machine  # noqa: F401  first: it mends the environment before NumPy is imported
+import machine  # first: it mends the environment before NumPy is imported
 import numpy as np
 from skimage import data, transform
 
@@ -95,12 +95,6 @@ def compare(image: np.ndarray, n_classes: int, threads: list[int], repeats: int)
     )
 
 
-def resident(name: str) -> int:
-    """Return the bytes that Linux knows under a name."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
-
-
 def peak_memory(side: str, n_classes: int) -> None:
     """Print by how many bytes one call on the large image raises this process' peak."""
     image = photograph(LARGE)
@@ -108,11 +102,11 @@ def peak_memory(side: str, n_classes: int) -> None:
     call = peer_call(image, unary) if side == "peer" else our_call(image, unary, 2)
     # What the preparation took and gave back must not hide what the call takes.
     Path("/proc/self/clear_refs").write_text("5")
-    before = resident("VmRSS")
+    before = machine.resident("VmRSS")
     start = time.perf_counter()
     call()
     seconds = time.perf_counter() - start
-    print(f"{resident('VmHWM') - before} {seconds}")
+    print(f"{machine.resident('VmHWM') - before} {seconds}")
 
 
 def large(n_classes: int) -> None:

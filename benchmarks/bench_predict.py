@@ -37,9 +37,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import machine  # noqa: F401  first: it mends the environment before NumPy is imported
+import machine  # first: it mends the environment before NumPy is imported
 import numpy as np
 from scipy import ndimage
+from segmentation_sets import DEFAULT_DATA
 from skimage import data, transform
 from skimage.feature import multiscale_basic_features
 from skimage.future import TrainableSegmenter
@@ -57,7 +58,6 @@ SETS = ("isbi2012-em", "roads-aerial")
 MADE = 512  # height and width of images that are made
 FRAME, N_CLASSES = (375, 500), 5
 INTERIOR, MEMBRANE = 1, 2  # 0 is "not labelled"; roads stand for membranes
-DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 class Sections(NamedTuple):
@@ -181,18 +181,12 @@ def check(sections: Sections, threads: int) -> None:
             raise AssertionError(f"{name}: mean IoU {score:.3f}, that of one class everywhere is {chance:.3f}")
 
 
-def resident(field: str) -> float:
-    """Return a line of /proc/self/status in MB: "VmRSS", resident memory now, or "VmHWM", its peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) * 1024 / 1e6
-
-
 def first_call(call: Callable[[], Any]) -> tuple[Any, float, float]:
     """Return the result of a call, its time and the peak of the resident memory in MB."""
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     start = time.perf_counter()
     result = call()
-    return result, time.perf_counter() - start, resident("VmHWM")
+    return result, time.perf_counter() - start, machine.resident("VmHWM") / 1e6
 
 
 def best_time(call: Callable[[], Any], first: float, seconds: float = 3.0) -> float:
@@ -216,7 +210,7 @@ def run_side(name: str, set_name: str, size: int, threads: int) -> dict[str, Any
     def fit() -> Any:
         return side.fit(sections.train[0], strokes, image)
 
-    before = resident("VmRSS")
+    before = machine.resident("VmRSS") / 1e6
     segmenter, fit_s, fit_mb = first_call(fit)
     labels, predict_s, predict_mb = first_call(lambda: side.predict(segmenter, image))
     features_s = first_call(lambda: side.features(image))[1]

@@ -1,4 +1,7 @@
-"""What this machine can do at most: multiply-adds, SGEMM, streaming stores. Benchmarks report their share of it."""
+"""What this machine can do at most: multiply-adds, SGEMM, streaming stores. Benchmarks report their share of it.
+
+And what memory this process takes (Linux).
+"""
 
 from __future__ import annotations
 
@@ -94,6 +97,12 @@ def limits(n_threads: int) -> dict[str, float]:
     product = np.empty_like(a)
     sgemm = 2 * 2048**3 / _best(lambda: np.matmul(a, a, out=product), 9)
     return {"fma": fma / 1e9, "sgemm": sgemm / 1e9, "stream": stream / 1e9}
+
+
+def resident(field: str) -> int:
+    """Return a line of /proc/self/status in bytes: "VmRSS", resident memory now, or "VmHWM", its peak."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
 
 
 if __name__ == "__main__":
