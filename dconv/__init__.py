@@ -7,6 +7,7 @@ from dconv.crf import DenseCRF
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
+from dconv.rocket import MiniRocket
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
@@ -23,6 +24,7 @@ __all__ = [
     "ContextClassifier",
     "DenseCRF",
     "DilatedConv",
+    "MiniRocket",
     "PixelClassifier",
     "SoftClipScaler",
     "TransposedConv",
