@@ -57,6 +57,9 @@ def make_taps(ndim: int) -> Taps:
     size = (1,) * (2 - ndim) + bank.kernel_size
     places = np.stack([axis.ravel() - n // 2 for axis, n in zip(np.indices(size), size, strict=True)], axis=1)
     kernels = np.nonzero(bank.weight.reshape(N_KERNELS, -1) > 0)[1].reshape(N_KERNELS, -1)
+    # Taps are added up in their order, here with the middle one first: so others round, too.
+    order = np.array([4, 0, 1, 2, 3, 5, 6, 7, 8])
+    places, kernels = places[order], np.argsort(order)[kernels]
     places, kernels = (array.astype(np.intp, order="C") for array in (places, kernels))
     return Taps(np.array(size, np.int64), places, kernels, bank.names)
 

@@ -325,27 +325,27 @@ def test_activation_row(library, n, name):
 # --- the counts of MiniRocket ---
 
 
-@pytest.mark.parametrize("n_terms", [1, 4, 8])
+@pytest.mark.parametrize("n_channels", [1, 2, 9])
 @pytest.mark.parametrize("n", LENGTHS)
-def test_rocket_sum(library, n, n_terms):
-    terms = normal((n_terms, 128), np.float32)
+def test_rocket_sum(library, n, n_channels):
+    terms = normal((4 * n_channels, 128), np.float32)
     out, check_guards = guarded(-(-n // UNIT) * UNIT, np.float32)
-    call(library, "rocket_sum", addresses(terms), n_terms, out, n)
-    assert_close(out[:n], terms[:, :n].astype(np.float64).sum(axis=0), n_terms, np.abs(terms).sum(axis=0).max())
+    call(library, "rocket_sum", addresses(terms), n_channels, out, n)
+    assert_close(out[:n], terms[:, :n].astype(np.float64).sum(axis=0), 4 * n_channels, np.abs(terms).sum(axis=0).max())
     check_guards()
 
 
 @pytest.mark.parametrize("n_thresholds", [*range(1, 9), 14, 15, 30])
-@pytest.mark.parametrize("n_terms", [4, 8])
+@pytest.mark.parametrize("n_channels", [1, 2])
 @pytest.mark.parametrize("n", LENGTHS)
-def test_rocket_count(library, n, n_terms, n_thresholds):
+def test_rocket_count(library, n, n_channels, n_thresholds):
     lanes = 16
-    terms = rng.integers(-9, 10, (n_terms, 128)).astype(np.float32)
+    terms = rng.integers(-9, 10, (4 * n_channels, 128)).astype(np.float32)
     terms[0, n:] = -np.inf
     thresholds = np.append(rng.integers(-20, 20, n_thresholds - 1), -0.0).astype(np.float32)
     counts = np.full((n_thresholds + 1, lanes), -3, np.int32)
     scratch, check_guards = guarded(128, np.float32)
-    call(library, "rocket_count", addresses(terms), n_terms, thresholds, n_thresholds, counts, scratch, n)
+    call(library, "rocket_count", addresses(terms), n_channels, thresholds, n_thresholds, counts, scratch, n)
     above = terms.sum(axis=0)[:, np.newaxis] > thresholds
     expected = -3 - above.reshape(-1, lanes, n_thresholds).sum(axis=0).T
     np.testing.assert_array_equal(counts[:-1], expected)

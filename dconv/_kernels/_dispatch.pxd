@@ -122,10 +122,12 @@ cdef extern from "tree_rows.h" nogil:
 
 
 cdef extern from "rocket_rows.h" nogil:
+    enum:
+        DCONV_ROCKET_TERMS
     ctypedef struct dconv_rocket_rows:
-        void (*sum)(const float *const *terms, Py_ssize_t n_terms, float *out, Py_ssize_t n) noexcept nogil
-        void (*count)(const float *const *terms, Py_ssize_t n_terms, const float *thresholds, Py_ssize_t n_thresholds,
-                      int32_t *counts, float *scratch, Py_ssize_t n) noexcept nogil
+        void (*sum)(const float *const *terms, Py_ssize_t n_channels, float *out, Py_ssize_t n) noexcept nogil
+        void (*count)(const float *const *terms, Py_ssize_t n_channels, const float *thresholds,
+                      Py_ssize_t n_thresholds, int32_t *counts, float *scratch, Py_ssize_t n) noexcept nogil
         void (*share)(const int32_t *counts, Py_ssize_t n_thresholds, Py_ssize_t n_responses,
                       float *out) noexcept nogil
         void (*share_lane)(const int32_t *counts, Py_ssize_t lane, Py_ssize_t n_thresholds, Py_ssize_t n_responses,

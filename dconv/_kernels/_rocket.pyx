@@ -27,7 +27,7 @@ from libc.math cimport INFINITY
 from libc.stdint cimport int32_t, int64_t
 from libc.string cimport memset
 
-from dconv._kernels._dispatch cimport dconv_microkernel, get_level
+from dconv._kernels._dispatch cimport DCONV_ROCKET_TERMS, dconv_microkernel, get_level
 
 cdef extern from "feature_rows.h":
     enum:
@@ -35,10 +35,10 @@ cdef extern from "feature_rows.h":
 
 cdef enum:
     TAPS = 9
-    HIGH = 3  # taps whose weight is 2
+    HIGH = DCONV_ROCKET_TERMS - 1  # taps whose weight is 2
     MOST = 9  # channels that a kernel sees
-    MOST_TERMS = (1 + HIGH) * MOST
-    TILE_FLOATS = 512  # a multiple of DCONV_ROW_UNIT
+    MOST_TERMS = DCONV_ROCKET_TERMS * MOST
+    TILE_FLOATS = 1024  # a multiple of DCONV_ROW_UNIT
 
 TILE = TILE_FLOATS
 MOST_CHANNELS = MOST
@@ -120,17 +120,16 @@ cdef void sum_taps(
         out[j - start] = -INFINITY
 
 
-cdef Py_ssize_t gather_terms(
+cdef void gather_terms(
     const Layout *it, const float *sums, const float *plane, const Py_ssize_t *channels, Py_ssize_t n_channels,
     const Py_ssize_t *high, const float **terms,
 ) noexcept nogil:
-    """List the rows that add up to the responses of a kernel; return how many there are."""
+    """List the rows that add up to the responses of a kernel."""
     cdef Py_ssize_t c, k
     for c in range(n_channels):
-        terms[(1 + HIGH) * c] = sums + channels[c] * TILE_FLOATS
+        terms[DCONV_ROCKET_TERMS * c] = sums + channels[c] * TILE_FLOATS
         for k in range(HIGH):
-            terms[(1 + HIGH) * c + 1 + k] = plane + (2 * channels[c] + 1) * it.plane + it.offsets[high[k]]
-    return (1 + HIGH) * n_channels
+            terms[DCONV_ROCKET_TERMS * c + 1 + k] = plane + (2 * channels[c] + 1) * it.plane + it.offsets[high[k]]
 
 
 cdef struct Kernels:
@@ -148,7 +147,7 @@ cdef void count_region(
     const Py_ssize_t *region, Py_ssize_t n_channels, const float *planes, float *rows, int32_t *counts,
 ) noexcept nogil:
     """Count the responses of every other kernel from `parity` on, in a region whose first pixel is at `planes`."""
-    cdef Py_ssize_t end = (region[0] - 1) * it.stride + region[1] * it.width, start, stop, tile, c, k, n_terms
+    cdef Py_ssize_t end = (region[0] - 1) * it.stride + region[1] * it.width, start, stop, tile, c, k, n_seen
     cdef Py_ssize_t lanes = level.lanes_f32
     cdef const float *terms[MOST_TERMS]
     cdef float *sums = rows + TILE_FLOATS
@@ -158,11 +157,10 @@ cdef void count_region(
         for c in range(n_channels):
             sum_taps(level, it, planes + 2 * c * it.plane, region[1], start, stop, sums + c * TILE_FLOATS)
         for k in range(parity, kernels.n, 2):
-            n_terms = gather_terms(
-                it, sums, planes + start, kernels.channels + kernels.first_channel[k],
-                kernels.first_channel[k + 1] - kernels.first_channel[k], kernels.high + k * HIGH, terms,
-            )
-            level.rocket.count(terms, n_terms, kernels.thresholds + k * kernels.q, kernels.q,
+            n_seen = kernels.first_channel[k + 1] - kernels.first_channel[k]
+            gather_terms(it, sums, planes + start, kernels.channels + kernels.first_channel[k], n_seen,
+                         kernels.high + k * HIGH, terms)
+            level.rocket.count(terms, n_seen, kernels.thresholds + k * kernels.q, kernels.q,
                                counts + k * kernels.q * lanes, rows, stop - start)
 
 
@@ -242,7 +240,7 @@ cdef void responses_of_one(
     const Py_ssize_t *high, const Py_ssize_t *channels, Py_ssize_t n_seen, float *planes, float *rows, float *out,
 ) noexcept nogil:
     """Write the responses of one kernel to one image, (rows, columns)."""
-    cdef Py_ssize_t end = (it.region[0] - 1) * it.stride + it.region[1], start, stop, tile, c, p, n_terms
+    cdef Py_ssize_t end = (it.region[0] - 1) * it.stride + it.region[1], start, stop, tile, c, p
     cdef Py_ssize_t[MOST] own
     cdef const float *terms[MOST_TERMS]
     cdef float *sums = rows + TILE_FLOATS
@@ -256,8 +254,8 @@ cdef void responses_of_one(
         for c in range(n_seen):
             sum_taps(level, &it, planes + 2 * c * it.plane + it.first, it.region[1], start, stop,
                      sums + c * TILE_FLOATS)
-        n_terms = gather_terms(&it, sums, planes + it.first + start, own, n_seen, high, terms)
-        level.rocket.sum(terms, n_terms, rows, stop - start)
+        gather_terms(&it, sums, planes + it.first + start, own, n_seen, high, terms)
+        level.rocket.sum(terms, n_seen, rows, stop - start)
         for p in range(start, stop):
             if p % it.stride < it.region[1]:
                 out[p // it.stride * it.region[1] + p % it.stride] = rows[p - start]

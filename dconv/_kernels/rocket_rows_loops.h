@@ -2,6 +2,7 @@
 
 /* Thresholds that are compared together: beside a response, 16 registers hold seven of them and their counts. */
 #define TOGETHER 7
+#define TERMS DCONV_ROCKET_TERMS
 #if defined(__GNUC__)
 #define UNROLL_RESPONSES _Pragma("GCC unroll 4") /* a tenth faster than not at all */
 #else
@@ -24,20 +25,25 @@ INLINE vec_f32 every_f32(float value) {
 }
 #endif
 
+/* n_terms is a constant where this is inlined. */
 INLINE vec_f32 sum_at(const float *const *terms, ptrdiff_t n_terms, ptrdiff_t i) {
     vec_f32 sum = load_f32(terms[0] + i);
-    for (ptrdiff_t k = 1; k < n_terms; k++) sum = add_f32(sum, load_f32(terms[k] + i));
+    UNROLL for (ptrdiff_t k = 1; k < n_terms; k++) sum = add_f32(sum, load_f32(terms[k] + i));
     return sum;
 }
 
-static void rocket_sum(const float *const *terms, ptrdiff_t n_terms, float *out, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i += FL) store_f32(out + i, sum_at(terms, n_terms, i));
+static void rocket_sum(const float *const *terms, ptrdiff_t n_channels, float *out, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += FL) {
+        vec_f32 sum = sum_at(terms, TERMS, i);
+        for (ptrdiff_t c = 1; c < n_channels; c++) sum = add_f32(sum, sum_at(terms + c * TERMS, TERMS, i));
+        store_f32(out + i, sum);
+    }
 }
 
-/* For one or four terms. n_terms and n_thresholds are constants where this is inlined, so that all is in registers. */
+/* For the terms of a channel, or one term. n_terms and n_thresholds are constants where this is inlined, so that all is in registers. */
 INLINE void count_together(const float *const *terms, ptrdiff_t n_terms, const float *thresholds,
                            ptrdiff_t n_thresholds, int32_t *restrict counts, ptrdiff_t n) {
-    const float *row[4];
+    const float *row[TERMS];
     vec_f32 threshold[TOGETHER];
     vec_i32 count[TOGETHER];
     for (ptrdiff_t k = 0; k < n_terms; k++) row[k] = terms[k];
@@ -67,14 +73,14 @@ INLINE void count_up_to_seven(const float *const *terms, ptrdiff_t n_terms, cons
     }
 }
 
-static void rocket_count(const float *const *terms, ptrdiff_t n_terms, const float *thresholds, ptrdiff_t n_thresholds,
+static void rocket_count(const float *const *terms, ptrdiff_t n_channels, const float *thresholds, ptrdiff_t n_thresholds,
                          int32_t *counts, float *scratch, ptrdiff_t n) {
-    if (n_terms == 4 && n_thresholds <= TOGETHER) { /* one channel: what is summed need not go through memory */
-        count_up_to_seven(terms, 4, thresholds, n_thresholds, counts, n);
+    if (n_channels == 1 && n_thresholds <= TOGETHER) { /* what is summed need not go through memory */
+        count_up_to_seven(terms, TERMS, thresholds, n_thresholds, counts, n);
         return;
     }
     const float *const row[1] = {scratch};
-    rocket_sum(terms, n_terms, scratch, n);
+    rocket_sum(terms, n_channels, scratch, n);
     for (ptrdiff_t j = 0; j < n_thresholds; j += TOGETHER) {
         const ptrdiff_t left = n_thresholds - j;
         count_up_to_seven(row, 1, thresholds + j, left < TOGETHER ? left : TOGETHER, counts + j * IL, n);
