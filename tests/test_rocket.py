@@ -27,10 +27,12 @@ def whole_numbers(shape, seed=0):
     return np.random.default_rng(seed).integers(-20, 21, shape).astype(np.float32)
 
 
+def channels_of(model):
+    return np.split(model.channel_indices_, np.cumsum(model.n_channels_per_combination_)[:-1])
+
+
 def expected_features(model, arrays, ndim):
-    starts = np.cumsum(model.n_channels_per_combination_)[:-1]
-    channels = [list(each) for each in np.split(model.channel_indices_, starts)]
-    rows = []
+    channels, rows = channels_of(model), []
     for array in arrays:
         image = array if array.ndim == ndim + 1 else array[..., np.newaxis]
         image = image[np.newaxis] if ndim == 1 else image
@@ -106,15 +108,16 @@ def test_groups_are_of_one_size_and_hold_all():
 # --- fit ---
 
 
+@pytest.mark.parametrize("n_channels", [1, 5])
 @pytest.mark.parametrize("ndim", [1, 2])
-def test_biases_are_quantiles_of_responses(ndim):
-    X = np.random.default_rng(0).normal(size=(1, *(25, 11)[:ndim]))
+def test_biases_are_quantiles_of_responses(ndim, n_channels):
+    X = np.random.default_rng(0).normal(size=(1, *(25, 11)[:ndim], n_channels))
     model = MiniRocket(84 * 4, ndim=ndim, random_state=0).fit(X)  # one series: there is no choice
     biases, levels = iter(model.biases_), iter(quantile_levels(84 * 4))
-    image = X[0][..., np.newaxis] if ndim == 2 else X[0][np.newaxis, :, np.newaxis]
+    image, channels = X[0] if ndim == 2 else X, iter(channels_of(model))
     for dilation, count in zip(model.dilations_, model.n_features_per_dilation_, strict=True):
         for high in reference.KERNELS:
-            response = reference.responses(image, TAPS[ndim], high, dilation, [0])
+            response = reference.responses(image, TAPS[ndim], high, dilation, next(channels))
             for _ in range(count):
                 assert next(biases) == pytest.approx(np.quantile(response, next(levels)), abs=1e-5)
 
