@@ -14,7 +14,7 @@ from dconv._series import Collection
 
 _RESPONSES = 1 << 22  # floats that are sorted together
 _SHARED = 1 << 19  # responses that are work for several threads
-_INTERLEAVED = 1 << 20  # floats of scratch that images may be interleaved in
+_INTERLEAVED = 1 << 22  # floats of scratch in all that images may be interleaved in
 
 
 class Plan(NamedTuple):
@@ -101,7 +101,7 @@ def share_features(
     dilation = int(plan.dilations.max())
     for block in images.blocks(missing):
         planes, rows = _scratch(plan, block.places, dilation, lanes, images.n_channels, n_threads)
-        if planes.shape[1] <= _INTERLEAVED:
+        if planes.size <= _INTERLEAVED:
             places, groups = group_images(block.places, lanes)
         else:
             planes, rows = _scratch(plan, block.places, dilation, 1, images.n_channels, n_threads)

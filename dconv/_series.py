@@ -9,7 +9,7 @@ import numpy as np
 
 from dconv._validation import LARGEST, as_array, real_dtype
 
-_BLOCK = 1 << 22  # samples that are looked at, converted and worked on together; bounds memory
+_BLOCK = 1 << 21  # samples that are looked at, converted and worked on together; bounds memory
 
 
 class Block(NamedTuple):
