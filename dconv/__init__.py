@@ -2,11 +2,14 @@
 
 from dconv import filters, metrics, predictors, shapes
 from dconv._threads import show_config
+from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
+from dconv.custom import CustomFeatures
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
+from dconv.position import PixelPosition
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
@@ -21,9 +24,12 @@ __all__ = [
     "AdaptiveVote",
     "AtrousFeatures",
     "ContextClassifier",
+    "CustomFeatures",
     "DenseCRF",
     "DilatedConv",
+    "FeatureImageUnion",
     "PixelClassifier",
+    "PixelPosition",
     "SoftClipScaler",
     "TransposedConv",
     "conv",
@@ -32,6 +38,7 @@ __all__ = [
     "default_classifier",
     "filters",
     "fold",
+    "make_features",
     "metrics",
     "overlap_count",
     "predictors",

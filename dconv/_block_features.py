@@ -12,8 +12,8 @@ It may have ``_transform_bands(image, block)``, which yields parts of the block,
 are those of ``_transform_block``; the features of a part need not stay when the next is asked for. It may have
 ``_for_image(image)``, which returns the block transformer to use for the blocks of this image, if features depend on
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
-values that features cannot take or of their size, and returns the spatial shapes of their features. Every other
-transformer is given whole images.
+values that features cannot take or of their size, and returns the spatial shapes of their features. `_cacheable` is
+False if features may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
 from __future__ import annotations

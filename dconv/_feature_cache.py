@@ -29,7 +29,7 @@ class FeatureCache:
         `features` has been fitted. Only transformers that work block by block are known to give a pixel of the same
         image the same features; of others nothing is kept.
         """
-        if not hasattr(features, "_transform_block"):
+        if not hasattr(features, "_transform_block") or not getattr(features, "_cacheable", True):
             return gather_rows(features, images, channel_axis, masks, n_jobs)
         keys = self._keys(features, images)
         missing = []

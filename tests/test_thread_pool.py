@@ -35,6 +35,9 @@ for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT, COLUMNS, PROBABILITIES):
 
 BANK = dconv.DilatedConv(filters.derivatives(1), dilation=(1, 2, 4))
 FEATURES = dconv.AtrousFeatures(3)
+POSITION = dconv.PixelPosition()
+CUSTOM = dconv.CustomFeatures(np.negative)
+UNION = dconv.make_features(FEATURES, POSITION)
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
@@ -141,6 +144,24 @@ CALLS = {
     "AtrousFeatures.transform": lambda: fitted(FEATURES).transform(IMAGE),
     "AtrousFeatures.get_feature_names_out": lambda: fitted(FEATURES).get_feature_names_out(),
     "AtrousFeatures.set_output": lambda: fitted(FEATURES).set_output(transform="default").transform(IMAGE),
+    "make_features": fit(lambda: dconv.make_features(FEATURES, dconv.PixelPosition())),
+    "FeatureImageUnion": fit(lambda: dconv.FeatureImageUnion([("bank", FEATURES), ("filters", BANK)], n_jobs=2)),
+    "FeatureImageUnion.fit": lambda: dconv.make_features(FEATURES).fit(IMAGE).halo_,
+    "FeatureImageUnion.transform": lambda: fitted(UNION).transform(IMAGE),
+    "FeatureImageUnion.get_feature_names_out": lambda: fitted(UNION).get_feature_names_out(),
+    "FeatureImageUnion.get_params": lambda: sorted(UNION.get_params()),
+    "FeatureImageUnion.set_params": lambda: dconv.make_features(FEATURES).set_params(n_jobs=1).n_jobs,
+    "FeatureImageUnion.set_output": lambda: fitted(UNION).set_output(transform="default").transform(IMAGE),
+    "PixelPosition": fit(dconv.PixelPosition),
+    "PixelPosition.fit": lambda: dconv.PixelPosition().fit(IMAGE).halo_,
+    "PixelPosition.transform": lambda: fitted(POSITION).transform(IMAGE),
+    "PixelPosition.get_feature_names_out": lambda: fitted(POSITION).get_feature_names_out(),
+    "PixelPosition.set_output": lambda: fitted(POSITION).set_output(transform="default").transform(IMAGE),
+    "CustomFeatures": fit(lambda: dconv.CustomFeatures(np.negative, halo=1, n_jobs=2)),
+    "CustomFeatures.fit": lambda: dconv.CustomFeatures(np.negative).fit(IMAGE).n_features_out_,
+    "CustomFeatures.transform": lambda: fitted(CUSTOM).transform(IMAGE),
+    "CustomFeatures.get_feature_names_out": lambda: fitted(CUSTOM).get_feature_names_out(),
+    "CustomFeatures.set_output": lambda: fitted(CUSTOM).set_output(transform="default").transform(IMAGE),
     "DenseCRF": lambda: dconv.DenseCRF(n_iter=3, n_jobs=2).refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine": lambda: CRF.refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine_unary": lambda: CRF.refine_unary(IMAGE, PROBABILITIES),
