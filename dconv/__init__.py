@@ -9,6 +9,7 @@ from dconv.custom import CustomFeatures
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
+from dconv.perceptron import PerceptronClassifier
 from dconv.position import PixelPosition
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
@@ -28,6 +29,7 @@ __all__ = [
     "DenseCRF",
     "DilatedConv",
     "FeatureImageUnion",
+    "PerceptronClassifier",
     "PixelClassifier",
     "PixelPosition",
     "SoftClipScaler",

@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._nodata import as_given, valid_pixels
 from dconv._pixels import Block, masked_blocks, rows_in_block
 from dconv._threads import run_tasks
 from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
@@ -76,8 +77,13 @@ def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None) -> Im
     return as_images(X, ndim, channel_axis)
 
 
-def fit_features(features: Any, X: Any, images: Images) -> None:
-    """Fit a transformer and check, before it transforms, that it can give every pixel its features."""
+def fit_features(features: Any, X: Any, images: Images, channel_axis: int | None) -> None:
+    """Fit a transformer and check, before it transforms, that it can give every pixel its features.
+
+    `images` are those of `X`, maybe with pixels filled that hold no data.
+    """
+    if any(valid_pixels(image) is not None for image in images.arrays):
+        X = as_given(images, channel_axis)
     by_blocks = hasattr(features, "_check_images")
     if not by_blocks:
         check_images(features, images)  # first, as its fit may be work

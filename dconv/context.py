@@ -13,6 +13,7 @@ from dconv._cascade_answers import Answerers, Cascade, everywhere
 from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
 from dconv._held_out import HeldOut
+from dconv._lesson import Lesson
 from dconv._parts import check_probabilities
 from dconv._refinement import Write
 from dconv._stages import Course, Stage
@@ -43,8 +44,11 @@ class ContextClassifier(PixelClassifier):
         Number of folds that labelled pixels are dealt to. A stage must not learn from what the one before says of
         pixels that this knows already, as it would trust it too much; so it is told what models learnt from the other
         folds say. Folds are of whole images; if there is one, or a class is in one alone, of cells of a grid.
-    ignore_label, max_samples, ndim, channel_axis, distill, refine, n_jobs, random_state, verbose
-        As for :class:`~dconv.PixelClassifier`. With `distill` every stage has a student; `refine` follows the last.
+    ignore_label, max_samples, sample, class_prior, nodata, ndim, channel_axis, distill, refine, n_jobs
+        As for :class:`~dconv.PixelClassifier`. With `distill` every stage has a student; `refine` and `class_prior`
+        follow the last.
+    random_state, verbose
+        As for :class:`~dconv.PixelClassifier`.
 
     Attributes
     ----------
@@ -59,7 +63,9 @@ class ContextClassifier(PixelClassifier):
         That of the stage whose student agrees least.
     n_context_features_ : int
         Features per pixel that stages after the first have besides `n_features_`.
-    classes_, features_, refine_, n_features_, n_channels_in_, ndim_, channel_axis_, ignore_label_
+    classes_, features_, refine_, n_features_, n_channels_in_, ndim_, channel_axis_, ignore_label_, nodata_
+        As for :class:`~dconv.PixelClassifier`.
+    prior_factors_ : ndarray of shape (n_classes,) or None
         As for :class:`~dconv.PixelClassifier`.
 
     See Also
@@ -113,6 +119,9 @@ class ContextClassifier(PixelClassifier):
         cv: int = 3,
         ignore_label: int | None = 0,
         max_samples: int | None = None,
+        sample: str = "balanced",
+        class_prior: Any = None,
+        nodata: int | None = None,
         ndim: int = 2,
         channel_axis: int | None = None,
         distill: bool | str = False,
@@ -126,6 +135,9 @@ class ContextClassifier(PixelClassifier):
             classifier,
             ignore_label=ignore_label,
             max_samples=max_samples,
+            sample=sample,
+            class_prior=class_prior,
+            nodata=nodata,
             ndim=ndim,
             channel_axis=channel_axis,
             distill=distill,
@@ -206,10 +218,10 @@ class ContextClassifier(PixelClassifier):
             stacklevel=4,
         )
 
-    def _keep(self, features: Any, stages: list[Stage], refine: Any, images: Images, *others: Any) -> None:
-        super()._keep(features, stages, refine, images, *others)
+    def _keep(self, features: Any, stages: list[Stage], refine: Any, lesson: Lesson, *others: Any) -> None:
+        super()._keep(features, stages, refine, lesson, *others)
         self.stages_, self.n_stages_ = stages, len(stages)
-        self._context = ContextFeatures(images.n_axes, len(self.classes_))
+        self._context = ContextFeatures(lesson.images.n_axes, len(self.classes_))
         self.n_context_features_ = self._context.n_features_out_
         agreements = [stage.agreement for stage in stages if stage.agreement is not None]
         self.distillation_agreement_ = min(agreements, default=None)

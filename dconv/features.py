@@ -23,6 +23,7 @@ from dconv._pyramid_bank import PyramidBank
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
 
+_FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _COLORS = ("auto", "opponent", "channels")
 _NORMALIZE = (None, "image", "training", "auto")
@@ -43,8 +44,9 @@ class AtrousFeatures(FeatureImageTransformer):
     ----------
     n_levels : int, default=5
         Number of levels; level `s` has dilation ``2**s`` pixels.
-    groups : sequence of str or None, default=None
-        Groups of features computed on the intensity, at every level; None means all of them:
+    groups : sequence of str, "fast" or None, default=None
+        Groups of features computed on the intensity, at every level. "fast" means level, wavelet, gradient, hessian and
+        std, which take a third of the time; None means all of them:
 
         - ``"level"``: the level itself; and, once, the level after the last
         - ``"wavelet"``: the level minus the next one
@@ -164,7 +166,7 @@ class AtrousFeatures(FeatureImageTransformer):
         self,
         n_levels: int = 5,
         *,
-        groups: Sequence[str] | None = None,
+        groups: Sequence[str] | str | None = None,
         color_groups: Sequence[str] | None = None,
         filters: Any = None,
         color: str = "auto",
@@ -216,7 +218,8 @@ class AtrousFeatures(FeatureImageTransformer):
         if not isinstance(self.scheme, str) or self.scheme not in _SCHEMES:
             raise ValueError(f"scheme must be one of {', '.join(map(repr, _SCHEMES))}, got {self.scheme!r}")
         n_levels = as_int(self.n_levels, "n_levels", 1)
-        groups = _check_groups(self.groups, available_groups(ndim), "groups", ndim)
+        wanted = _FAST_GROUPS if isinstance(self.groups, str) and self.groups == "fast" else self.groups
+        groups = _check_groups(wanted, available_groups(ndim), "groups", ndim)
         color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", ndim)
         filters = _check_filters(self.filters, ndim)
         images = as_images(X, ndim, channel_axis)

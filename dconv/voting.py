@@ -13,7 +13,6 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from dconv._axes import as_int
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
+from dconv.perceptron import PerceptronClassifier
 from dconv.scaling import SoftClipScaler
 
 _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, as neighbouring pixels are alike
@@ -188,7 +188,7 @@ def default_classifier(
     64
     """
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
-    perceptron = MLPClassifier((64,), alpha=0.3, max_iter=30, random_state=int(seeds[1]))
+    perceptron = PerceptronClassifier((64,), random_state=int(seeds[1]))
     return AdaptiveVote(
         ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=n_jobs, random_state=int(seeds[0])),
         make_pipeline(SoftClipScaler(), StandardScaler(), perceptron),

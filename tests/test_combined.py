@@ -125,7 +125,12 @@ def test_none_is_the_default_bank():
 
 @pytest.mark.parametrize(
     "more",
-    [PixelPosition(), CustomFeatures(smooth_twice, halo=6), AtrousFeatures(2, normalize="image"), CustomFeatures(Centred())],
+    [
+        PixelPosition(),
+        CustomFeatures(smooth_twice, halo=6),
+        AtrousFeatures(2, normalize="image"),
+        CustomFeatures(Centred()),
+    ],
     ids=["position", "by blocks", "two banks", "whole images"],
 )
 def test_prediction_equals_features_then_classifier(more, monkeypatch):

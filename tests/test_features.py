@@ -293,3 +293,13 @@ def test_not_finite_images_are_refused():
     image[3, 4] = np.nan
     with pytest.raises(ValueError, match=r"X holds nan at \(\*pixel, channel\) \(3, 4, 0\)"):
         AtrousFeatures().fit(image)
+
+
+def test_fast_groups_are_those_of_the_table():
+    image = random_image((40, 50))
+    fast = AtrousFeatures(3, groups="fast")
+    groups = ["level", "wavelet", "gradient", "hessian", "std"]
+    np.testing.assert_array_equal(fast.fit_transform(image), AtrousFeatures(3, groups=groups).fit_transform(image))
+    assert fast.n_features_out_ == 3 * 6 + 1
+    with pytest.raises(TypeError, match="got 'slow'"):
+        AtrousFeatures(groups="slow").fit(image)

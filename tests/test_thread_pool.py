@@ -47,6 +47,7 @@ CASCADE = dconv.ContextClassifier(BANK, LogisticRegression(max_iter=1000), n_job
 TILE = X[0].reshape(-1, 8)
 TILE_LABELS, TILE_GROUPS = TILE[:, 0] > 0, np.arange(len(TILE)) % 5
 VOTE = dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
+PERCEPTRON = dconv.PerceptronClassifier((4,), max_iter=2, random_state=0)
 SCALER = dconv.SoftClipScaler()
 LOGISTIC = LogisticRegression().fit(TILE, TILE_LABELS)
 SCORER = predictors.compile_scorer(LOGISTIC)
@@ -59,7 +60,7 @@ def fitted(estimator):
     """Return the one fitted estimator that all threads share."""
     if isinstance(estimator, dconv.DenseCRF):
         return estimator.prepare(IMAGE)
-    if estimator in (VOTE, SCALER):
+    if estimator in (VOTE, SCALER, PERCEPTRON):
         return estimator.fit(TILE, TILE_LABELS)
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
     return estimator.fit(IMAGE, labels)
@@ -113,6 +114,10 @@ def fit(make):
 
 def new_vote():
     return dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
+
+
+def new_perceptron():
+    return dconv.PerceptronClassifier((4,), max_iter=2, random_state=0)
 
 
 def new_model():
@@ -187,12 +192,17 @@ CALLS = {
     "PixelClassifier.predict_proba": lambda: fitted(MODEL).predict_proba(IMAGE),
     "PixelClassifier.predict_entropy": lambda: fitted(MODEL).predict_entropy(IMAGE),
     "PixelClassifier.predict: of a student": lambda: fitted(STUDENT).predict(IMAGE),
+    "PixelClassifier.suggest_pixels": lambda: fitted(MODEL).suggest_pixels(IMAGE, 3),
     "PixelClassifier.decision_function": lambda: fitted(LINEAR).decision_function(IMAGE),
     "PixelClassifier.score": lambda: fitted(MODEL).score(IMAGE, LABELS),
     "AdaptiveVote": lambda: new_vote().fit(TILE, TILE_LABELS).predict_proba(TILE),
     "AdaptiveVote.fit": lambda: list(new_vote().fit(TILE, TILE_LABELS, groups=TILE_GROUPS).log_loss_.values()),
     "AdaptiveVote.predict": lambda: fitted(VOTE).predict(TILE),
     "AdaptiveVote.predict_proba": lambda: fitted(VOTE).predict_proba(TILE),
+    "PerceptronClassifier": lambda: new_perceptron().fit(TILE, TILE_LABELS).predict_proba(TILE),
+    "PerceptronClassifier.fit": lambda: new_perceptron().fit(TILE, TILE_LABELS).network_.alpha,
+    "PerceptronClassifier.predict": lambda: fitted(PERCEPTRON).predict(TILE),
+    "PerceptronClassifier.predict_proba": lambda: fitted(PERCEPTRON).predict_proba(TILE),
     "SoftClipScaler": lambda: dconv.SoftClipScaler().fit_transform(TILE),
     "SoftClipScaler.fit": lambda: dconv.SoftClipScaler().fit(TILE).scale_,
     "SoftClipScaler.transform": lambda: fitted(SCALER).transform(TILE),
@@ -203,6 +213,7 @@ CALLS = {
     "ContextClassifier.predict": lambda: fitted(CASCADE).predict(IMAGE),
     "ContextClassifier.predict_proba": lambda: fitted(CASCADE).predict_proba(IMAGE),
     "ContextClassifier.predict_entropy": lambda: fitted(CASCADE).predict_entropy(IMAGE),
+    "ContextClassifier.suggest_pixels": lambda: fitted(CASCADE).suggest_pixels(IMAGE, 3),
     "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
     "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
