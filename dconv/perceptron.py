@@ -15,6 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 
 from dconv._axes import as_int
+from dconv._threads import scikit_learn_alone
 
 _BATCH_SIZE = 200  # scikit-learn's own, or all rows if there are fewer
 
@@ -116,7 +117,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             random_state=self.random_state,
         )
         weighting = {} if sample_weight is None else {"sample_weight": _check_sample_weight(sample_weight, rows)}
-        with warnings.catch_warnings():
+        with scikit_learn_alone(), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is a choice
             self.network_: Any = network.fit(rows, labels, **weighting)
         self.classes_, self.n_iter_ = self.network_.classes_, self.network_.n_iter_
