@@ -104,7 +104,8 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(decay, bool) or not isinstance(decay, int | float | np.number) or not 0 <= decay < np.inf:
             raise ValueError(f"weight_decay must be a finite number, 0 or more, got {decay!r}")
         as_int(self.max_iter, "max_iter", 1)
-        rows, labels = validate_data(self, X, y)
+        with scikit_learn_alone():
+            rows, labels = validate_data(self, X, y)
         check_classification_targets(labels)
         if len(np.unique(labels)) < 2:
             raise ValueError(f"y holds one class, {labels[0]!r}, but a classifier needs two")
@@ -136,7 +137,8 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         probabilities : ndarray of shape (n_samples, n_classes)
         """
         check_is_fitted(self)
-        return self.network_.predict_proba(validate_data(self, X, reset=False))
+        with scikit_learn_alone():
+            return self.network_.predict_proba(validate_data(self, X, reset=False))
 
     def predict(self, X: ArrayLike) -> np.ndarray:
         """Return labels.

@@ -113,7 +113,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         """
         n_folds = as_int(self.n_folds, "n_folds", 2)
         random_state = check_random_state(self.random_state)
-        rows, labels = validate_data(self, X, y)
+        with scikit_learn_alone():
+            rows, labels = validate_data(self, X, y)
         check_classification_targets(labels)
         classes = np.unique(labels)
         if len(classes) < 2:
@@ -142,8 +143,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             The mean of those of the members.
         """
         check_is_fitted(self)
-        rows = validate_data(self, X, reset=False)
         with scikit_learn_alone():
+            rows = validate_data(self, X, reset=False)
             return np.mean([member.predict_proba(rows) for member in self.members_.values()], axis=0)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
