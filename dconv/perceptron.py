@@ -104,22 +104,22 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         if isinstance(decay, bool) or not isinstance(decay, int | float | np.number) or not 0 <= decay < np.inf:
             raise ValueError(f"weight_decay must be a finite number, 0 or more, got {decay!r}")
         as_int(self.max_iter, "max_iter", 1)
-        with scikit_learn_alone():
-            rows, labels = validate_data(self, X, y)
-        check_classification_targets(labels)
-        if len(np.unique(labels)) < 2:
-            raise ValueError(f"y holds one class, {labels[0]!r}, but a classifier needs two")
-        batch = min(_BATCH_SIZE, len(rows))
-        network = MLPClassifier(
-            self.hidden_layer_sizes,
-            alpha=float(decay) * batch / len(rows),
-            batch_size=batch,
-            max_iter=self.max_iter,
-            random_state=self.random_state,
-        )
-        weighting = {} if sample_weight is None else {"sample_weight": _check_sample_weight(sample_weight, rows)}
+        # The number of epochs is a choice, and so no reason for a warning that the network has not converged.
         with scikit_learn_alone(), warnings.catch_warnings():
-            warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is a choice
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            rows, labels = validate_data(self, X, y)
+            check_classification_targets(labels)
+            if len(np.unique(labels)) < 2:
+                raise ValueError(f"y holds one class, {labels[0]!r}, but a classifier needs two")
+            weighting = {} if sample_weight is None else {"sample_weight": _check_sample_weight(sample_weight, rows)}
+            batch = min(_BATCH_SIZE, len(rows))
+            network = MLPClassifier(
+                self.hidden_layer_sizes,
+                alpha=float(decay) * batch / len(rows),
+                batch_size=batch,
+                max_iter=self.max_iter,
+                random_state=self.random_state,
+            )
             self.network_: Any = network.fit(rows, labels, **weighting)
         self.classes_, self.n_iter_ = self.network_.classes_, self.network_.n_iter_
         return self

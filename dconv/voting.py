@@ -115,13 +115,12 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         random_state = check_random_state(self.random_state)
         with scikit_learn_alone():
             rows, labels = validate_data(self, X, y)
-        check_classification_targets(labels)
-        classes = np.unique(labels)
-        if len(classes) < 2:
-            raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
-        members = {"forest": self.forest, "perceptron": self.perceptron}
-        with scikit_learn_alone():
+            check_classification_targets(labels)
+            classes = np.unique(labels)
+            if len(classes) < 2:
+                raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
+            weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
+            members = {"forest": self.forest, "perceptron": self.perceptron}
             losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
             best = "mean" if losses is None else min(losses, key=losses.__getitem__)
             chosen = members if best == "mean" else {best: members[best]}
