@@ -8,6 +8,7 @@ from dconv.crf import DenseCRF
 from dconv.custom import CustomFeatures
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
+from dconv.importance import group_importance, select_features
 from dconv.matrix import conv_matrix
 from dconv.perceptron import PerceptronClassifier
 from dconv.position import PixelPosition
@@ -40,10 +41,12 @@ __all__ = [
     "default_classifier",
     "filters",
     "fold",
+    "group_importance",
     "make_features",
     "metrics",
     "overlap_count",
     "predictors",
+    "select_features",
     "shapes",
     "show_config",
     "unfold",

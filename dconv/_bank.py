@@ -76,17 +76,21 @@ class Bank(NamedTuple):
 
     def feature_names(self) -> list[str]:
         """Return the name of every feature, in order."""
-        names: list[str] = []
+        return [f"{plane}_{part}_{scale}" for plane, _, scale, part in self.feature_table()]
+
+    def feature_table(self) -> list[tuple[str, str, str, str]]:
+        """Return plane, group, scale and name of every feature, in order."""
+        table: list[tuple[str, str, str, str]] = []
         scales = [f"{self._scale_letter}{2**index}" for index in range(self.n_levels + 1)]
         for plane in self.planes:
             for scale in scales[:-1]:
-                names += [f"{plane.name}_{part}_{scale}" for group in plane.groups for part in self._parts(group)]
+                table += [(plane.name, group, scale, part) for group in plane.groups for part in self._parts(group)]
             if plane.ends_with_level:
-                names.append(f"{plane.name}_level_{scales[-1]}")
+                table.append((plane.name, "level", scales[-1], "level"))
         if self.filters is not None:
             plane = self.planes[0]
-            names += [f"{plane.name}_{name}_{scale}" for scale in scales[:-1] for name in self.filters.names]
-        return names
+            table += [(plane.name, "filters", scale, name) for scale in scales[:-1] for name in self.filters.names]
+        return table
 
     def halo(self) -> Margin:
         """Return the pixels that features see left and right of their own, per spatial axis."""

@@ -305,6 +305,8 @@ class FeatureGroup(NamedTuple):
         How far it looks at first and second derivatives, in dilations; None if it does not use them.
     smoother : bool, default=False
         Whether it looks at the next level.
+    cost : float, default=0.0
+        What it takes in 2-D, about: nanoseconds for a pixel and level, measured on one core with AVX2.
     """
 
     compute: Callable[[Level, np.ndarray], None]
@@ -313,6 +315,7 @@ class FeatureGroup(NamedTuple):
     gradient: int | None = None
     hessian: int | None = None
     smoother: bool = False
+    cost: float = 0.0
 
     @property
     def total_reach(self) -> int:
@@ -332,15 +335,19 @@ def _descending(name: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 
 _LINE_PARTS = ("line_max", "line_min", "line_mean")
 
+FEATURE_COST = 1.0  # of a feature more for the default classifier, in the unit of `FeatureGroup.cost`
+
 GROUPS: dict[str, FeatureGroup] = {
-    "level": FeatureGroup(_level, _in_any_rank("level")),
-    "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=True),
-    "gradient": FeatureGroup(_gradient, _in_any_rank("gradient"), gradient=0),
-    "hessian": FeatureGroup(_hessian, _descending("hessian"), hessian=0),
-    "structure_tensor": FeatureGroup(_structure_tensor, _descending("structure_tensor"), gradient=SMOOTHING_RADIUS),
-    "std": FeatureGroup(_std, _in_any_rank("std"), reach=SMOOTHING_RADIUS),
-    "extrema": FeatureGroup(_extrema, _in_any_rank("max", "min"), reach=1),
-    "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS),
+    "level": FeatureGroup(_level, _in_any_rank("level"), cost=2.7),
+    "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=True, cost=1.1),
+    "gradient": FeatureGroup(_gradient, _in_any_rank("gradient"), gradient=0, cost=2.3),
+    "hessian": FeatureGroup(_hessian, _descending("hessian"), hessian=0, cost=3.6),
+    "structure_tensor": FeatureGroup(
+        _structure_tensor, _descending("structure_tensor"), gradient=SMOOTHING_RADIUS, cost=6.4
+    ),
+    "std": FeatureGroup(_std, _in_any_rank("std"), reach=SMOOTHING_RADIUS, cost=1.9),
+    "extrema": FeatureGroup(_extrema, _in_any_rank("max", "min"), reach=1, cost=1.8),
+    "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS, cost=12.7),
 }
 
 

@@ -199,6 +199,16 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         names = [f"{name}__{feature}" for (name, _), part in pairs for feature in part.get_feature_names_out()]
         return np.array(names, dtype=object)
 
+    def _feature_keys(self) -> list[tuple[str, str, str]]:
+        """Return plane, group and scale of every feature; those of transformers that have none are one group."""
+        keys = []
+        for (name, _), part in zip(self.transformers, self.parts_, strict=True):
+            if hasattr(part, "_feature_keys"):
+                keys += [(f"{name}__{plane}", group, scale) for plane, group, scale in part._feature_keys()]
+            else:
+                keys += [(name, name, name)] * len(part.get_feature_names_out())
+        return keys
+
     @property
     def _cacheable(self) -> bool:
         """Whether all features stay the same while parameters do, as described in :mod:`dconv._block_features`."""

@@ -313,6 +313,10 @@ class AtrousFeatures(FeatureImageTransformer):
         check_is_fitted(self)
         return np.array(self._bank.feature_names(), dtype=object)
 
+    def _feature_keys(self) -> list[tuple[str, str, str]]:
+        """Return plane, group and scale of every feature."""
+        return [(plane, group, scale) for plane, group, scale, _ in self._bank.feature_table()]
+
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
         _check_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")

@@ -41,6 +41,7 @@ UNION = dconv.make_features(FEATURES, POSITION)
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
+MODEL_OF_ONE = dconv.PixelClassifier(dconv.AtrousFeatures(1, groups=["level", "std"]), TREES, max_samples=50)
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
 CASCADE = dconv.ContextClassifier(BANK, LogisticRegression(max_iter=1000), n_jobs=2)
@@ -157,6 +158,8 @@ CALLS = {
     "FeatureImageUnion.get_params": lambda: sorted(UNION.get_params()),
     "FeatureImageUnion.set_params": lambda: dconv.make_features(FEATURES).set_params(n_jobs=1).n_jobs,
     "FeatureImageUnion.set_output": lambda: fitted(UNION).set_output(transform="default").transform(IMAGE),
+    "group_importance": lambda: dconv.group_importance(fitted(MODEL), IMAGE, LABELS, n_repeats=1, random_state=0).mean,
+    "select_features": lambda: dconv.select_features(MODEL_OF_ONE, IMAGE, LABELS, cv=2, random_state=0).log_loss,
     "PixelPosition": fit(dconv.PixelPosition),
     "PixelPosition.fit": lambda: dconv.PixelPosition().fit(IMAGE).halo_,
     "PixelPosition.transform": lambda: fitted(POSITION).transform(IMAGE),
