@@ -109,14 +109,14 @@ def group_importance(
     unknown = [name for name in wanted if name not in KEYS]
     if unknown or not wanted:
         raise ValueError(f"by must be one or several of {', '.join(map(repr, KEYS))}, got {by!r}")
-    n_repeats, random_state = as_int(n_repeats, "n_repeats", 1), check_random_state(random_state)
+    n_repeats, rng = as_int(n_repeats, "n_repeats", 1), check_random_state(random_state)
     images = estimator._known_images(X)
     rules = estimator._rules()._replace(
         ignore_label=estimator.ignore_label_, max_samples=as_max_samples(max_samples), class_prior=None
     )
     lesson = new_lesson(
         X, y, None, None, estimator.features_, estimator.classifier_, estimator.ndim_, estimator.channel_axis_, rules,
-        random_state,
+        rng,
     )  # fmt: skip
     strangers = np.setdiff1d(lesson.targets, estimator.classes_)
     if len(strangers):
@@ -136,7 +136,7 @@ def group_importance(
         shuffled = rows.copy()
         found = []
         for _ in range(n_repeats):
-            shuffled[:, of_group] = rows[random_state.permutation(len(rows))][:, of_group]
+            shuffled[:, of_group] = rows[rng.permutation(len(rows))][:, of_group]
             found.append(loss(shuffled) - plain)
         increases[name] = np.array(found)
     order = sorted(increases, key=lambda name: -increases[name].mean())
@@ -224,9 +224,9 @@ def select_features(
     _check_estimator(estimator)
     if not isinstance(tolerance, int | float | np.number) or not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance must be a finite number, 0 or more, got {tolerance!r}")
-    cv, random_state = as_int(cv, "cv", 2), check_random_state(random_state)
+    cv, rng = as_int(cv, "cv", 2), check_random_state(random_state)
     n_jobs = effective_n_jobs(estimator.n_jobs)
-    classifier = new_classifier(estimator.classifier, random_state, n_jobs)
+    classifier = new_classifier(estimator.classifier, rng, n_jobs)
     check_probabilities(classifier, "select_features needs a classifier with probabilities")
     features, ndim, channel_axis = new_features(
         estimator.features, estimator.ndim, estimator.channel_axis, estimator.n_jobs
@@ -236,12 +236,12 @@ def select_features(
             f"select_features chooses from the bank of AtrousFeatures, but features is {type(features).__name__}"
         )
     rules = estimator._rules()._replace(class_prior=None)
-    lesson = new_lesson(X, y, None, None, features, classifier, ndim, channel_axis, rules, random_state)
+    lesson = new_lesson(X, y, None, None, features, classifier, ndim, channel_axis, rules, rng)
     check_two_classes(lesson.targets, rules.ignore_label)
     fit_features(features, X, lesson.images, channel_axis)
     rows = gather_rows(features, lesson.images, channel_axis, lesson.masks, n_jobs)
     names = features.get_feature_names_out().tolist()
-    judge = _Judge(classifier, rows, lesson.targets, groups_of(lesson.masks), cv, random_state)
+    judge = _Judge(classifier, rows, lesson.targets, groups_of(lesson.masks), cv, rng)
 
     def columns_of(bank: AtrousFeatures) -> list[int]:
         fitted = clone(bank).fit(X)
