@@ -7,6 +7,7 @@ from dconv.crf import DenseCRF
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
+from dconv.persistence import load, save
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
@@ -32,9 +33,11 @@ __all__ = [
     "default_classifier",
     "filters",
     "fold",
+    "load",
     "metrics",
     "overlap_count",
     "predictors",
+    "save",
     "shapes",
     "show_config",
     "unfold",

@@ -7,6 +7,7 @@ import functools
 import inspect
 import re
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
@@ -94,6 +95,13 @@ def conv(n_threads=None, **options):
 def conv_into():
     out = np.empty((*X.shape[:-1], len(WEIGHT)), np.float32)
     return conv(out=out) if threading.get_ident() % 2 else conv(n_threads=2, out=out)
+
+
+def saved():
+    """Return what comes back from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        dconv.save(fitted(LINEAR), f"{folder}/model.dconv")
+        return dconv.load(f"{folder}/model.dconv").predict_proba(IMAGE)
 
 
 def fit(make):
@@ -184,6 +192,8 @@ CALLS = {
     "ContextClassifier.predict_entropy": lambda: fitted(CASCADE).predict_entropy(IMAGE),
     "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
     "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
+    "save": saved,
+    "load": saved,
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
     "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,
