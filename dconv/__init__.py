@@ -10,6 +10,7 @@ from dconv.matrix import conv_matrix
 from dconv.persistence import load, save
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
+from dconv.tiling import predict_blocks
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
 from dconv.unfolding import fold, overlap_count, unfold
@@ -36,6 +37,7 @@ __all__ = [
     "load",
     "metrics",
     "overlap_count",
+    "predict_blocks",
     "predictors",
     "save",
     "shapes",
