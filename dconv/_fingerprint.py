@@ -37,6 +37,8 @@ def _feed(found: Any, thing: Any, outer: tuple[int, ...]) -> None:
         add("name", getattr(thing, "__module__", ""), thing.__qualname__)
     elif isinstance(thing, np.dtype):
         add("dtype", thing)
+    elif isinstance(thing, np.random.RandomState | np.random.Generator):
+        add("random")  # what it would draw next is of no account to what has been fitted
     elif isinstance(thing, np.ndarray):
         add("array", thing.dtype, thing.shape)
         if thing.dtype.names:

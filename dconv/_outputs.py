@@ -12,6 +12,7 @@ import numpy as np
 
 from dconv._axes import as_tuple
 from dconv._blocks import choose_block_shape
+from dconv._pixels import BLOCK_PIXELS
 from dconv._receptive import Margin
 
 _BLOCK_PIXELS = 1 << 21  # as many pieces as keep several threads busy, and the halo is a small part of it in 2-D
@@ -114,7 +115,8 @@ def block_shape_for(
         block = choose_block_shape(shape, n_pixels)
         block = tuple(-(-side // chunk) * chunk for side, chunk in zip(block, chunks, strict=True))
         read = math.prod(side + left + right for side, (left, right) in zip(block, margin, strict=True)) * n_bytes
-        if read <= _BLOCK_BYTES or n_pixels == 1 or block == chunks:
+        fits = read <= _BLOCK_BYTES and math.prod(block) <= 2 * _BLOCK_PIXELS
+        if fits or n_pixels <= BLOCK_PIXELS or block == chunks:  # smaller ones would be all halo
             return block
         n_pixels //= 2
 

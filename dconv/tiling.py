@@ -53,8 +53,8 @@ def predict_blocks(
     out : array of shape (*spatial) or (*spatial, n_classes)
         Written to: of a dtype that holds the labels, or floating for probabilities.
     block_shape : int, sequence of int or None, default=None
-        Pixels of a block along each spatial axis, whole chunks of `out`. None are chunks of about two million pixels,
-        fewer where the source of a block would take more than 128 MiB.
+        Pixels of a block along each spatial axis, whole chunks of `out`. None is about two million pixels, fewer where
+        the source of a block would take more than 128 MiB.
     proba : bool, default=False
         Whether probabilities are written, and not labels.
     n_jobs : int or None, default=None

@@ -192,6 +192,9 @@ CALLS = {
     "ContextClassifier.predict_entropy": lambda: fitted(CASCADE).predict_entropy(IMAGE),
     "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
     "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
+    "predict_blocks": lambda: dconv.predict_blocks(
+        fitted(MODEL), IMAGE, np.empty(IMAGE.shape, np.uint8), block_shape=20, n_jobs=2, progress=False
+    ),
     "save": saved,
     "load": saved,
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
