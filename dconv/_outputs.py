@@ -115,8 +115,8 @@ def block_shape_for(
         block = choose_block_shape(shape, n_pixels)
         block = tuple(-(-side // chunk) * chunk for side, chunk in zip(block, chunks, strict=True))
         read = math.prod(side + left + right for side, (left, right) in zip(block, margin, strict=True)) * n_bytes
-        fits = read <= _BLOCK_BYTES and math.prod(block) <= 2 * _BLOCK_PIXELS
-        if fits or n_pixels <= BLOCK_PIXELS or block == chunks:  # smaller ones would be all halo
+        small = read <= _BLOCK_BYTES and math.prod(block) <= 2 * _BLOCK_PIXELS
+        if small or math.prod(block) <= BLOCK_PIXELS or block == chunks:  # smaller ones would be all halo
             return block
         n_pixels //= 2
 
