@@ -1,6 +1,6 @@
 """dconv: dilated convolutions for scikit-learn. The public names, nothing else."""
 
-from dconv import filters, metrics, predictors, shapes
+from dconv import distributed, filters, metrics, predictors, shapes
 from dconv._threads import show_config
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
@@ -32,6 +32,7 @@ __all__ = [
     "conv_matrix",
     "conv_transpose",
     "default_classifier",
+    "distributed",
     "filters",
     "fold",
     "load",

@@ -71,11 +71,11 @@ class LazyImage:
 
 
 class Window:
-    """The same image, of which `box` is there: what lies in it is not read again."""
+    """An image of which the pixels of `box` are there, the others are read from `image`, if there is one."""
 
-    def __init__(self, image: LazyImage, box: Block, pixels: np.ndarray) -> None:
-        self._image, self._box, self._pixels = image, box, pixels
-        self.shape, self.dtype, self.ndim, self.size = image.shape, image.dtype, image.ndim, image.size
+    def __init__(self, shape: tuple[int, ...], box: Block, pixels: np.ndarray, image: LazyImage | None) -> None:
+        self.shape, self.dtype, self.ndim, self.size = shape, pixels.dtype, len(shape), math.prod(shape)
+        self._box, self._pixels, self._image = box, pixels, image
 
     def __getitem__(self, key: Any) -> np.ndarray:
         n_axes = len(self._box)
@@ -84,6 +84,8 @@ class Window:
             inside = zip(wanted, self._box, strict=True)
             if all(a.start >= b.start and a.stop <= b.stop for a, b in inside):
                 return self._pixels[within(wanted, self._box)]
+        if self._image is None:
+            raise ValueError(f"pixels {key} lie outside of those that were read, {self._box}")
         return self._image[key]
 
 

@@ -105,7 +105,7 @@ def predict_blocks(
     ...     np.array_equal(dconv.predict_blocks(model, image, labels), model.predict(image))
     True
     """
-    _check_estimator(estimator, proba)
+    check_blockwise(estimator, proba)
     n_jobs = effective_n_jobs(estimator.n_jobs if n_jobs is None else n_jobs)
     image = as_lazy_image(source, estimator.ndim_, estimator.channel_axis_)
     if image.shape[-1] != estimator.n_channels_in_:
@@ -156,7 +156,7 @@ def predict_blocks(
     return out
 
 
-def _check_estimator(estimator: Any, proba: bool) -> None:
+def check_blockwise(estimator: Any, proba: bool) -> None:
     """Check that an estimator can answer for blocks."""
     if not isinstance(estimator, PixelClassifier):
         raise TypeError(f"estimator must be a PixelClassifier or ContextClassifier, got {type(estimator).__name__}")
@@ -180,7 +180,7 @@ def _check_estimator(estimator: Any, proba: bool) -> None:
 
 
 def _window(image: LazyImage, box: Block) -> Window:
-    return Window(image, box, image[box])
+    return Window(image.shape, box, image[box], image)
 
 
 def _facts(estimator: Any, rows: RowBands, method: str, out: Any, block_shape: tuple[int, ...]) -> dict[str, Any]:

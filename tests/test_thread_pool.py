@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 
+import dask.array as da
 import numpy as np
 import pytest
 from images import TREES, make_image, scribble
@@ -192,6 +193,9 @@ CALLS = {
     "ContextClassifier.predict_entropy": lambda: fitted(CASCADE).predict_entropy(IMAGE),
     "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
     "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
+    "distributed.predict": lambda: (
+        dconv.distributed.predict(fitted(MODEL), da.from_array(IMAGE, chunks=24)).compute(scheduler="sync")
+    ),
     "predict_blocks": lambda: dconv.predict_blocks(
         fitted(MODEL), IMAGE, np.empty(IMAGE.shape, np.uint8), block_shape=20, n_jobs=2, progress=False
     ),
