@@ -1,6 +1,6 @@
 """dconv: dilated convolutions for scikit-learn. The public names, nothing else."""
 
-from dconv import filters, metrics, predictors, shapes
+from dconv import distributed, filters, metrics, predictors, shapes
 from dconv._threads import show_config
 from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
@@ -11,9 +11,11 @@ from dconv.functional import conv, conv_transpose
 from dconv.importance import group_importance, select_features
 from dconv.matrix import conv_matrix
 from dconv.perceptron import PerceptronClassifier
+from dconv.persistence import load, save
 from dconv.position import PixelPosition
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
+from dconv.tiling import predict_blocks
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
 from dconv.unfolding import fold, overlap_count, unfold
@@ -39,13 +41,17 @@ __all__ = [
     "conv_matrix",
     "conv_transpose",
     "default_classifier",
+    "distributed",
     "filters",
     "fold",
     "group_importance",
+    "load",
     "make_features",
     "metrics",
     "overlap_count",
+    "predict_blocks",
     "predictors",
+    "save",
     "select_features",
     "shapes",
     "show_config",

@@ -51,17 +51,31 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
     if isinstance(features, str):
         yield _whole_blocks(everything, images.n_channels, partial(_read_feature_image, images.arrays))
     elif hasattr(features, "_transform_block"):
-        prepare = getattr(features, "_for_image", lambda image: features)
-        prepared = [(prepare(image), image) for image in images.arrays]
-        read = partial(_read_block, prepared)
-        if hasattr(features, "_transform_bands"):
-            yield Reader(everything, features.n_features_out_, read, partial(_read_bands, prepared))
-        else:
-            yield _whole_blocks(everything, features.n_features_out_, read)
+        yield _block_reader(features, [(prepared_for(features, image), image) for image in images.arrays])
     else:
         for index in everything:
             feature_image = _transform_whole(features, images, index, channel_axis)
             yield _whole_blocks((index,), feature_image.shape[-1], partial(_read_feature_image, {index: feature_image}))
+
+
+def prepared_for(features: Any, image: Any) -> Any:
+    """Return what computes the features of the blocks of one image, which is seen as a whole where that is needed."""
+    return features._for_image(image) if hasattr(features, "_for_image") else features
+
+
+def reader_of_one(prepared: Any, image: Any) -> Reader:
+    """Return the reader of one image, number 0, from what :func:`prepared_for` returned, or "passthrough"."""
+    if isinstance(prepared, str):
+        return _whole_blocks((0,), image.shape[-1], partial(_read_feature_image, [image]))
+    return _block_reader(prepared, [(prepared, image)])
+
+
+def _block_reader(features: Any, prepared: Sequence[tuple[Any, Any]]) -> Reader:
+    """Return a reader that computes the features of blocks, each image by the transformer prepared for it."""
+    numbers, read = range(len(prepared)), partial(_read_block, prepared)
+    if hasattr(features, "_transform_bands"):
+        return Reader(numbers, features.n_features_out_, read, partial(_read_bands, prepared))
+    return _whole_blocks(numbers, features.n_features_out_, read)
 
 
 def _whole_blocks(numbers: Sequence[int], n_features: int, read: Callable[[int, Block], np.ndarray]) -> Reader:

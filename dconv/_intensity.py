@@ -30,20 +30,39 @@ def intensity_of(image: Any) -> Intensity:
 
     The chunks that are summed depend on the shape alone, so the result does not depend on threads or blocks.
     """
-    n_channels = image.shape[-1]
     first = np.asarray(image[(0,) * (image.ndim - 1)], np.float64)  # variances are taken about it, to keep digits
     valid = valid_pixels(image)
-    n_rows = max(1, _CHUNK // max(1, math.prod(image.shape[1:])))
+    sums = sums_of_rows(image, first, rows_summed(image.shape), valid)
+    return intensity_from(sums, first, math.prod(image.shape[:-1]) if valid is None else int(np.count_nonzero(valid)))
+
+
+def rows_summed(shape: Sequence[int]) -> int:
+    """Return how many rows of an image of `shape` (*spatial, channels) are summed together."""
+    return max(1, _CHUNK // max(1, math.prod(shape[1:])))
+
+
+def sums_of_rows(
+    rows: np.ndarray, first: np.ndarray, n_rows: int, valid: np.ndarray | None = None
+) -> list[list[float]]:
+    """Return what :func:`intensity_from` needs of rows of an image, whose first is a multiple of `n_rows`.
+
+    `valid` are the pixels that count, None is all.
+    """
     sums = []
-    for start in range(0, len(image), n_rows):
-        values = np.asarray(image[start : start + n_rows], np.float64).reshape(-1, n_channels) - first
+    for start in range(0, len(rows), n_rows):
+        values = np.asarray(rows[start : start + n_rows], np.float64).reshape(-1, len(first)) - first
         if valid is not None:
             values = values[valid[start : start + n_rows].ravel()]
         grey = values.mean(axis=1)
         sums.append([grey.sum(), grey @ grey, *values.sum(axis=0), np.vdot(values, values)])
-    n_pixels = math.prod(image.shape[:-1]) if valid is None else int(np.count_nonzero(valid))
+    return sums
+
+
+def intensity_from(sums: Sequence[Sequence[float]], first: np.ndarray, n_pixels: int) -> Intensity:
+    """Return the intensity from the sums of all rows, taken about the pixel `first`."""
     if not n_pixels:
         return Intensity(0.0, 1.0, 0)
+    n_channels = len(first)
     mean, square, *of_channels, squares = (math.fsum(column) / n_pixels for column in zip(*sums, strict=True))
     variance = max(square - mean**2, 0.0)
     # The variances of all channels are that of the intensity, in each, and those of the colours beside it.

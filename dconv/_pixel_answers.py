@@ -11,11 +11,18 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int
-from dconv._block_features import check_images, images_for
+from dconv._block_features import Reader, check_images, images_for
 from dconv._lesson import no_label_message, with_label
 from dconv._nodata import fill_nodata, valid_pixels
-from dconv._pixels import take_weights
-from dconv._prediction import respond_everywhere, weigh_right_labels, weigh_right_pixels
+from dconv._pixels import Block, take_weights
+from dconv._prediction import (
+    BoxAnswers,
+    answer_box,
+    everywhere,
+    respond_everywhere,
+    weigh_right_labels,
+    weigh_right_pixels,
+)
 from dconv._progress import progress_bar
 from dconv._refinement import Write, write_refined
 from dconv._responses import Respond, response_of, with_prior
@@ -320,6 +327,16 @@ class PixelAnswers:
             respond_everywhere(self.features_, images, self.channel_axis_, respond, outputs, n_jobs, progress)
 
         return write
+
+    def _box_answers(self, method: str) -> BoxAnswers:
+        """Return how labels or probabilities, not refined, are given for boxes of one image."""
+        answerers = everywhere(self._responder(method, exact=False))
+
+        def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:
+            answer_box(reader, 0, box, answerers, out, n_jobs)
+
+        halo = ((0, 0),) * self.ndim_ if isinstance(self.features_, str) else self.features_.halo_
+        return BoxAnswers(halo, write)
 
     def _progress(self, method: str) -> Callable[[int], Callable[[], None]]:
         """Return what makes a progress bar of a number of blocks."""

@@ -9,12 +9,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dconv._axes import as_int
-from dconv._cascade_answers import Answerers, Cascade, everywhere
+from dconv._block_features import Reader
+from dconv._cascade_answers import Cascade
 from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
 from dconv._held_out import HeldOut
 from dconv._lesson import Lesson
 from dconv._parts import check_probabilities
+from dconv._pixels import Block
+from dconv._prediction import Answerers, BoxAnswers, everywhere
 from dconv._refinement import Write
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
@@ -237,8 +240,7 @@ class ContextClassifier(PixelClassifier):
     def _writer(self, method: str, exact: bool) -> Write:
         if self.n_stages_ == 1:
             return super()._writer(method, exact)
-        stages = [_answerers(stage, exact) for stage in self.stages_[:-1]]
-        stages.append(everywhere(self._responder(method, exact)))
+        stages = self._answering_stages(method, exact)
 
         def write(images: Images, outputs: list[np.ndarray]) -> None:
             n_jobs = effective_n_jobs(self.n_jobs)
@@ -246,6 +248,26 @@ class ContextClassifier(PixelClassifier):
             cascade.write(outputs, self._progress(method))
 
         return write
+
+    def _box_answers(self, method: str) -> BoxAnswers:
+        alone = super()._box_answers(method)
+        if self.n_stages_ == 1:
+            return alone
+        stages = self._answering_stages(method, exact=False)
+
+        def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:
+            images = Images([image], "image")
+            cascade = Cascade(self.features_, images, self.channel_axis_, stages, self._context, n_jobs)
+            cascade.answer(reader, 0, box, out, n_jobs, lambda: None)
+
+        further = len(stages) - 1
+        pairs = zip(alone.margin, self._context.halo_, strict=True)
+        return BoxAnswers(tuple((a + further * c, b + further * d) for (a, b), (c, d) in pairs), write)
+
+    def _answering_stages(self, method: str, exact: bool) -> list[Answerers]:
+        """Return the stages that answer one after another, the last of them with `method`."""
+        stages = [_answerers(stage, exact) for stage in self.stages_[:-1]]
+        return [*stages, everywhere(self._responder(method, exact))]
 
 
 def _answerers(stage: Stage, exact: bool) -> Answerers:

@@ -324,10 +324,12 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _for_image(self, image: np.ndarray) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
-        if self.normalize_ != "image":
-            return self
+        return self._for_intensity(intensity_of(image)) if self.normalize_ == "image" else self
+
+    def _for_intensity(self, intensity: Intensity) -> Self:
+        """Return the transformer for the blocks of images of this intensity."""
         transformer = copy(self)
-        transformer._bank = self._bank._replace(scaling=intensity_of(image))
+        transformer._bank = self._bank._replace(scaling=intensity)
         return transformer
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:

@@ -7,10 +7,12 @@ import functools
 import inspect
 import re
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 
+import dask.array as da
 import numpy as np
 import pytest
 from images import TREES, make_image, scribble
@@ -99,6 +101,13 @@ def conv(n_threads=None, **options):
 def conv_into():
     out = np.empty((*X.shape[:-1], len(WEIGHT)), np.float32)
     return conv(out=out) if threading.get_ident() % 2 else conv(n_threads=2, out=out)
+
+
+def saved():
+    """Return what comes back from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        dconv.save(fitted(LINEAR), f"{folder}/model.dconv")
+        return dconv.load(f"{folder}/model.dconv").predict_proba(IMAGE)
 
 
 def fit(make):
@@ -219,6 +228,14 @@ CALLS = {
     "ContextClassifier.suggest_pixels": lambda: fitted(CASCADE).suggest_pixels(IMAGE, 3),
     "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
     "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
+    "distributed.predict": lambda: dconv.distributed.predict(fitted(MODEL), da.from_array(IMAGE, chunks=24)).compute(
+        scheduler="sync"
+    ),
+    "predict_blocks": lambda: dconv.predict_blocks(
+        fitted(MODEL), IMAGE, np.empty(IMAGE.shape, np.uint8), block_shape=20, n_jobs=2, progress=False
+    ),
+    "save": saved,
+    "load": saved,
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
     "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,
