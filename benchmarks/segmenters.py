@@ -77,6 +77,21 @@ def _(dataset: Dataset, seed: int) -> Any:
     return dconv.ContextClassifier(fitting_features(dataset), **common(dataset, seed))
 
 
+@candidate("dconv + position")
+def _(dataset: Dataset, seed: int) -> Any:
+    return dconv.PixelClassifier(with_position(dataset), **common(dataset, seed))
+
+
+@candidate("dconv context + position")
+def _(dataset: Dataset, seed: int) -> Any:
+    return dconv.ContextClassifier(with_position(dataset), **common(dataset, seed))
+
+
+def with_position(dataset: Dataset) -> dconv.FeatureImageUnion:
+    """Return these features and where a pixel lies."""
+    return dconv.make_features(fitting_features(dataset), dconv.PixelPosition())
+
+
 def common(dataset: Dataset, seed: int) -> dict[str, Any]:
     """Return the parameters of a dconv.PixelClassifier that the set and the seed dictate."""
     return {

@@ -1,15 +1,22 @@
 """dconv: dilated convolutions for scikit-learn. The public names, nothing else."""
 
-from dconv import filters, metrics, predictors, shapes
+from dconv import distributed, filters, metrics, predictors, shapes
 from dconv._threads import show_config
+from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
+from dconv.custom import CustomFeatures
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
+from dconv.importance import group_importance, select_features
 from dconv.matrix import conv_matrix
+from dconv.perceptron import PerceptronClassifier
+from dconv.persistence import load, save
+from dconv.position import PixelPosition
 from dconv.rocket import MiniRocket
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
+from dconv.tiling import predict_blocks
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
 from dconv.unfolding import fold, overlap_count, unfold
@@ -22,21 +29,32 @@ __all__ = [
     "AdaptiveVote",
     "AtrousFeatures",
     "ContextClassifier",
+    "CustomFeatures",
     "DenseCRF",
     "DilatedConv",
+    "FeatureImageUnion",
     "MiniRocket",
+    "PerceptronClassifier",
     "PixelClassifier",
+    "PixelPosition",
     "SoftClipScaler",
     "TransposedConv",
     "conv",
     "conv_matrix",
     "conv_transpose",
     "default_classifier",
+    "distributed",
     "filters",
     "fold",
+    "group_importance",
+    "load",
+    "make_features",
     "metrics",
     "overlap_count",
+    "predict_blocks",
     "predictors",
+    "save",
+    "select_features",
     "shapes",
     "show_config",
     "unfold",

@@ -21,7 +21,17 @@ from typing import NamedTuple
 import numpy as np
 
 from dconv._blocks import read_block
-from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scratch_rows, stencils
+from dconv._feature_groups import (
+    GROUPS,
+    SMOOTHING_RADIUS,
+    Level,
+    Place,
+    Planes,
+    Scale,
+    scale_of,
+    scratch_rows,
+    stencils_at,
+)
 from dconv._intensity import Intensity
 from dconv._kernels import _cascade
 from dconv._receptive import Layer, Margin, axis_halos
@@ -62,20 +72,25 @@ class Bank(NamedTuple):
     filters: FilterBank | None
     padding_mode: str
     scaling: Intensity | None = None  # what becomes 0 and 1, if images are normalized
+    spacing: tuple[float, ...] | None = None  # of pixels along each axis, 1 along the finest; None if all are alike
 
     def feature_names(self) -> list[str]:
         """Return the name of every feature, in order."""
-        names: list[str] = []
+        return [f"{plane}_{part}_{scale}" for plane, _, scale, part in self.feature_table()]
+
+    def feature_table(self) -> list[tuple[str, str, str, str]]:
+        """Return plane, group, scale and name of every feature, in order."""
+        table: list[tuple[str, str, str, str]] = []
         scales = [f"{self._scale_letter}{2**index}" for index in range(self.n_levels + 1)]
         for plane in self.planes:
             for scale in scales[:-1]:
-                names += [f"{plane.name}_{part}_{scale}" for group in plane.groups for part in self._parts(group)]
+                table += [(plane.name, group, scale, part) for group in plane.groups for part in self._parts(group)]
             if plane.ends_with_level:
-                names.append(f"{plane.name}_level_{scales[-1]}")
+                table.append((plane.name, "level", scales[-1], "level"))
         if self.filters is not None:
             plane = self.planes[0]
-            names += [f"{plane.name}_{name}_{scale}" for scale in scales[:-1] for name in self.filters.names]
-        return names
+            table += [(plane.name, "filters", scale, name) for scale in scales[:-1] for name in self.filters.names]
+        return table
 
     def halo(self) -> Margin:
         """Return the pixels that features see left and right of their own, per spatial axis."""
@@ -117,6 +132,17 @@ class Bank(NamedTuple):
             part = tuple(slice(a, b) for a, b in zip(low[axes], high[axes], strict=True))
             yield part, band[(0,) * (3 - self.ndim)]
 
+    def steps(self, index: int) -> tuple[int, ...]:
+        """Return the pixels from tap to tap at a level, per spatial axis."""
+        return self._scale(index).steps[3 - self.ndim :]
+
+    def _scale(self, index: int) -> Scale:
+        return scale_of(2**index, self.spacing)
+
+    def _filter_dilation(self, index: int) -> tuple[int, ...]:
+        """Return the dilation of the user's filters at a level: their taps never fall together."""
+        return tuple(max(1, step) for step in self.steps(index))
+
     @property
     def n_features(self) -> int:
         """Number of features of a pixel."""
@@ -150,13 +176,13 @@ class Bank(NamedTuple):
         if plane.ends_with_level or any(group.smoother for group in groups):
             margins.append(((0, 0),) * self.ndim)
         for index in reversed(range(self.n_levels)):
-            reach = max([group.total_reach for group in groups], default=0) * 2**index
-            wanted = [((reach, reach),) * self.ndim]
+            reach, steps = max([group.total_reach for group in groups], default=0), self.steps(index)
+            wanted = [tuple((reach * step, reach * step) for step in steps)]
             if margins:
-                radius = SMOOTHING_RADIUS * 2**index
-                wanted.append(tuple((left + radius, right + radius) for left, right in margins[0]))
+                pairs = zip(margins[0], (SMOOTHING_RADIUS * step for step in steps), strict=True)
+                wanted.append(tuple((left + radius, right + radius) for (left, right), radius in pairs))
             if self.filters is not None and plane_index == 0:
-                wanted.append(filter_halo(self.filters, 2**index))
+                wanted.append(filter_halo(self.filters, self._filter_dilation(index)))
             margins.insert(0, widest(wanted))
         return margins
 
@@ -173,7 +199,9 @@ class Bank(NamedTuple):
             for index, margin in enumerate(self._level_margins(plane_index)[1:]):
                 smoother = Planes(1, *self._region(block, margin))
                 x = levels[index].at(smoother.start)
-                _cascade.separable(x, stencils(self.ndim).smoothing, 2**index, smoother.data, scratch, cpu_level)
+                scale = self._scale(index)
+                smoothing = stencils_at(self.ndim, scale).smoothing
+                _cascade.separable(x, smoothing, scale.array, smoother.data, scratch, cpu_level)
                 levels.append(smoother)
             pyramids.append(levels)
         return pyramids
@@ -204,7 +232,9 @@ class Bank(NamedTuple):
             margins = plane.derivative_margins
             for index in range(self.n_levels):
                 smoother = levels[index + 1] if index + 1 < len(levels) else None
-                level = Level(levels[index], smoother, 2**index, start, stop, self.ndim, margins, scratch, cpu_level)
+                level = Level(
+                    levels[index], smoother, self._scale(index), start, stop, self.ndim, margins, scratch, cpu_level
+                )
                 for group in plane.groups:
                     n_parts = len(self._parts(group))
                     GROUPS[group].compute(level, features.data[done : done + n_parts])
@@ -221,13 +251,14 @@ class Bank(NamedTuple):
         band = [slice(a, b) for a, b in zip(start[axes], stop[axes], strict=True)]
         n_filters = len(filters.names)
         for index in range(self.n_levels):
-            x = levels[index].over(*self._region(band, filter_halo(filters, 2**index)))
+            dilation = self._filter_dilation(index)
+            x = levels[index].over(*self._region(band, filter_halo(filters, dilation)))
             x = x[(0,) * (4 - self.ndim)][np.newaxis, ..., np.newaxis]
-            response = conv(x, filters.weight, dilation=2**index, n_threads=1)
+            response = conv(x, filters.weight, dilation=dilation, n_threads=1)
             out[..., index * n_filters : (index + 1) * n_filters] = response[0]
 
 
-def filter_halo(filters: FilterBank, dilation: int) -> Margin:
+def filter_halo(filters: FilterBank, dilation: int | tuple[int, ...]) -> Margin:
     return axis_halos([Layer(filters.kernel_size, dilation=dilation)])
 
 

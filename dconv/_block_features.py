@@ -12,8 +12,8 @@ It may have ``_transform_bands(image, block)``, which yields parts of the block,
 are those of ``_transform_block``; the features of a part need not stay when the next is asked for. It may have
 ``_for_image(image)``, which returns the block transformer to use for the blocks of this image, if features depend on
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
-values that features cannot take or of their size, and returns the spatial shapes of their features. Every other
-transformer is given whole images.
+values that features cannot take or of their size, and returns the spatial shapes of their features. `_cacheable` is
+False if features may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._nodata import as_given, valid_pixels
 from dconv._pixels import Block, masked_blocks, rows_in_block
 from dconv._threads import run_tasks
 from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
@@ -50,17 +51,31 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
     if isinstance(features, str):
         yield _whole_blocks(everything, images.n_channels, partial(_read_feature_image, images.arrays))
     elif hasattr(features, "_transform_block"):
-        prepare = getattr(features, "_for_image", lambda image: features)
-        prepared = [(prepare(image), image) for image in images.arrays]
-        read = partial(_read_block, prepared)
-        if hasattr(features, "_transform_bands"):
-            yield Reader(everything, features.n_features_out_, read, partial(_read_bands, prepared))
-        else:
-            yield _whole_blocks(everything, features.n_features_out_, read)
+        yield _block_reader(features, [(prepared_for(features, image), image) for image in images.arrays])
     else:
         for index in everything:
             feature_image = _transform_whole(features, images, index, channel_axis)
             yield _whole_blocks((index,), feature_image.shape[-1], partial(_read_feature_image, {index: feature_image}))
+
+
+def prepared_for(features: Any, image: Any) -> Any:
+    """Return what computes the features of the blocks of one image, which is seen as a whole where that is needed."""
+    return features._for_image(image) if hasattr(features, "_for_image") else features
+
+
+def reader_of_one(prepared: Any, image: Any) -> Reader:
+    """Return the reader of one image, number 0, from what :func:`prepared_for` returned, or "passthrough"."""
+    if isinstance(prepared, str):
+        return _whole_blocks((0,), image.shape[-1], partial(_read_feature_image, [image]))
+    return _block_reader(prepared, [(prepared, image)])
+
+
+def _block_reader(features: Any, prepared: Sequence[tuple[Any, Any]]) -> Reader:
+    """Return a reader that computes the features of blocks, each image by the transformer prepared for it."""
+    numbers, read = range(len(prepared)), partial(_read_block, prepared)
+    if hasattr(features, "_transform_bands"):
+        return Reader(numbers, features.n_features_out_, read, partial(_read_bands, prepared))
+    return _whole_blocks(numbers, features.n_features_out_, read)
 
 
 def _whole_blocks(numbers: Sequence[int], n_features: int, read: Callable[[int, Block], np.ndarray]) -> Reader:
@@ -76,8 +91,13 @@ def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None) -> Im
     return as_images(X, ndim, channel_axis)
 
 
-def fit_features(features: Any, X: Any, images: Images) -> None:
-    """Fit a transformer and check, before it transforms, that it can give every pixel its features."""
+def fit_features(features: Any, X: Any, images: Images, channel_axis: int | None) -> None:
+    """Fit a transformer and check, before it transforms, that it can give every pixel its features.
+
+    `images` are those of `X`, maybe with pixels filled that hold no data.
+    """
+    if any(valid_pixels(image) is not None for image in images.arrays):
+        X = as_given(images, channel_axis)
     by_blocks = hasattr(features, "_check_images")
     if not by_blocks:
         check_images(features, images)  # first, as its fit may be work

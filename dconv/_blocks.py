@@ -83,6 +83,8 @@ def read_block(
         target = tuple(slice(s.start - a, max(s.stop, s.start) - a) for s, a in zip(inner, start, strict=True))
         block[(*lead, *target)] = x[(*lead, *inner)]
         return block
+    if mode == "circular":
+        return _read_around(x, start, stop, first_axis)
     index = [border_index(n, np.arange(a, b), mode) for a, b, n in zip(start, stop, sizes, strict=True)]
     box = [slice(int(i.min()), int(i.max()) + 1) for i in index]
     block = x[(*lead, *box)]
@@ -95,6 +97,21 @@ def read_block(
             margins = np.take(block, places[:low], axis=axis), np.take(block, places[high:], axis=axis)
             block = np.concatenate((margins[0], block[inside], margins[1]), axis=axis)
     return block
+
+
+def _read_around(x: np.ndarray, start: Sequence[int], stop: Sequence[int], first_axis: int) -> np.ndarray:
+    """Return a block of an image that repeats without end, from pieces of it, as its ends lie far from each other."""
+    for number, (a, b) in enumerate(zip(start, stop, strict=True)):
+        size = x.shape[first_axis + number]
+        if a >= 0 and b <= size:
+            continue
+        pieces = []
+        for turn in range(a // size, -(-b // size)):
+            low, high = list(start), list(stop)
+            low[number], high[number] = max(a - turn * size, 0), min(b - turn * size, size)
+            pieces.append(read_block(x, low, high, "circular", first_axis=first_axis))
+        return np.concatenate(pieces, axis=first_axis + number)
+    return read_block(x, start, stop, "circular", first_axis=first_axis)
 
 
 def fold_border(block: np.ndarray, pads: Sequence[tuple[int, int]], mode: str, *, first_axis: int = 0) -> np.ndarray:

@@ -8,7 +8,7 @@ image ends and nowhere else, so that a pixel has the same answer, to the last bi
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,22 +16,14 @@ import numpy as np
 from dconv import _memory
 from dconv._block_features import Bands, Reader, block_readers, gather_rows
 from dconv._blocks import choose_block_shape, split
-from dconv._boxes import grown, moved, sizes, within
+from dconv._boxes import grown, sizes, within
 from dconv._context_bank import ContextFeatures
 from dconv._pixels import Block, blocks_of, masked_boxes, rows_in_block
-from dconv._responses import Respond
+from dconv._prediction import Answerers, answer_box
 from dconv._threads import run_tasks
 from dconv._validation import Images
 
 _OUTER_PIXELS = 1 << 22  # of which a stage before the last answers for a fifth more in 2-D, for twice as many in 3-D
-
-# Who answers for the pixels of a block of an image: pairs of an index, which picks some of them, and their answers.
-Answerers = Callable[[int, Block], Iterable[tuple[Any, Respond]]]
-
-
-def everywhere(respond: Respond) -> Answerers:
-    """Return the stage in which `respond` answers for all pixels."""
-    return lambda index, block: [(..., respond)]
 
 
 class Cascade(NamedTuple):
@@ -54,7 +46,7 @@ class Cascade(NamedTuple):
             step = progress(sum(self._n_blocks(reader, i, box) for i, box in tasks))
 
             def work(index: int, box: Block, n_jobs: int, reader: Reader = reader, step: Any = step) -> None:
-                self._answer(reader, index, box, outputs[index][box], n_jobs, step)
+                self.answer(reader, index, box, outputs[index][box], n_jobs, step)
 
             self._share(work, tasks)
 
@@ -71,7 +63,7 @@ class Cascade(NamedTuple):
             def work(index: int, box: Block, n_jobs: int, reader: Reader = reader) -> None:
                 seen = grown(box, self.context.halo_, 1, masks[index].shape)
                 probabilities = np.empty((*sizes(seen), self.context.n_classes), np.float32)
-                self._answer(reader, index, seen, probabilities, n_jobs, lambda: None)
+                self.answer(reader, index, seen, probabilities, n_jobs, lambda: None)
                 mask = np.zeros(sizes(seen), bool)
                 mask[within(box, seen)] = masks[index][box]
                 place = bounds[index] + rows_in_block(positions[index], masks[index], box)
@@ -96,12 +88,12 @@ class Cascade(NamedTuple):
         return [grown(box, self.context.halo_, times, shape) for times in reversed(range(len(self.stages)))]
 
     def _n_blocks(self, reader: Reader, index: int, box: Block) -> int:
-        """Return how many blocks :meth:`_answer` works on."""
+        """Return how many blocks :meth:`answer` works on."""
         widths = [reader.n_features] + [reader.n_features + self.context.n_features_out_] * (len(self.stages) - 1)
         windows = zip(self._windows(index, box), widths, strict=True)
         return sum(len(list(blocks_of(sizes(window), n_features))) for window, n_features in windows)
 
-    def _answer(
+    def answer(
         self, reader: Reader, index: int, box: Block, out: np.ndarray, n_jobs: int, step: Callable[[], None]
     ) -> None:
         """Write what the last stage answers in `box` of an image to `out` (*box, ...)."""
@@ -109,32 +101,9 @@ class Cascade(NamedTuple):
         *windows, _ = self._windows(index, box)
         for stage, window in zip(self.stages[:-1], windows, strict=True):
             probabilities = np.empty((*sizes(window), self.context.n_classes), np.float32)
-            _fill(seen, index, window, stage, probabilities, n_jobs, step)
+            answer_box(seen, index, window, stage, probabilities, n_jobs, step)
             seen = _with_context(reader, self.context, probabilities, window)
-        _fill(seen, index, box, self.stages[-1], out, n_jobs, step)
-
-
-def _fill(
-    reader: Reader,
-    index: int,
-    window: Block,
-    stage: Answerers,
-    out: np.ndarray,
-    n_jobs: int,
-    step: Callable[[], None],
-) -> None:
-    """Write what one stage answers in `window` to `out` (*window, ...)."""
-
-    def work(block: Block) -> None:
-        for band, rows in reader.bands(index, block):
-            answers = out[within(band, window)]
-            for pixels, respond in stage(index, band):
-                chosen = rows[pixels]
-                given = respond(chosen.reshape(-1, chosen.shape[-1]))
-                answers[pixels] = given.reshape(chosen.shape[:-1] + given.shape[1:])
-        step()
-
-    run_tasks(work, [moved(block, window) for block in blocks_of(sizes(window), reader.n_features)], n_jobs)
+        answer_box(seen, index, box, self.stages[-1], out, n_jobs, step)
 
 
 def _with_context(reader: Reader, context: ContextFeatures, probabilities: np.ndarray, window: Block) -> Reader:

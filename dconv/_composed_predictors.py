@@ -20,6 +20,7 @@ from dconv._kernels._network import EXPONENTIAL, LOGISTIC
 from dconv._network import Layer, Network
 from dconv._network_run import compile_network
 from dconv._predictor import NotCompilable, Predictor, Scorer, check_tile
+from dconv.perceptron import PerceptronClassifier
 from dconv.voting import AdaptiveVote
 
 # Compiles a part: a classifier and the method that is wanted of it, "predict_proba" or "decision_function".
@@ -51,6 +52,10 @@ def _found(search: Any, method: str, compile_part: Compile) -> Any:
 
 def _frozen(frozen: FrozenEstimator, method: str, compile_part: Compile) -> Any:
     return compile_part(attribute(frozen, "estimator"), method)
+
+
+def _network_of(classifier: PerceptronClassifier, method: str, compile_part: Compile) -> Any:
+    return compile_part(attribute(classifier, "network_"), method)
 
 
 class MeanPredictor:
@@ -193,6 +198,7 @@ COMPILERS: dict[type, Callable[[Any, str, Compile], Any]] = {
     FrozenEstimator: _frozen,
     GridSearchCV: _found,
     OneVsRestClassifier: _one_vs_rest,
+    PerceptronClassifier: _network_of,
     Pipeline: _pipeline,
     RandomizedSearchCV: _found,
     VotingClassifier: _voting,

@@ -21,6 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from dconv._block_features import gather_rows
+from dconv._nodata import valid_pixels
 from dconv._parts import check_probabilities
 from dconv._pixels import blocks_of
 from dconv._responses import Respond, response_of
@@ -70,6 +71,9 @@ def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomS
     masks = [np.zeros(shape, bool) for shape in images.spatial_shapes]
     for index, block in blocks:
         masks[index][block] = random_state.random_sample(masks[index][block].shape) < share
+        valid = valid_pixels(images.arrays[index])
+        if valid is not None:
+            masks[index][block] &= valid[block]
     return masks
 
 

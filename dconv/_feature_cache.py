@@ -9,6 +9,7 @@ import joblib
 import numpy as np
 
 from dconv._block_features import gather_rows
+from dconv._nodata import valid_pixels
 from dconv._validation import Images
 
 _MAX_IMAGE_BYTES = 1 << 26  # larger images are not looked at whole to know them again: that takes longer than it saves
@@ -29,7 +30,7 @@ class FeatureCache:
         `features` has been fitted. Only transformers that work block by block are known to give a pixel of the same
         image the same features; of others nothing is kept.
         """
-        if not hasattr(features, "_transform_block"):
+        if not hasattr(features, "_transform_block") or not getattr(features, "_cacheable", True):
             return gather_rows(features, images, channel_axis, masks, n_jobs)
         keys = self._keys(features, images)
         missing = []
@@ -59,7 +60,8 @@ class FeatureCache:
         # With what it has learnt from the images of fit, which may be others now.
         parameters = {name: value for name, value in vars(features).items() if name != "n_jobs"}
         maker = joblib.hash((type(features).__qualname__, parameters))
+        content = [(image, valid_pixels(image)) for image in images.arrays]
         return [
-            f"{maker} {joblib.hash(np.asarray(image))}" if image.nbytes <= _MAX_IMAGE_BYTES else ""
-            for image in images.arrays
+            f"{maker} {joblib.hash((np.asarray(image), valid))}" if image.nbytes <= _MAX_IMAGE_BYTES else ""
+            for image, valid in content
         ]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeAlias
@@ -80,11 +81,55 @@ def stencils(ndim: int) -> Stencils:
     )
 
 
+class Scale(NamedTuple):
+    """Distances at one level, along three axes; those of 1-D and 2-D images that are missing do not matter."""
+
+    steps: Place  # pixels from tap to tap; 0 along an axis whose pixels are more than two dilations apart
+    slopes: tuple[float, ...]  # dilations from tap to tap, inverted: what a difference becomes a slope by; 0 likewise
+
+    @property
+    def array(self) -> np.ndarray:
+        """The steps for the kernels."""
+        return np.array(self.steps, np.intp)
+
+
+@functools.cache
+def scale_of(dilation: int, spacing: tuple[float, ...] | None = None) -> Scale:
+    """Return the distances at `dilation`, where pixels are `spacing` apart along each axis, 1 along the finest."""
+    if spacing is None:
+        return Scale((dilation,) * 3, (1.0,) * 3)
+    ideal = (dilation,) * (3 - len(spacing)) + tuple(dilation / distance for distance in spacing)
+    steps = tuple(math.ceil(step - 0.5) for step in ideal)
+    return Scale(steps, tuple(wanted / step if step else 0.0 for wanted, step in zip(ideal, steps, strict=True)))
+
+
+@functools.cache
+def stencils_at(ndim: int, scale: Scale) -> Stencils:
+    """Return the filters of a level: differences made slopes, and nothing smoothed where taps fall together."""
+    plain = stencils(ndim)
+    if set(scale.slopes) == {1.0}:
+        return plain
+    flat = [axis for axis in range(3 - ndim, 3) if scale.steps[axis] == 0]
+
+    def adapted(kernels: np.ndarray) -> np.ndarray:
+        kernels = kernels.copy()
+        for kernel in kernels:
+            for axis in range(3 - ndim, 3):
+                order = {float(_FIRST[1]): 1, float(_SECOND[1]): 2}.get(float(kernel[axis, 1]), 0)
+                kernel[axis] *= scale.slopes[axis] ** order if scale.slopes[axis] else 1.0
+        kernels[:, flat] = _ONE  # a derivative along such an axis is 0, which is written when it is known
+        return kernels
+
+    return plain._replace(
+        smoothing=adapted(plain.smoothing), gradient=adapted(plain.gradient), hessian=adapted(plain.hessian)
+    )
+
+
 @functools.lru_cache(maxsize=64)
-def _line_steps(ndim: int, dilation: int) -> np.ndarray:
+def _line_steps(ndim: int, scale: Scale) -> np.ndarray:
     """Return the taps of every line, in pixels, of shape (directions, taps, 3)."""
-    along = dilation * np.arange(-LINE_RADIUS, LINE_RADIUS + 1)
-    return np.rint(along[:, np.newaxis] * stencils(ndim).line_directions[:, np.newaxis]).astype(np.intp)
+    along = np.arange(-LINE_RADIUS, LINE_RADIUS + 1)[:, np.newaxis] * scale.array
+    return np.rint(along * stencils(ndim).line_directions[:, np.newaxis]).astype(np.intp)
 
 
 def _odd_lines(n: int) -> int:
@@ -147,8 +192,8 @@ class Level:
         The level itself, with as much around the band as the groups need.
     smoother : Planes or None
         The next level, if some group needs it.
-    dilation : int
-        Distance between taps, in pixels.
+    scale : Scale
+        Distances between taps.
     start, stop : (int, int, int)
         The band.
     ndim : int
@@ -163,7 +208,7 @@ class Level:
 
     planes: Planes
     smoother: Planes | None
-    dilation: int
+    scale: Scale
     start: Place
     stop: Place
     ndim: int
@@ -179,25 +224,32 @@ class Level:
     @property
     def smoothing(self) -> np.ndarray:
         """The kernels of the step to the next level, (3 axes, 5 taps)."""
-        return stencils(self.ndim).smoothing[0]
+        return stencils_at(self.ndim, self.scale).smoothing[0]
 
     @functools.cached_property
     def gradient(self) -> Planes:
         """First derivatives along every axis."""
-        return self._derivatives(stencils(self.ndim).gradient, self.margins[0])
+        axes = [(axis,) for axis in range(3 - self.ndim, 3)]
+        return self._derivatives(stencils_at(self.ndim, self.scale).gradient, axes, self.margins[0])
 
     @functools.cached_property
     def hessian(self) -> Planes:
         """Second derivatives: the diagonal, then the upper triangle row by row."""
-        return self._derivatives(stencils(self.ndim).hessian, self.margins[1])
+        axes = range(3 - self.ndim, 3)
+        pairs = [(a, a) for a in axes] + list(itertools.combinations(axes, 2))
+        return self._derivatives(stencils_at(self.ndim, self.scale).hessian, pairs, self.margins[1])
 
-    def _derivatives(self, kernels: np.ndarray, margin: int) -> Planes:
-        around = (0,) * (3 - self.ndim) + (margin * self.dilation,) * self.ndim
+    def _derivatives(self, kernels: np.ndarray, axes: Sequence[tuple[int, ...]], margin: int) -> Planes:
+        """Return derivatives, each along `axes` of its own."""
+        around = tuple(margin * step if axis >= 3 - self.ndim else 0 for axis, step in enumerate(self.scale.steps))
         start = tuple(a - m for a, m in zip(self.start, around, strict=True))
         stop = tuple(b + m for b, m in zip(self.stop, around, strict=True))
         planes = Planes(len(kernels), start, stop)
         x = self.planes.at(start)
-        _cascade.separable(x, kernels, self.dilation, planes.data, self.scratch, self.cpu_level)
+        _cascade.separable(x, kernels, self.scale.array, planes.data, self.scratch, self.cpu_level)
+        for plane, along in zip(planes.data, axes, strict=True):
+            if any(self.scale.steps[axis] == 0 for axis in along):
+                plane[...] = 0  # taps that fall together do not differ
         return planes
 
 
@@ -220,20 +272,20 @@ def _hessian(level: Level, out: np.ndarray) -> None:
 
 def _structure_tensor(level: Level, out: np.ndarray) -> None:
     gradient = level.gradient.at(level.start)
-    _cascade.structure_tensor(gradient, level.smoothing, level.dilation, out, level.scratch, level.cpu_level)
+    _cascade.structure_tensor(gradient, level.smoothing, level.scale.array, out, level.scratch, level.cpu_level)
 
 
 def _std(level: Level, out: np.ndarray) -> None:
-    _cascade.deviation(level.x, level.smoothing, level.dilation, out, level.scratch, level.cpu_level)
+    _cascade.deviation(level.x, level.smoothing, level.scale.array, out, level.scratch, level.cpu_level)
 
 
 def _extrema(level: Level, out: np.ndarray) -> None:
-    offsets = level.planes.offsets(stencils(level.ndim).neighbours * level.dilation)
+    offsets = level.planes.offsets(stencils(level.ndim).neighbours * level.scale.array)
     _cascade.extrema(level.x, offsets, out, level.cpu_level)
 
 
 def _lines(level: Level, out: np.ndarray) -> None:
-    offsets = level.hessian.offsets(_line_steps(level.ndim, level.dilation))
+    offsets = level.hessian.offsets(_line_steps(level.ndim, level.scale))
     weight = stencils(level.ndim).line_weight
     _cascade.lines(level.hessian.at(level.start), offsets, weight, out, level.cpu_level)
 
@@ -253,6 +305,8 @@ class FeatureGroup(NamedTuple):
         How far it looks at first and second derivatives, in dilations; None if it does not use them.
     smoother : bool, default=False
         Whether it looks at the next level.
+    cost : float, default=0.0
+        What it takes in 2-D, about: nanoseconds for a pixel and level, measured on one core with AVX2.
     """
 
     compute: Callable[[Level, np.ndarray], None]
@@ -261,6 +315,7 @@ class FeatureGroup(NamedTuple):
     gradient: int | None = None
     hessian: int | None = None
     smoother: bool = False
+    cost: float = 0.0
 
     @property
     def total_reach(self) -> int:
@@ -280,15 +335,19 @@ def _descending(name: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str,
 
 _LINE_PARTS = ("line_max", "line_min", "line_mean")
 
+FEATURE_COST = 1.0  # of a feature more for the default classifier, in the unit of `FeatureGroup.cost`
+
 GROUPS: dict[str, FeatureGroup] = {
-    "level": FeatureGroup(_level, _in_any_rank("level")),
-    "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=True),
-    "gradient": FeatureGroup(_gradient, _in_any_rank("gradient"), gradient=0),
-    "hessian": FeatureGroup(_hessian, _descending("hessian"), hessian=0),
-    "structure_tensor": FeatureGroup(_structure_tensor, _descending("structure_tensor"), gradient=SMOOTHING_RADIUS),
-    "std": FeatureGroup(_std, _in_any_rank("std"), reach=SMOOTHING_RADIUS),
-    "extrema": FeatureGroup(_extrema, _in_any_rank("max", "min"), reach=1),
-    "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS),
+    "level": FeatureGroup(_level, _in_any_rank("level"), cost=2.7),
+    "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=True, cost=1.1),
+    "gradient": FeatureGroup(_gradient, _in_any_rank("gradient"), gradient=0, cost=2.3),
+    "hessian": FeatureGroup(_hessian, _descending("hessian"), hessian=0, cost=3.6),
+    "structure_tensor": FeatureGroup(
+        _structure_tensor, _descending("structure_tensor"), gradient=SMOOTHING_RADIUS, cost=6.4
+    ),
+    "std": FeatureGroup(_std, _in_any_rank("std"), reach=SMOOTHING_RADIUS, cost=1.9),
+    "extrema": FeatureGroup(_extrema, _in_any_rank("max", "min"), reach=1, cost=1.8),
+    "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS, cost=12.7),
 }
 
 

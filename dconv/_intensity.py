@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+
+from dconv._nodata import valid_pixels
 
 _CHUNK = 1 << 18  # samples that are looked at together, so that no image is copied whole
 _NEGLIGIBLE = 0.01  # variance of colour, relative to that of the intensity
@@ -21,20 +23,46 @@ class Intensity(NamedTuple):
     color: float = 0.0  # the variance across the channels of a pixel, relative to that of the intensity
 
 
-def intensity_of(image: np.ndarray) -> Intensity:
+def intensity_of(image: Any) -> Intensity:
     """Return the intensity of an image (*spatial, channels), which may be a memory map: it is read once, in order.
+
+    Pixels without data do not count.
 
     The chunks that are summed depend on the shape alone, so the result does not depend on threads or blocks.
     """
-    n_channels = image.shape[-1]
     first = np.asarray(image[(0,) * (image.ndim - 1)], np.float64)  # variances are taken about it, to keep digits
-    n_rows = max(1, _CHUNK // max(1, math.prod(image.shape[1:])))
+    valid = valid_pixels(image)
+    sums = sums_of_rows(image, first, rows_summed(image.shape), valid)
+    return intensity_from(sums, first, math.prod(image.shape[:-1]) if valid is None else int(np.count_nonzero(valid)))
+
+
+def rows_summed(shape: Sequence[int]) -> int:
+    """Return how many rows of an image of `shape` (*spatial, channels) are summed together."""
+    return max(1, _CHUNK // max(1, math.prod(shape[1:])))
+
+
+def sums_of_rows(
+    rows: np.ndarray, first: np.ndarray, n_rows: int, valid: np.ndarray | None = None
+) -> list[list[float]]:
+    """Return what :func:`intensity_from` needs of rows of an image, whose first is a multiple of `n_rows`.
+
+    `valid` are the pixels that count, None is all.
+    """
     sums = []
-    for start in range(0, len(image), n_rows):
-        values = np.asarray(image[start : start + n_rows], np.float64).reshape(-1, n_channels) - first
+    for start in range(0, len(rows), n_rows):
+        values = np.asarray(rows[start : start + n_rows], np.float64).reshape(-1, len(first)) - first
+        if valid is not None:
+            values = values[valid[start : start + n_rows].ravel()]
         grey = values.mean(axis=1)
         sums.append([grey.sum(), grey @ grey, *values.sum(axis=0), np.vdot(values, values)])
-    n_pixels = math.prod(image.shape[:-1])
+    return sums
+
+
+def intensity_from(sums: Sequence[Sequence[float]], first: np.ndarray, n_pixels: int) -> Intensity:
+    """Return the intensity from the sums of all rows, taken about the pixel `first`."""
+    if not n_pixels:
+        return Intensity(0.0, 1.0, 0)
+    n_channels = len(first)
     mean, square, *of_channels, squares = (math.fsum(column) / n_pixels for column in zip(*sums, strict=True))
     variance = max(square - mean**2, 0.0)
     # The variances of all channels are that of the intensity, in each, and those of the colours beside it.
@@ -45,7 +73,7 @@ def intensity_of(image: np.ndarray) -> Intensity:
 
 def pooled(intensities: Sequence[Intensity]) -> Intensity:
     """Return the intensity of the pixels of several images together; its colour is not told."""
-    n_pixels = sum(each.n_pixels for each in intensities)
+    n_pixels = max(1, sum(each.n_pixels for each in intensities))
     mean = math.fsum(each.n_pixels * each.mean for each in intensities) / n_pixels
     variance = math.fsum(each.n_pixels * (each.std**2 + (each.mean - mean) ** 2) for each in intensities) / n_pixels
     return Intensity(mean, math.sqrt(variance) or 1.0, n_pixels)

@@ -9,7 +9,9 @@ import numpy as np
 from sklearn.utils.validation import has_fit_parameter
 
 from dconv._block_features import images_for
-from dconv._pixels import cells_of_pixels, choose_pixels, take, take_weights
+from dconv._nodata import fill_nodata, valid_pixels
+from dconv._pixels import Rules, cells_of_pixels, choose_pixels, labelled, take, take_weights
+from dconv._priors import class_weights, prior_factors
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
 from dconv._validation import Images, as_labels, as_weights
@@ -25,6 +27,7 @@ class Lesson(NamedTuple):
     targets: np.ndarray
     weighting: dict[str, np.ndarray]  # for the classifier's fit: weights under their name, if there are any
     grouping: dict[str, np.ndarray]  # likewise groups, if it takes them
+    prior_factors: np.ndarray | None = None  # what probabilities are multiplied with to have the prior
 
     def teach(self, classifier: Any, rows: np.ndarray, which: Any = ...) -> None:
         """Fit `classifier` to the features of the pixels, or of those that `which` chooses."""
@@ -43,25 +46,51 @@ def new_lesson(
     X: Any,
     y: Any,
     sample_weight: Any,
+    mask: Any,
     features: Any,
     classifier: Any,
     ndim: int,
     channel_axis: int | None,
-    ignore_label: int | None,
-    max_samples: int | None,
+    rules: Rules,
     random_state: np.random.RandomState,
 ) -> Lesson:
-    """Return the lesson that `classifier` is to learn from images `X`, label images `y` and weights of pixels."""
-    images = images_for(features, X, ndim, channel_axis)
+    """Return the lesson that `classifier` is to learn from images, label images, weights and masks of pixels."""
+    images = fill_nodata(images_for(features, X, ndim, channel_axis), mask, rules.nodata)
     labels = as_labels(y, images)
     weights = as_weights(sample_weight, images)
-    masks = choose_pixels(labels, ignore_label, max_samples, random_state)
+    known = [with_label(*pair, rules.ignore_label) for pair in zip(images.arrays, labels, strict=True)]
+    masks = choose_pixels(labels, known, rules.max_samples, rules.sample, random_state)
     targets = take(labels, masks)
     if not len(targets):
-        raise ValueError(no_label_message(ignore_label))
+        raise ValueError(no_label_message(rules.ignore_label))
+    _check_nodata(rules.nodata, targets)
     weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
     grouping = {"groups": groups_of(masks)} if has_fit_parameter(classifier, "groups") else {}
-    return Lesson(images, masks, targets, weighting, grouping)
+    factors = None
+    if rules.class_prior is not None:
+        classes = np.unique(targets)
+        learnt, all_of_it = (class_weights(labels, which, weights, classes) for which in (masks, known))
+        factors = prior_factors(rules.class_prior, learnt, all_of_it)
+    return Lesson(images, masks, targets, weighting, grouping, factors)
+
+
+def with_label(image: Any, labels: np.ndarray, ignore_label: int | None) -> np.ndarray:
+    """Return which pixels of an image have a label that counts, and data."""
+    valid = valid_pixels(image)
+    return labelled(labels, ignore_label) if valid is None else labelled(labels, ignore_label) & valid
+
+
+def _check_nodata(nodata: int | None, targets: np.ndarray) -> None:
+    """Check that label images can say of a pixel that it holds no data."""
+    if nodata is None:
+        return
+    if (targets == nodata).any():
+        raise ValueError(f"nodata={nodata} is the label of a class in y; choose another one for pixels without data")
+    if targets.dtype.kind == "b" or not np.iinfo(targets.dtype).min <= nodata <= np.iinfo(targets.dtype).max:
+        raise ValueError(
+            f"labels in y are {targets.dtype}, which cannot hold nodata={nodata}; choose another value, or pass "
+            "y.astype(int)"
+        )
 
 
 def groups_of(masks: list[np.ndarray]) -> np.ndarray:

@@ -11,13 +11,22 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int
-from dconv._block_features import check_images, images_for
-from dconv._lesson import no_label_message
-from dconv._pixels import labelled, take_weights
-from dconv._prediction import respond_everywhere, weigh_right_labels, weigh_right_pixels
+from dconv._block_features import Reader, check_images, images_for
+from dconv._lesson import no_label_message, with_label
+from dconv._nodata import fill_nodata, valid_pixels
+from dconv._pixels import Block, take_weights
+from dconv._prediction import (
+    BoxAnswers,
+    answer_box,
+    everywhere,
+    respond_everywhere,
+    weigh_right_labels,
+    weigh_right_pixels,
+)
 from dconv._progress import progress_bar
 from dconv._refinement import Write, write_refined
-from dconv._responses import Respond, response_of
+from dconv._responses import Respond, response_of, with_prior
+from dconv._suggestions import spread_peaks
 from dconv._threads import effective_n_jobs
 from dconv._validation import Images, as_labels, as_weights, check_n_channels
 from dconv.voting import AdaptiveVote
@@ -48,16 +57,22 @@ class PixelAnswers:
     ndim_: int
     channel_axis_: int | None
     ignore_label_: int | None
+    nodata_: int | None
+    prior_factors_: np.ndarray | None
     n_channels_in_: int
     n_features_: int
 
-    def predict(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
+    def predict(
+        self, X: ArrayLike, *, mask: ArrayLike | None = None, exact: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the label of every pixel.
 
         Parameters
         ----------
         X : array_like or list of array_like
             One image, a batch or a list of images.
+        mask : array_like of bool or list of array_like, default=None
+            True where a pixel holds data, for each image; if the classifier was fitted with `nodata`.
         exact : bool, default=False
             Whether to ask the classifier itself where a student of `distill` would answer.
 
@@ -73,16 +88,20 @@ class PixelAnswers:
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        return self._respond(X, "predict", exact)
+        return self._respond(X, mask, "predict", exact)
 
     @available_if(classifier_has("predict_proba"))
-    def predict_proba(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
+    def predict_proba(
+        self, X: ArrayLike, *, mask: ArrayLike | None = None, exact: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
         """Return the probability of every class at every pixel.
 
         Parameters
         ----------
         X : array_like or list of array_like
             One image, a batch or a list of images.
+        mask : array_like of bool or list of array_like, default=None
+            True where a pixel holds data, for each image; if the classifier was fitted with `nodata`.
         exact : bool, default=False
             As for :meth:`predict`.
 
@@ -98,16 +117,20 @@ class PixelAnswers:
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        return self._respond(X, "predict_proba", exact)
+        return self._respond(X, mask, "predict_proba", exact)
 
     @available_if(classifier_has("predict_proba"))
-    def predict_entropy(self, X: ArrayLike, *, exact: bool = False) -> np.ndarray | list[np.ndarray]:
+    def predict_entropy(
+        self, X: ArrayLike, *, mask: ArrayLike | None = None, exact: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
         """Return how unsure every pixel is: where the next label would tell most.
 
         Parameters
         ----------
         X : array_like or list of array_like
             One image, a batch or a list of images.
+        mask : array_like of bool or list of array_like, default=None
+            True where a pixel holds data, for each image; if the classifier was fitted with `nodata`.
         exact : bool, default=False
             As for :meth:`predict`.
 
@@ -128,16 +151,54 @@ class PixelAnswers:
         ----------
         .. [1] B. Settles, "Active learning literature survey", University of Wisconsin-Madison, 2009.
         """
-        return self._respond(X, "predict_entropy", exact)
+        return self._respond(X, mask, "predict_entropy", exact)
+
+    @available_if(classifier_has("predict_proba"))
+    def suggest_pixels(
+        self, X: ArrayLike, n: int = 10, *, mask: ArrayLike | None = None, exact: bool = False
+    ) -> np.ndarray | list[np.ndarray]:
+        """Return pixels to label next: where the classifier is least sure, spread over the image.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        n : int, default=10
+            Number of pixels of each image.
+        mask : array_like of bool or list of array_like, default=None
+            True where a pixel holds data, for each image; if the classifier was fitted with `nodata`.
+        exact : bool, default=False
+            As for :meth:`predict`.
+
+        Returns
+        -------
+        pixels : ndarray of int of shape (n, ndim), or list of ndarray for a batch or a list
+            Peaks of :meth:`predict_entropy`, a little smoothed so that a pixel stands for its surroundings, the least
+            sure first. Fewer than `n` where an image has no more of them, none where the classifier is sure of all.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If an argument cannot be used, before any feature is computed.
+        """
+        n = as_int(n, "n", 1)
+        entropies = self.predict_entropy(X, mask=mask, exact=exact)
+        if isinstance(entropies, np.ndarray) and entropies.ndim == self.ndim_:
+            return spread_peaks(entropies, n)
+        return [spread_peaks(entropy, n) for entropy in entropies]
 
     @available_if(classifier_has("decision_function"))
-    def decision_function(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+    def decision_function(self, X: ArrayLike, *, mask: ArrayLike | None = None) -> np.ndarray | list[np.ndarray]:
         """Return what the classifier's `decision_function` gives at every pixel, also with `distill`.
 
         Parameters
         ----------
         X : array_like or list of array_like
             One image, a batch or a list of images.
+        mask : array_like of bool or list of array_like, default=None
+            True where a pixel holds data, for each image; if the classifier was fitted with `nodata`.
 
         Returns
         -------
@@ -151,9 +212,11 @@ class PixelAnswers:
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        return self._respond(X, "decision_function", exact=True)
+        return self._respond(X, mask, "decision_function", exact=True)
 
-    def score(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
+    def score(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, mask: ArrayLike | None = None
+    ) -> float:
         """Return the share of labelled pixels that are predicted right.
 
         Parameters
@@ -164,6 +227,8 @@ class PixelAnswers:
             Label images in the form of `X`. Labels not seen at fit count as wrong, `ignore_label_` does not count.
         sample_weight : array_like or list of array_like, default=None
             A weight per pixel, in the form of `y`.
+        mask : array_like of bool or list of array_like, default=None
+            True where a pixel holds data, for each image; if the classifier was fitted with `nodata`.
 
         Returns
         -------
@@ -176,10 +241,10 @@ class PixelAnswers:
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        images = self._known_images(X)
+        images = self._known_images(X, mask)
         labels = as_labels(y, images)
         weights = as_weights(sample_weight, images)
-        masks = [labelled(image, self.ignore_label_) for image in labels]
+        masks = [with_label(*pair, self.ignore_label_) for pair in zip(images.arrays, labels, strict=True)]
         if not any(mask.any() for mask in masks):
             raise ValueError(no_label_message(self.ignore_label_))
         if weights is not None:
@@ -223,15 +288,21 @@ class PixelAnswers:
     def _responder(self, method: str, exact: bool) -> Respond:
         """Return what answers for rows of pixels: the classifier, or its student."""
         classifier = self.classifier_ if exact or self.student_ is None else self.student_
-        return response_of(classifier, method)
+        if self.prior_factors_ is None or method == "decision_function":
+            return response_of(classifier, method)
+        return with_prior(response_of(classifier, "predict_proba"), self.prior_factors_, method, self.classes_)
 
-    def _respond(self, X: ArrayLike, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
+    def _respond(self, X: ArrayLike, mask: Any, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
         """Return what `method` gives at every pixel."""
-        images = self._known_images(X)
+        images = self._known_images(X, mask)
         answer_shape = self._answer_shape(method, exact)
         dtype = self.classes_.dtype if method == "predict" else np.float32
         result, outputs = images.allocate([shape + answer_shape for shape in images.spatial_shapes], dtype)
         self._write(method, images, exact, outputs)
+        for image, output in zip(images.arrays, outputs, strict=True):
+            valid = valid_pixels(image)
+            if valid is not None:
+                output[~valid] = self.nodata_ if method == "predict" else np.nan
         return result
 
     def _answer_shape(self, method: str, exact: bool) -> tuple[int, ...]:
@@ -257,15 +328,25 @@ class PixelAnswers:
 
         return write
 
+    def _box_answers(self, method: str) -> BoxAnswers:
+        """Return how labels or probabilities, not refined, are given for boxes of one image."""
+        answerers = everywhere(self._responder(method, exact=False))
+
+        def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:
+            answer_box(reader, 0, box, answerers, out, n_jobs)
+
+        halo = ((0, 0),) * self.ndim_ if isinstance(self.features_, str) else self.features_.halo_
+        return BoxAnswers(halo, write)
+
     def _progress(self, method: str) -> Callable[[int], Callable[[], None]]:
         """Return what makes a progress bar of a number of blocks."""
         return lambda n_blocks: progress_bar(f"[{type(self).__name__}] {method}", n_blocks, self.verbose)
 
-    def _known_images(self, X: ArrayLike) -> Images:
+    def _known_images(self, X: ArrayLike, mask: Any = None) -> Images:
         """Return images of the kind seen at fit."""
         check_is_fitted(self)
         self._check_verbose()
-        images = images_for(self.features_, X, self.ndim_, self.channel_axis_)
+        images = fill_nodata(images_for(self.features_, X, self.ndim_, self.channel_axis_), mask, self.nodata_)
         check_n_channels(images, self.n_channels_in_, self)
         check_images(self.features_, images)
         return images

@@ -6,7 +6,7 @@ A choice of pixels is a mask: one byte a pixel, where a list of positions would 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.random import sample_without_replacement
@@ -16,8 +16,26 @@ from dconv._blocks import choose_block_shape, split
 
 Block = tuple[slice, ...]
 
+SAMPLES = ("balanced", "stratified")
 BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work and a larger block gains nothing
 BLOCK_BYTES = 1 << 26  # what the features of one block may take, per thread
+
+
+class Rules(NamedTuple):
+    """Which pixels are learnt from, checked: parameters of :class:`dconv.PixelClassifier`."""
+
+    ignore_label: int | None
+    max_samples: int | None
+    sample: str
+    class_prior: Any  # as far as it can be checked before the classes are known
+    nodata: int | None
+
+
+def as_sample(sample: Any) -> str:
+    """Return `sample`, which must be one of `SAMPLES`."""
+    if not isinstance(sample, str) or sample not in SAMPLES:
+        raise ValueError(f"sample must be one of {', '.join(map(repr, SAMPLES))}, got {sample!r}")
+    return sample
 
 
 def as_max_samples(max_samples: Any) -> int | None:
@@ -41,22 +59,31 @@ def labelled(labels: np.ndarray, ignore_label: int | None) -> np.ndarray:
 
 
 def choose_pixels(
-    labels: Sequence[np.ndarray], ignore_label: int | None, max_samples: int | None, random_state: np.random.RandomState
+    labels: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    max_samples: int | None,
+    sample: str,
+    random_state: np.random.RandomState,
 ) -> list[np.ndarray]:
-    """Return, for each label image, the mask of the pixels to learn from.
+    """Return, for each label image, the mask of those of its masked pixels that are learnt from.
 
-    At most `max_samples` pixels of each class of each image, drawn uniformly without replacement.
+    They are drawn uniformly without replacement: at most `max_samples` of each class of each image ("balanced"), or
+    of an image as many in all, each class in proportion ("stratified") and with one pixel at least.
     """
-    masks = [labelled(image, ignore_label) for image in labels]
-    if max_samples is not None:
-        for image, mask in zip(labels, masks, strict=True):
-            for label in np.unique(image[mask]):
-                candidates = np.flatnonzero(image == label)
-                if len(candidates) > max_samples:
-                    kept = sample_without_replacement(len(candidates), max_samples, random_state=random_state)
-                    mask.flat[candidates] = False
-                    mask.flat[candidates[kept]] = True
-    return masks
+    if max_samples is None:
+        return list(masks)
+    chosen = [mask.copy() for mask in masks]
+    for image, mask in zip(labels, chosen, strict=True):
+        classes, counts = np.unique(image[mask], return_counts=True)
+        share = min(1.0, max_samples * len(classes) / max(1, counts.sum()))
+        for label, count in zip(classes, counts, strict=True):
+            wanted = max_samples if sample == "balanced" else max(1, round(share * count))
+            if count > wanted:
+                candidates = np.flatnonzero(mask & (image == label))
+                kept = sample_without_replacement(len(candidates), wanted, random_state=random_state)
+                mask.flat[candidates] = False
+                mask.flat[candidates[kept]] = True
+    return chosen
 
 
 def blocks_of(shape: Sequence[int], n_features: int) -> Iterator[Block]:

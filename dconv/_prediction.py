@@ -2,16 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from dconv._block_features import Reader, block_readers
+from dconv._boxes import moved, sizes, within
 from dconv._pixels import Block, blocks_of, masked_blocks
+from dconv._receptive import Margin
 from dconv._responses import Respond
 from dconv._threads import run_tasks
 from dconv._validation import Images
+
+# Who answers for the pixels of a block of an image: pairs of an index, which picks some of them, and their answers.
+Answerers = Callable[[int, Block], Iterable[tuple[Any, Respond]]]
+
+
+class BoxAnswers(NamedTuple):
+    """How a fitted model answers for boxes of one image, each from what lies around it and not from the whole."""
+
+    margin: Margin  # pixels that are seen left and right of a box, per spatial axis
+    write: Callable[[Reader, Any, Block, np.ndarray, int], None]  # reader, image, box, out (*box, ...), n_jobs
+
+
+def everywhere(respond: Respond) -> Answerers:
+    """Return who answers for all pixels: `respond`."""
+    return lambda index, block: [(..., respond)]
+
+
+def answer_box(
+    reader: Reader,
+    index: int,
+    box: Block,
+    answerers: Answerers,
+    out: np.ndarray,
+    n_jobs: int,
+    step: Callable[[], None] = lambda: None,
+) -> None:
+    """Write what is answered in `box` of an image to `out` (*box, ...); `step` is called when a block is done."""
+
+    def work(block: Block) -> None:
+        for band, rows in reader.bands(index, block):
+            answers = out[within(band, box)]
+            for pixels, respond in answerers(index, band):
+                chosen = rows[pixels]
+                given = respond(chosen.reshape(-1, chosen.shape[-1]))
+                answers[pixels] = given.reshape(chosen.shape[:-1] + given.shape[1:])
+        step()
+
+    run_tasks(work, [moved(block, box) for block in blocks_of(sizes(box), reader.n_features)], n_jobs)
 
 
 def respond_everywhere(

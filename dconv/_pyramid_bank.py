@@ -18,7 +18,7 @@ import numpy as np
 
 from dconv._bank import Bank, PlanePlan, filter_halo, widest
 from dconv._blocks import read_block
-from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scratch_rows, stencils
+from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scale_of, scratch_rows, stencils
 from dconv._kernels import _cascade
 from dconv._receptive import Margin
 from dconv.functional import conv
@@ -68,7 +68,7 @@ class PyramidBank(Bank):
             for index in range(self.n_levels):
                 box = self._samples(block, index)
                 smoother = self._smoother(x, box, needed[index + 1 : index + 2], scratch, cpu_level)
-                level = Level(x, smoother, 1, *box, self.ndim, plane.derivative_margins, scratch, cpu_level)
+                level = Level(x, smoother, scale_of(1), *box, self.ndim, plane.derivative_margins, scratch, cpu_level)
                 features = self._features(plane, level, index + 1 == self.n_levels)
                 self._spread(features, block, index, out[..., done : done + features.shape[-1]])
                 done += features.shape[-1]
@@ -122,7 +122,9 @@ class PyramidBank(Bank):
         start = tuple(min(places) for places in zip(*(each[0] for each in boxes), strict=True))
         stop = tuple(max(places) for places in zip(*(each[1] for each in boxes), strict=True))
         smoother = Planes(1, start, stop)
-        _cascade.separable(x.at(start), stencils(self.ndim).smoothing, 1, smoother.data, scratch, cpu_level)
+        _cascade.separable(
+            x.at(start), stencils(self.ndim).smoothing, scale_of(1).array, smoother.data, scratch, cpu_level
+        )
         return smoother
 
     def _subsampled(self, smoother: Planes, box: Box) -> Planes:

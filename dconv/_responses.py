@@ -60,6 +60,21 @@ def _own_response(classifier: Any, method: str) -> Respond:
     return _one_at_a_time(getattr(classifier, method))
 
 
+def with_prior(respond: Respond, factors: np.ndarray, method: str, classes: np.ndarray) -> Respond:
+    """Return `method` of what `respond` says of probabilities, corrected."""
+
+    def corrected(rows: np.ndarray) -> np.ndarray:
+        probabilities = respond(rows) * factors
+        total = probabilities.sum(axis=1, keepdims=True)
+        # Where only classes of prior 0 are possible the classifier's own answer is all there is: none.
+        np.divide(probabilities, total, out=probabilities, where=total > 0)
+        if method == "predict":
+            return classes.take(probabilities.argmax(axis=1))
+        return entropy_of(probabilities) if method == "predict_entropy" else probabilities
+
+    return corrected
+
+
 def entropy_of(probabilities: np.ndarray) -> np.ndarray:
     """Return the entropy of each row, in bits."""
     return scipy.special.entr(probabilities).sum(axis=-1) / np.log(2)

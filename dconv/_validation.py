@@ -286,6 +286,18 @@ def as_labels(y: Any, images: Images) -> list[np.ndarray]:
     return maps
 
 
+def as_masks(mask: Any, images: Images) -> list[np.ndarray]:
+    """Return one boolean mask for each image, True where a pixel holds data."""
+    maps = _as_pixel_maps(mask, images, "mask", fill="False")
+    for index, each in enumerate(maps):
+        if each.dtype != bool:
+            raise TypeError(
+                f"{images.describe(index, 'mask')} must be boolean, True where a pixel holds data, got dtype "
+                f"{each.dtype}"
+            )
+    return maps
+
+
 def check_integers(labels: np.ndarray, name: str) -> None:
     """Check that a label image holds integers."""
     if labels.dtype.kind in "bui":

@@ -9,11 +9,15 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dconv._axes import as_int
-from dconv._cascade_answers import Answerers, Cascade, everywhere
+from dconv._block_features import Reader
+from dconv._cascade_answers import Cascade
 from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
 from dconv._held_out import HeldOut
+from dconv._lesson import Lesson
 from dconv._parts import check_probabilities
+from dconv._pixels import Block
+from dconv._prediction import Answerers, BoxAnswers, everywhere
 from dconv._refinement import Write
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
@@ -43,8 +47,11 @@ class ContextClassifier(PixelClassifier):
         Number of folds that labelled pixels are dealt to. A stage must not learn from what the one before says of
         pixels that this knows already, as it would trust it too much; so it is told what models learnt from the other
         folds say. Folds are of whole images; if there is one, or a class is in one alone, of cells of a grid.
-    ignore_label, max_samples, ndim, channel_axis, distill, refine, n_jobs, random_state, verbose
-        As for :class:`~dconv.PixelClassifier`. With `distill` every stage has a student; `refine` follows the last.
+    ignore_label, max_samples, sample, class_prior, nodata, ndim, channel_axis, distill, refine, n_jobs
+        As for :class:`~dconv.PixelClassifier`. With `distill` every stage has a student; `refine` and `class_prior`
+        follow the last.
+    random_state, verbose
+        As for :class:`~dconv.PixelClassifier`.
 
     Attributes
     ----------
@@ -59,7 +66,9 @@ class ContextClassifier(PixelClassifier):
         That of the stage whose student agrees least.
     n_context_features_ : int
         Features per pixel that stages after the first have besides `n_features_`.
-    classes_, features_, refine_, n_features_, n_channels_in_, ndim_, channel_axis_, ignore_label_
+    classes_, features_, refine_, n_features_, n_channels_in_, ndim_, channel_axis_, ignore_label_, nodata_
+        As for :class:`~dconv.PixelClassifier`.
+    prior_factors_ : ndarray of shape (n_classes,) or None
         As for :class:`~dconv.PixelClassifier`.
 
     See Also
@@ -113,6 +122,9 @@ class ContextClassifier(PixelClassifier):
         cv: int = 3,
         ignore_label: int | None = 0,
         max_samples: int | None = None,
+        sample: str = "balanced",
+        class_prior: Any = None,
+        nodata: int | None = None,
         ndim: int = 2,
         channel_axis: int | None = None,
         distill: bool | str = False,
@@ -126,6 +138,9 @@ class ContextClassifier(PixelClassifier):
             classifier,
             ignore_label=ignore_label,
             max_samples=max_samples,
+            sample=sample,
+            class_prior=class_prior,
+            nodata=nodata,
             ndim=ndim,
             channel_axis=channel_axis,
             distill=distill,
@@ -206,10 +221,10 @@ class ContextClassifier(PixelClassifier):
             stacklevel=4,
         )
 
-    def _keep(self, features: Any, stages: list[Stage], refine: Any, images: Images, *others: Any) -> None:
-        super()._keep(features, stages, refine, images, *others)
+    def _keep(self, features: Any, stages: list[Stage], refine: Any, lesson: Lesson, *others: Any) -> None:
+        super()._keep(features, stages, refine, lesson, *others)
         self.stages_, self.n_stages_ = stages, len(stages)
-        self._context = ContextFeatures(images.n_axes, len(self.classes_))
+        self._context = ContextFeatures(lesson.images.n_axes, len(self.classes_))
         self.n_context_features_ = self._context.n_features_out_
         agreements = [stage.agreement for stage in stages if stage.agreement is not None]
         self.distillation_agreement_ = min(agreements, default=None)
@@ -225,8 +240,7 @@ class ContextClassifier(PixelClassifier):
     def _writer(self, method: str, exact: bool) -> Write:
         if self.n_stages_ == 1:
             return super()._writer(method, exact)
-        stages = [_answerers(stage, exact) for stage in self.stages_[:-1]]
-        stages.append(everywhere(self._responder(method, exact)))
+        stages = self._answering_stages(method, exact)
 
         def write(images: Images, outputs: list[np.ndarray]) -> None:
             n_jobs = effective_n_jobs(self.n_jobs)
@@ -234,6 +248,26 @@ class ContextClassifier(PixelClassifier):
             cascade.write(outputs, self._progress(method))
 
         return write
+
+    def _box_answers(self, method: str) -> BoxAnswers:
+        alone = super()._box_answers(method)
+        if self.n_stages_ == 1:
+            return alone
+        stages = self._answering_stages(method, exact=False)
+
+        def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:
+            images = Images([image], "image")
+            cascade = Cascade(self.features_, images, self.channel_axis_, stages, self._context, n_jobs)
+            cascade.answer(reader, 0, box, out, n_jobs, lambda: None)
+
+        further = len(stages) - 1
+        pairs = zip(alone.margin, self._context.halo_, strict=True)
+        return BoxAnswers(tuple((a + further * c, b + further * d) for (a, b), (c, d) in pairs), write)
+
+    def _answering_stages(self, method: str, exact: bool) -> list[Answerers]:
+        """Return the stages that answer one after another, the last of them with `method`."""
+        stages = [_answerers(stage, exact) for stage in self.stages_[:-1]]
+        return [*stages, everywhere(self._responder(method, exact))]
 
 
 def _answerers(stage: Stage, exact: bool) -> Answerers:

@@ -16,13 +16,14 @@ from dconv._axes import as_int
 from dconv._bank import Bank, PlanePlan
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, choose_block_shape, split
-from dconv._feature_groups import available_groups
+from dconv._feature_groups import available_groups, scale_of
 from dconv._filter_bank import FilterBank, as_filter_bank
 from dconv._intensity import Intensity, all_grey, intensity_of, mostly_grey, pooled
 from dconv._pyramid_bank import PyramidBank
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
 
+_FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _COLORS = ("auto", "opponent", "channels")
 _NORMALIZE = (None, "image", "training", "auto")
@@ -43,8 +44,9 @@ class AtrousFeatures(FeatureImageTransformer):
     ----------
     n_levels : int, default=5
         Number of levels; level `s` has dilation ``2**s`` pixels.
-    groups : sequence of str or None, default=None
-        Groups of features computed on the intensity, at every level; None means all of them:
+    groups : sequence of str, "fast" or None, default=None
+        Groups of features computed on the intensity, at every level. "fast" means level, wavelet, gradient, hessian and
+        std, which take a third of the time; None means all of them:
 
         - ``"level"``: the level itself; and, once, the level after the last
         - ``"wavelet"``: the level minus the next one
@@ -77,6 +79,12 @@ class AtrousFeatures(FeatureImageTransformer):
         as the others. ``"training"``: of those given to `fit` together. ``"auto"``: ``"image"`` if those given to
         `fit` are grey, most at least (colour has less than 1 % of the variance of the intensity), else None; and where
         all are grey, though with several channels, colour is left out.
+    spacing : sequence of float or None, default=None
+        Distance between pixels along each spatial axis, in any unit, such as the voxel size of a volume; None if they
+        are alike. A dilation of ``2**s`` is so many of the finest distance along every axis: taps are the nearest whole
+        number of pixels apart, and where that is 0, along an axis of far coarser pixels, they fall together, so that
+        nothing is smoothed along it and no derivative taken. Derivatives are per dilation, by the distance that the
+        taps really have. Not with ``scheme="pyramid"``.
     padding_mode : {"reflect", "symmetric", "edge", "circular", "zeros"}, default="reflect"
         What an image continues with beyond its border, as in :func:`dconv.conv`; zeros are so before `normalize`.
     ndim : {1, 2, 3}, default=2
@@ -164,12 +172,13 @@ class AtrousFeatures(FeatureImageTransformer):
         self,
         n_levels: int = 5,
         *,
-        groups: Sequence[str] | None = None,
+        groups: Sequence[str] | str | None = None,
         color_groups: Sequence[str] | None = None,
         filters: Any = None,
         color: str = "auto",
         scheme: str = "atrous",
         normalize: str | None = None,
+        spacing: Sequence[float] | None = None,
         padding_mode: str = "reflect",
         ndim: int = 2,
         channel_axis: int | None = None,
@@ -182,6 +191,7 @@ class AtrousFeatures(FeatureImageTransformer):
         self.color = color
         self.scheme = scheme
         self.normalize = normalize
+        self.spacing = spacing
         self.padding_mode = padding_mode
         self.ndim = ndim
         self.channel_axis = channel_axis
@@ -208,7 +218,7 @@ class AtrousFeatures(FeatureImageTransformer):
         ValueError
             If a parameter is out of range, a group is unknown, no feature is left, two have the same name, or images
             have the wrong rank, values that are not finite or beyond 1e18, or fewer than ``2 * 2**(n_levels - 1) + 1``
-            pixels along an axis.
+            pixels along an axis (fewer where `spacing` says that they are farther apart).
         """
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
@@ -216,11 +226,17 @@ class AtrousFeatures(FeatureImageTransformer):
         if not isinstance(self.scheme, str) or self.scheme not in _SCHEMES:
             raise ValueError(f"scheme must be one of {', '.join(map(repr, _SCHEMES))}, got {self.scheme!r}")
         n_levels = as_int(self.n_levels, "n_levels", 1)
-        groups = _check_groups(self.groups, available_groups(ndim), "groups", ndim)
+        spacing = _relative_spacing(self.spacing, ndim)
+        if spacing is not None and self.scheme == "pyramid":
+            raise ValueError(
+                "scheme='pyramid' halves all axes alike and takes no spacing; use scheme='atrous' or spacing=None"
+            )
+        wanted = _FAST_GROUPS if isinstance(self.groups, str) and self.groups == "fast" else self.groups
+        groups = _check_groups(wanted, available_groups(ndim), "groups", ndim)
         color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", ndim)
         filters = _check_filters(self.filters, ndim)
         images = as_images(X, ndim, channel_axis)
-        _check_images(images, n_levels, "use")
+        _check_images(images, n_levels, spacing, "use")
         normalize, scaling, without_color = _normalization(self.normalize, images)
         colors = [] if without_color else _color_planes(self.color, images.n_channels)
         planes = [PlanePlan(*color, color_groups) for color in colors if color_groups]
@@ -228,7 +244,7 @@ class AtrousFeatures(FeatureImageTransformer):
             planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
         if not planes:
             raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-        bank = _SCHEMES[self.scheme](ndim, n_levels, tuple(planes), filters, self.padding_mode, scaling)
+        bank = _SCHEMES[self.scheme](ndim, n_levels, tuple(planes), filters, self.padding_mode, scaling, spacing)
         names = bank.feature_names()
         repeated = sorted({name for name in names if names.count(name) > 1})
         if repeated:
@@ -297,17 +313,23 @@ class AtrousFeatures(FeatureImageTransformer):
         check_is_fitted(self)
         return np.array(self._bank.feature_names(), dtype=object)
 
+    def _feature_keys(self) -> list[tuple[str, str, str]]:
+        """Return plane, group and scale of every feature."""
+        return [(plane, group, scale) for plane, group, scale, _ in self._bank.feature_table()]
+
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        _check_images(images, self._bank.n_levels, "fit again with")
+        _check_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
         return images.spatial_shapes
 
     def _for_image(self, image: np.ndarray) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
-        if self.normalize_ != "image":
-            return self
+        return self._for_intensity(intensity_of(image)) if self.normalize_ == "image" else self
+
+    def _for_intensity(self, intensity: Intensity) -> Self:
+        """Return the transformer for the blocks of images of this intensity."""
         transformer = copy(self)
-        transformer._bank = self._bank._replace(scaling=intensity_of(image))
+        transformer._bank = self._bank._replace(scaling=intensity)
         return transformer
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
@@ -343,20 +365,40 @@ def _normalization(normalize: Any, images: Images) -> tuple[str | None, Intensit
     return "image" if mostly_grey(intensities) else None, None, all_grey(intensities)
 
 
-def _check_images(images: Images, n_levels: int, use: str) -> None:
+def _check_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, use: str) -> None:
     """Check that images are finite and hold the neighbours at the largest dilation along every axis.
 
     `use` is the verb of the remedy.
     """
     check_finite(images)
-    dilation = 2 ** (n_levels - 1)
-    fitting = (min(map(min, images.spatial_shapes)) - 1).bit_length() - 1  # 2 * 2**(fitting - 1) + 1 is not larger
+
+    def least(n_levels: int) -> tuple[int, ...]:
+        steps = scale_of(2 ** (n_levels - 1), spacing).steps[3 - images.n_axes :]
+        return tuple(2 * step + 1 for step in steps)
+
+    smallest = [min(sizes) for sizes in zip(*images.spatial_shapes, strict=True)]
+    fitting = n_levels
+    while fitting and any(size < needed for size, needed in zip(smallest, least(fitting), strict=True)):
+        fitting -= 1
     remedy = "leave out such images, no n_levels fits"
     if fitting > 0:
         better = f"AtrousFeatures(n_levels={fitting})"
         remedy = f"{use} {better}, in a PixelClassifier as PixelClassifier({better})"
-    minimum = (2 * dilation + 1,) * images.n_axes
-    check_min_size(images, minimum, f"level {n_levels - 1} has dilation {dilation}: {remedy}")
+    check_min_size(images, least(n_levels), f"level {n_levels - 1} has dilation {2 ** (n_levels - 1)}: {remedy}")
+
+
+def _relative_spacing(spacing: Any, ndim: int) -> tuple[float, ...] | None:
+    """Return the spacing of pixels in units of the finest, None if it is the same along all axes."""
+    if spacing is None:
+        return None
+    try:
+        values = [float(value) for value in spacing]
+    except (TypeError, ValueError):
+        values = []
+    if len(values) != ndim or not all(0 < value < math.inf for value in values):
+        raise ValueError(f"spacing must be None or {ndim} positive numbers, one for each axis, got {spacing!r}")
+    finest = min(values)
+    return None if max(values) == finest else tuple(value / finest for value in values)
 
 
 def _check_groups(groups: Any, default: Sequence[str], name: str, ndim: int) -> tuple[str, ...]:

@@ -16,10 +16,12 @@ from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features, images_for
 from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, distill, draw_practice
 from dconv._feature_cache import FeatureCache
-from dconv._lesson import check_two_classes, new_lesson
-from dconv._parts import new_classifier, new_features
+from dconv._lesson import Lesson, check_two_classes, new_lesson
+from dconv._nodata import as_nodata, fill_nodata
+from dconv._parts import check_probabilities, new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
-from dconv._pixels import as_ignore_label, as_max_samples
+from dconv._pixels import Rules, as_ignore_label, as_max_samples, as_sample
+from dconv._priors import check_class_prior
 from dconv._refinement import new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs, scikit_learn_alone
@@ -46,6 +48,18 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         The value in `y` that means "not labelled"; None if every pixel is.
     max_samples : int or None, default=None
         At most so many pixels of each class of each image are learnt from, drawn at random; None takes all.
+    sample : {"balanced", "stratified"}, default="balanced"
+        How `max_samples` are drawn. "balanced": of every class as many, as far as there are. "stratified": each class
+        in proportion to its labelled pixels in the image, and all together `max_samples` times the number of classes.
+    class_prior : None, "balanced", "data" or array_like of shape (n_classes,), default=None
+        How frequent classes are where labels are predicted. Labelled pixels say otherwise where few were chosen of
+        each class, and probabilities are as if it were so; they are corrected by Bayes' rule. "balanced": all alike;
+        "data": as in all pixels labelled, before `max_samples`; an array: so. None corrects nothing.
+        `decision_function` stays the classifier's.
+    nodata : int or None, default=None
+        The label that pixels without data get. With it images may hold pixels that are NaN, in any channel, or that
+        `mask` leaves out: nothing is learnt there, `predict` gives `nodata` and other answers are NaN. Features beside
+        them see what normalized convolution fills in. None: every pixel holds data, and NaN is an error.
     ndim : {1, 2, 3}, default=2
         Number of spatial axes.
     channel_axis : int or None, default=None
@@ -91,7 +105,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         Channels of the images seen at fit.
     n_features_ : int
         Features per pixel.
-    ndim_, channel_axis_, ignore_label_ : int, int or None, int or None
+    prior_factors_ : ndarray of shape (n_classes,) or None
+        What `class_prior` multiplies probabilities with, before they are made to sum to 1.
+    ndim_, channel_axis_, ignore_label_, nodata_ : int, int or None, int or None, int or None
         These parameters as in force at fit; changes take effect at the next `fit`.
 
     See Also
@@ -134,6 +150,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         *,
         ignore_label: int | None = 0,
         max_samples: int | None = None,
+        sample: str = "balanced",
+        class_prior: Any = None,
+        nodata: int | None = None,
         ndim: int = 2,
         channel_axis: int | None = None,
         distill: bool | str = False,
@@ -146,6 +165,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         self.classifier = classifier
         self.ignore_label = ignore_label
         self.max_samples = max_samples
+        self.sample = sample
+        self.class_prior = class_prior
+        self.nodata = nodata
         self.ndim = ndim
         self.channel_axis = channel_axis
         self.distill = distill
@@ -160,6 +182,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         y: ArrayLike,
         sample_weight: ArrayLike | None = None,
         *,
+        mask: ArrayLike | None = None,
         X_unlabeled: ArrayLike | None = None,
     ) -> Self:
         """Learn from the labelled pixels of one or several images.
@@ -172,8 +195,11 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             A label image of the spatial shape of each image, in the same form as `X`.
         sample_weight : array_like or list of array_like, default=None
             A weight per pixel, in the form of `y`, passed on to the classifier.
+        mask : array_like of bool or list of array_like, default=None
+            True where a pixel holds data, in the form of `y`; with `nodata` only.
         X_unlabeled : array_like or list of array_like, default=None
             More images, without labels, for the student of `distill` to learn from: best such as will be predicted.
+            Of pixels without data only those that are NaN are known.
 
         Returns
         -------
@@ -186,23 +212,23 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         """
         n_jobs = effective_n_jobs(self.n_jobs)
         random_state = check_random_state(self.random_state)
-        ignore_label, max_samples = as_ignore_label(self.ignore_label), as_max_samples(self.max_samples)
+        rules = self._rules()
         self._check_verbose()
         classifier = new_classifier(self.classifier, random_state, n_jobs)
         features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
-        lesson = new_lesson(
-            X, y, sample_weight, features, classifier, ndim, channel_axis, ignore_label, max_samples, random_state
-        )
-        check_two_classes(lesson.targets, ignore_label)
+        if rules.class_prior is not None:
+            check_probabilities(classifier, "class_prior needs a classifier with probabilities")
+        lesson = new_lesson(X, y, sample_weight, mask, features, classifier, ndim, channel_axis, rules, random_state)
+        check_two_classes(lesson.targets, rules.ignore_label)
         images = lesson.images
         with_student = as_distill(self.distill, classifier)
         self._check_classifier(classifier)
         refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
-        unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis)
+        unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis, rules.nodata)
         self._say(str(lesson))
 
         start = perf_counter()
-        fit_features(features, X, images)
+        fit_features(features, X, images, channel_axis)
         if unlabeled is not None:
             check_images(features, unlabeled)
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
@@ -213,12 +239,18 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             practice = draw_practice(features, sources, channel_axis, random_state, n_jobs)
         course = Course(lesson, features, rows, channel_axis, classifier, practice, random_state, n_jobs)
         stages = self._fit_stages(course)
-        self._keep(features, stages, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
+        self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
         return self
 
     @available_if(classifier_has("partial_fit"))
     def partial_fit(
-        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, classes: ArrayLike | None = None
+        self,
+        X: ArrayLike,
+        y: ArrayLike,
+        sample_weight: ArrayLike | None = None,
+        *,
+        mask: ArrayLike | None = None,
+        classes: ArrayLike | None = None,
     ) -> Self:
         """Go on learning, from the labelled pixels of more images or more labels of the same.
 
@@ -226,7 +258,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
 
         Parameters
         ----------
-        X, y, sample_weight
+        X, y, sample_weight, mask
             As for :meth:`fit`. Images of one class will do.
         classes : array_like of int, default=None
             All labels that will ever be learnt; only the first call looks at them, and None is those in its `y`.
@@ -241,18 +273,21 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             If an argument cannot be used, before any feature is computed.
         """
         random_state = check_random_state(self.random_state)
-        ignore_label, max_samples = as_ignore_label(self.ignore_label), as_max_samples(self.max_samples)
+        rules = self._rules()
+        if rules.class_prior is not None:
+            raise ValueError(
+                "class_prior needs to know how many pixels of each class have been learnt from, which partial_fit does "
+                "not; pass class_prior=None and multiply probabilities yourself, or call fit with all images"
+            )
         n_jobs = effective_n_jobs(self.n_jobs)
         goes_on = hasattr(self, "classifier_")
         if goes_on:
             classifier, features, ndim, channel_axis = self.classifier_, self.features_, self.ndim_, self.channel_axis_
-            ignore_label = self.ignore_label_
+            rules = rules._replace(ignore_label=self.ignore_label_, nodata=self.nodata_)
         else:
             classifier = new_classifier(self.classifier, random_state, n_jobs)
             features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
-        lesson = new_lesson(
-            X, y, sample_weight, features, classifier, ndim, channel_axis, ignore_label, max_samples, random_state
-        )
+        lesson = new_lesson(X, y, sample_weight, mask, features, classifier, ndim, channel_axis, rules, random_state)
         images = lesson.images
         refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
         labels = self.classes_ if goes_on else np.unique(lesson.targets if classes is None else classes)
@@ -263,13 +298,13 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             check_n_channels(images, self.n_channels_in_, self)
             check_images(features, images)
         else:
-            check_two_classes(labels, ignore_label)
-            fit_features(features, X, images)
+            check_two_classes(labels, rules.ignore_label)
+            fit_features(features, X, images, channel_axis)
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
         with scikit_learn_alone(), warnings.catch_warnings():
             classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
         stages = [Stage(classifier)]
-        self._keep(features, stages, refine, images, ndim, channel_axis, ignore_label, rows.shape[1])
+        self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
         return self
 
     def _fit_stages(self, course: Course) -> list[Stage]:
@@ -291,6 +326,17 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             student = self._doubted(student, agreement)
         return Stage(classifier, student, agreement)
 
+    def _rules(self) -> Rules:
+        """Return the checked parameters that say which pixels are learnt from."""
+        check_class_prior(self.class_prior)
+        return Rules(
+            as_ignore_label(self.ignore_label),
+            as_max_samples(self.max_samples),
+            as_sample(self.sample),
+            self.class_prior,
+            as_nodata(self.nodata),
+        )
+
     def _check_classifier(self, classifier: Any) -> None:
         """Check, before any work, that a classifier can be what a stage needs."""
 
@@ -299,17 +345,19 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         features: Any,
         stages: list[Stage],
         refine: Any,
-        images: Images,
+        lesson: Lesson,
         ndim: int,
         channel_axis: int | None,
-        ignore_label: int | None,
+        rules: Rules,
         n_features: int,
     ) -> None:
         """Set the fitted attributes, all at once: what fails before leaves those of the last fit."""
         self.classifier_, self.student_, self.distillation_agreement_ = stages[-1]
         self.features_, self.classes_, self.refine_ = features, self.classifier_.classes_, refine
-        self.ndim_, self.channel_axis_, self.ignore_label_ = ndim, channel_axis, ignore_label
-        self.n_channels_in_, self.n_features_ = images.n_channels, n_features
+        self.ndim_, self.channel_axis_ = ndim, channel_axis
+        self.ignore_label_, self.nodata_ = rules.ignore_label, rules.nodata
+        self.prior_factors_ = lesson.prior_factors
+        self.n_channels_in_, self.n_features_ = lesson.images.n_channels, n_features
 
     def _cache(self) -> FeatureCache:
         """Return the features kept from the last fit. They are neither cloned nor pickled."""
@@ -320,14 +368,20 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         return {name: value for name, value in state.items() if name != "_feature_cache"}
 
     def _unlabeled_images(
-        self, features: Any, X_unlabeled: Any, images: Images, ndim: int, channel_axis: int | None
+        self,
+        features: Any,
+        X_unlabeled: Any,
+        images: Images,
+        ndim: int,
+        channel_axis: int | None,
+        nodata: int | None,
     ) -> Images | None:
         """Return the images without labels, which must be of the kind of `images`."""
         if X_unlabeled is None:
             return None
         if not self.distill:
             raise ValueError("X_unlabeled is what a student learns from, but distill=False; pass distill=True")
-        unlabeled = images_for(features, X_unlabeled, ndim, channel_axis)
+        unlabeled = fill_nodata(images_for(features, X_unlabeled, ndim, channel_axis), None, nodata)
         if unlabeled.n_channels != images.n_channels:
             raise ValueError(f"X_unlabeled has {unlabeled.n_channels} channel(s), but X has {images.n_channels}")
         return unlabeled

@@ -13,7 +13,6 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
-from sklearn.neural_network import MLPClassifier
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
@@ -24,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from dconv._axes import as_int
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
+from dconv.perceptron import PerceptronClassifier
 from dconv.scaling import SoftClipScaler
 
 _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, as neighbouring pixels are alike
@@ -113,14 +113,14 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         """
         n_folds = as_int(self.n_folds, "n_folds", 2)
         random_state = check_random_state(self.random_state)
-        rows, labels = validate_data(self, X, y)
-        check_classification_targets(labels)
-        classes = np.unique(labels)
-        if len(classes) < 2:
-            raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
-        weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
-        members = {"forest": self.forest, "perceptron": self.perceptron}
         with scikit_learn_alone():
+            rows, labels = validate_data(self, X, y)
+            check_classification_targets(labels)
+            classes = np.unique(labels)
+            if len(classes) < 2:
+                raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
+            weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
+            members = {"forest": self.forest, "perceptron": self.perceptron}
             losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
             best = "mean" if losses is None else min(losses, key=losses.__getitem__)
             chosen = members if best == "mean" else {best: members[best]}
@@ -142,8 +142,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             The mean of those of the members.
         """
         check_is_fitted(self)
-        rows = validate_data(self, X, reset=False)
         with scikit_learn_alone():
+            rows = validate_data(self, X, reset=False)
             return np.mean([member.predict_proba(rows) for member in self.members_.values()], axis=0)
 
     def predict(self, X: ArrayLike) -> np.ndarray:
@@ -188,7 +188,7 @@ def default_classifier(
     64
     """
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
-    perceptron = MLPClassifier((64,), alpha=0.3, max_iter=30, random_state=int(seeds[1]))
+    perceptron = PerceptronClassifier((64,), random_state=int(seeds[1]))
     return AdaptiveVote(
         ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=n_jobs, random_state=int(seeds[0])),
         make_pipeline(SoftClipScaler(), StandardScaler(), perceptron),

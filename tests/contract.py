@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 from unittest import mock
 
@@ -19,9 +20,12 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
+from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
+from dconv.custom import CustomFeatures
 from dconv.features import AtrousFeatures
 from dconv.filters import bilinear_upsampling, gaussian
+from dconv.position import PixelPosition
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
@@ -33,7 +37,7 @@ SIZES = {1: (120,), 2: (34, 40), 3: (18, 17, 19)}
 class Case:
     """An estimator with the kind of images it is tested on: `ndim` spatial axes, grey (None) or `n_channels`.
 
-    What it returns is `factor` times larger than an image; enlarging needs no smallest size.
+    What it returns is `factor` times larger than an image; `any_size` tells that no image is too small for it.
     """
 
     name: str
@@ -41,6 +45,7 @@ class Case:
     ndim: int
     n_channels: int | None
     factor: int = 1
+    any_size: bool = False
 
     def __str__(self) -> str:
         return f"{self.name}-{self.ndim}d-{'grey' if self.n_channels is None else 'colour'}"
@@ -91,6 +96,28 @@ def pyramid_features(**parameters: Any) -> AtrousFeatures:
     return AtrousFeatures(n_levels=2, scheme="pyramid", **parameters)
 
 
+def twice(image: np.ndarray) -> np.ndarray:
+    """Return a feature of grey images that needs no neighbour."""
+    return 2 * image
+
+
+def first_channels(image: np.ndarray, axis: int) -> np.ndarray:
+    """Return two features of images in colour that need no neighbour."""
+    return np.stack([image.take(0, axis), image.take(-1, axis)], axis=-1)
+
+
+def custom_features(channel_axis: int | None = None, **parameters: Any) -> CustomFeatures:
+    """Return features that a function computes block by block."""
+    function = twice if channel_axis is None else partial(first_channels, axis=channel_axis)
+    return CustomFeatures(function, halo=1, channel_axis=channel_axis, **parameters)
+
+
+def combined_features(ndim: int, channel_axis: int | None = None, **parameters: Any) -> FeatureImageUnion:
+    """Return a bank of one filter, positions, and what a function computes."""
+    parts = dilated_conv(ndim), PixelPosition(), custom_features(channel_axis)
+    return make_features(*parts, ndim=ndim, channel_axis=channel_axis, **parameters)
+
+
 def dilated_conv(ndim: int, **parameters: Any) -> DilatedConv:
     """Return a bank of one filter at two dilations."""
     return DilatedConv(gaussian(0.8, ndim=ndim), dilation=(1, 2), ndim=ndim, **parameters)
@@ -115,14 +142,16 @@ def transposed_conv(ndim: int, **parameters: Any) -> TransposedConv:
 
 
 CASES = [
-    Case(build.__name__, build, ndim, n_channels, factor)
-    for build, factor in (
-        (atrous_features, 1),
-        (pyramid_features, 1),
-        (dilated_conv, 1),
-        (transposed_conv, 2),
-        (pixel_classifier, 1),
-        (context_classifier, 1),
+    Case(build.__name__, build, ndim, n_channels, factor, any_size)
+    for build, factor, any_size in (
+        (atrous_features, 1, False),
+        (pyramid_features, 1, False),
+        (dilated_conv, 1, False),
+        (custom_features, 1, True),
+        (combined_features, 1, False),
+        (transposed_conv, 2, True),
+        (pixel_classifier, 1, False),
+        (context_classifier, 1, False),
     )
     for ndim in (1, 2, 3)
     for n_channels in (None, 3)
@@ -336,8 +365,8 @@ def check_unusable_values(case: Case) -> None:
 def check_image_smaller_than_filters(case: Case) -> None:
     fitted = case.fitted()
     small = case.image()[(slice(0, 2),) * case.ndim]
-    if case.factor > 1:
-        assert case.apply(fitted, small).shape == (*(2 * case.factor,) * case.ndim, case.n_channels or 1)
+    if case.any_size:
+        assert case.apply(fitted, small).shape[:-1] == (2 * case.factor,) * case.ndim
         return
     labels = np.indices(small.shape[: case.ndim])[0] + 1
     pattern = r"X has spatial shape \(2,.*: axis 0 has 2 pixels, but at least \d+ are needed"

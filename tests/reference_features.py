@@ -15,11 +15,14 @@ B3 = np.array([1, 4, 6, 4, 1]) / 16
 SMOOTH, FIRST, SECOND = np.array([1, 2, 1]) / 4, np.array([-1, 0, 1]) / 2, np.array([1, -2, 1])
 
 
-def correlate(x, kernels, dilation):
-    """Correlate each axis with its kernel, with zeros stuffed between the taps."""
-    for axis, taps in enumerate(kernels):
-        stuffed = np.zeros((len(taps) - 1) * dilation + 1)
-        stuffed[::dilation] = taps
+def correlate(x, kernels, steps):
+    """Correlate each axis with its kernel, with zeros stuffed between the taps; at a step of 0 they are one tap."""
+    for axis, (taps, step) in enumerate(zip(kernels, steps, strict=True)):
+        if step == 0:
+            x = x * np.sum(taps)
+            continue
+        stuffed = np.zeros((len(taps) - 1) * step + 1)
+        stuffed[::step] = taps
         x = ndimage.correlate1d(x, stuffed, axis=axis, mode="wrap")
     return x
 
@@ -45,15 +48,17 @@ def line_directions(ndim):
     return [np.array(step) / np.linalg.norm(step) for step in half]
 
 
-def level_features(x, dilation):
+def level_features(x, dilation, spacing):
     """Return {feature: plane} of one level, and the next level."""
-    ndim, d = x.ndim, dilation
+    ndim = x.ndim
+    d = np.array([int(np.ceil(dilation / distance - 0.5)) for distance in spacing])
+    slope = [dilation / (step * distance) if step else 0 for step, distance in zip(d, spacing, strict=True)]
     smoother = correlate(x, [B3] * ndim, d)
-    g = [correlate(x, [FIRST if axis == a else SMOOTH for axis in range(ndim)], d) for a in range(ndim)]
+    g = [slope[a] * correlate(x, [FIRST if i == a else SMOOTH for i in range(ndim)], d) for a in range(ndim)]
     h = {}
     for a, b in itertools.combinations_with_replacement(range(ndim), 2):
         special = {a: SECOND} if a == b else {a: FIRST, b: FIRST}
-        h[a, b] = correlate(x, [special.get(axis, SMOOTH) for axis in range(ndim)], d)
+        h[a, b] = slope[a] * slope[b] * correlate(x, [special.get(axis, SMOOTH) for axis in range(ndim)], d)
     names = {1: [""], 2: ["_max", "_min"], 3: ["_max", "_middle", "_min"]}[ndim]
     tensor = {pair: correlate(g[pair[0]] * g[pair[1]], [B3] * ndim, d) for pair in h}
     around = [shifted(x, d * np.array(step)) for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
@@ -67,7 +72,7 @@ def level_features(x, dilation):
     for u in line_directions(ndim):
         along = sum(u[a] * u[b] * plane * (1 if a == b else 2) for (a, b), plane in h.items())
         across = sum(h[a, a] for a in range(ndim)) - along
-        taps = [[round(k * d * component) for component in u] for k in range(-3, 4)]
+        taps = [[round(k * step * part) for step, part in zip(d, u, strict=True)] for k in range(-3, 4)]
         responses.append(np.mean([shifted(across, step) for step in taps], axis=0))
     if responses:
         features["line_max"], features["line_min"] = np.max(responses, axis=0), np.min(responses, axis=0)
@@ -75,14 +80,15 @@ def level_features(x, dilation):
     return features, smoother
 
 
-def plane_features(plane, n_levels, mode, name="intensity"):
+def plane_features(plane, n_levels, mode, name="intensity", spacing=None):
     """Return {full feature name: plane} for all groups of a plane (*spatial), in the bank's order."""
+    spacing = (1,) * plane.ndim if spacing is None else np.divide(spacing, np.min(spacing))
     margin = 4 * 2**n_levels
     x = np.pad(np.asarray(plane, np.float64), margin, mode=PAD_MODES[mode])
     inside = (slice(margin, -margin),) * plane.ndim
     features = {}
     for s in range(n_levels):
-        parts, x = level_features(x, 2**s)
+        parts, x = level_features(x, 2**s, spacing)
         features |= {f"{name}_{part}_d{2**s}": values[inside] for part, values in parts.items()}
     features[f"{name}_level_d{2**n_levels}"] = x[inside]
     return features

@@ -68,7 +68,7 @@ def test_only_the_pixels_needed_are_read(tmp_path):
         file.truncate(side * side)
     x = np.memmap(tmp_path / "x.bin", np.uint8, "r+", shape=(side, side))
     x[-2, -1], x[-1, -2] = 3, 4
-    for mode in set(PADDING_MODES) - {"circular"}:  # whose far side is the near one
+    for mode in PADDING_MODES:
         block = read_block(x, (side - 2, side - 2), (side + 1, side + 1), mode)
         np.testing.assert_array_equal(block[:2, :2], [[0, 3], [4, 0]], err_msg=mode)
 

@@ -37,6 +37,73 @@ def test_all_groups_equal_the_definition(ndim, mode):
     assert_close(features, np.stack(list(expected.values()), axis=-1), names, 1)
 
 
+@pytest.mark.parametrize(
+    ("ndim", "spacing"), [(2, (1, 3)), (2, (0.5, 0.2)), (3, (5, 1, 1)), (3, (2.1, 1, 1.4)), (3, (1, 9, 1))]
+)
+def test_spacing_equals_the_definition(ndim, spacing):
+    image = random_image(SHAPES[ndim])
+    bank = AtrousFeatures(3 if ndim == 2 else 2, spacing=spacing, ndim=ndim)
+    features = bank.fit_transform(image)
+    names = bank.get_feature_names_out()
+    expected = plane_features(image, bank.n_levels, "reflect", spacing=spacing)
+    assert list(names) == list(expected)
+    assert_close(features, np.stack(list(expected.values()), axis=-1), names, 1)
+    cut = tuple(slice(3, n - 2) for n in image.shape)
+    np.testing.assert_array_equal(bank._transform_block(image[..., np.newaxis], cut), features[cut])
+
+
+def test_spacing_is_relative():
+    image = random_image(SHAPES[3])
+    plain, same, wide, scaled = (
+        AtrousFeatures(2, spacing=spacing, ndim=3).fit(image)
+        for spacing in (None, (7, 7, 7), (4, 1, 1), [8.0, 2.0, 2.0])
+    )
+    np.testing.assert_array_equal(same.transform(image), plain.transform(image))
+    np.testing.assert_array_equal(scaled.transform(image), wide.transform(image))
+    assert plain.halo_ == ((10, 10),) * 3
+    assert wide.halo_ == ((0, 0), (10, 10), (10, 10))
+
+
+def test_slopes_are_physical():
+    """A ramp has the same slope along every axis that is measured alike, however its pixels lie."""
+    z, y, x = np.indices((20, 60, 60))
+    for ramp, distance in ((3.0 * z, 3.0), (y, 1.0), (x, 1.0)):
+        bank = AtrousFeatures(4, groups=["gradient"], spacing=(3, 1, 1), ndim=3).fit(ramp)
+        middle = bank.transform(ramp)[10, 30, 30]
+        steps = [max(1, int(np.ceil(2**s / distance - 0.5))) * distance for s in range(4)]
+        seen = [2**s if step <= 2 * 2**s else 0 for s, step in enumerate(steps)]
+        np.testing.assert_allclose(middle, seen, rtol=1e-5)
+
+
+def test_thin_volumes_take_more_levels_if_their_sections_are_far_apart():
+    image = random_image((4, 70, 70))
+    with pytest.raises(ValueError, match="axis 0 has 4 pixels"):
+        AtrousFeatures(ndim=3).fit(image)
+    bank = AtrousFeatures(ndim=3, spacing=(11, 1, 1)).fit(image)
+    assert bank.transform(image).shape[:-1] == image.shape
+    with pytest.raises(ValueError, match=r"axis 0 has 4 pixels.*use AtrousFeatures\(n_levels=3\)"):
+        AtrousFeatures(ndim=3, spacing=(5, 1, 1)).fit(image)
+
+
+def test_filters_of_coarse_axes_keep_their_taps_apart():
+    image = random_image((6, 30, 30))
+    bank = AtrousFeatures(2, groups=[], filters=np.ones((1, 3, 1, 1, 1)), spacing=(9, 1, 1), ndim=3)
+    features = bank.fit_transform(image)
+    np.testing.assert_allclose(features[2, 4, 5, 0], image[1:4, 4, 5].sum(), rtol=1e-5)
+    assert bank.halo_[0] == (1, 1)
+
+
+@pytest.mark.parametrize("spacing", [(1, 2), (1, 1, 0), (1, 1, -1), (1, 1, np.inf), 3, ("a", "b", "c"), (1, 1, np.nan)])
+def test_bad_spacing(spacing):
+    with pytest.raises(ValueError, match="spacing must be None or 3 positive numbers"):
+        AtrousFeatures(1, spacing=spacing, ndim=3).fit(np.zeros((5, 5, 5)))
+
+
+def test_pyramid_takes_no_spacing():
+    with pytest.raises(ValueError, match="scheme='pyramid' halves all axes alike"):
+        AtrousFeatures(1, spacing=(1, 2), scheme="pyramid").fit(np.zeros((5, 5)))
+
+
 def test_default_bank_equals_the_definition():
     image = random_image((70, 64))
     bank = AtrousFeatures().fit(image)
@@ -293,3 +360,13 @@ def test_not_finite_images_are_refused():
     image[3, 4] = np.nan
     with pytest.raises(ValueError, match=r"X holds nan at \(\*pixel, channel\) \(3, 4, 0\)"):
         AtrousFeatures().fit(image)
+
+
+def test_fast_groups_are_those_of_the_table():
+    image = random_image((40, 50))
+    fast = AtrousFeatures(3, groups="fast")
+    groups = ["level", "wavelet", "gradient", "hessian", "std"]
+    np.testing.assert_array_equal(fast.fit_transform(image), AtrousFeatures(3, groups=groups).fit_transform(image))
+    assert fast.n_features_out_ == 3 * 6 + 1
+    with pytest.raises(TypeError, match="got 'slow'"):
+        AtrousFeatures(groups="slow").fit(image)

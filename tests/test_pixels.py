@@ -72,6 +72,24 @@ def test_max_samples_draws_uniformly():
     assert hits.max() < 120
 
 
+@pytest.mark.parametrize(("max_samples", "expected"), [(20, [36, 4]), (3, [5, 1]), (500, [90, 10])])
+def test_stratified_samples_keep_the_proportions(max_samples, expected):
+    y = np.ones((10, 12), int)
+    y[0, :], y[:, :2] = 2, 0  # 90 and 10 pixels are labelled
+    X = np.arange(120, dtype=np.float32).reshape(10, 12, 1)
+    segmenter = PixelClassifier(
+        "passthrough", Recorder(), max_samples=max_samples, sample="stratified", random_state=0
+    ).fit(X, y)
+    rows, targets, _ = segmenter.classifier_.seen_
+    assert np.bincount(targets)[1:].tolist() == expected
+    np.testing.assert_array_equal(y.flat[rows[:, 0].astype(int)], targets)
+
+
+def test_unknown_sample():
+    with pytest.raises(ValueError, match="sample must be one of 'balanced', 'stratified', got 'random'"):
+        PixelClassifier("passthrough", Recorder(), sample="random").fit(np.zeros((2, 2, 1)), np.eye(2, dtype=int) + 1)
+
+
 def test_labels_of_two_integer_types_stay_integers():
     X, y = make_images()
     y[0] = y[0].astype(np.uint64)

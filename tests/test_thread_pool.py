@@ -7,10 +7,12 @@ import functools
 import inspect
 import re
 import sys
+import tempfile
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 
+import dask.array as da
 import numpy as np
 import pytest
 from images import TREES, make_image, scribble
@@ -35,15 +37,20 @@ for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT, COLUMNS, PROBABILITIES):
 
 BANK = dconv.DilatedConv(filters.derivatives(1), dilation=(1, 2, 4))
 FEATURES = dconv.AtrousFeatures(3)
+POSITION = dconv.PixelPosition()
+CUSTOM = dconv.CustomFeatures(np.negative)
+UNION = dconv.make_features(FEATURES, POSITION)
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
+MODEL_OF_ONE = dconv.PixelClassifier(dconv.AtrousFeatures(1, groups=["level", "std"]), TREES, max_samples=50)
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
 CASCADE = dconv.ContextClassifier(BANK, LogisticRegression(max_iter=1000), n_jobs=2)
 TILE = X[0].reshape(-1, 8)
 TILE_LABELS, TILE_GROUPS = TILE[:, 0] > 0, np.arange(len(TILE)) % 5
 VOTE = dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
+PERCEPTRON = dconv.PerceptronClassifier((4,), max_iter=2, random_state=0)
 SCALER = dconv.SoftClipScaler()
 SERIES = X[0, ..., 0]
 ROCKET = dconv.MiniRocket(500, random_state=0)
@@ -60,7 +67,7 @@ def fitted(estimator):
         return estimator.prepare(IMAGE)
     if estimator is ROCKET:
         return estimator.fit(SERIES)
-    if estimator in (VOTE, SCALER):
+    if estimator in (VOTE, SCALER, PERCEPTRON):
         return estimator.fit(TILE, TILE_LABELS)
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
     return estimator.fit(IMAGE, labels)
@@ -100,6 +107,13 @@ def conv_into():
     return conv(out=out) if threading.get_ident() % 2 else conv(n_threads=2, out=out)
 
 
+def saved():
+    """Return what comes back from a file."""
+    with tempfile.TemporaryDirectory() as folder:
+        dconv.save(fitted(LINEAR), f"{folder}/model.dconv")
+        return dconv.load(f"{folder}/model.dconv").predict_proba(IMAGE)
+
+
 def fit(make):
     """Return a call that fits an estimator of its own and applies it."""
 
@@ -114,6 +128,10 @@ def fit(make):
 
 def new_vote():
     return dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
+
+
+def new_perceptron():
+    return dconv.PerceptronClassifier((4,), max_iter=2, random_state=0)
 
 
 def new_model():
@@ -145,6 +163,26 @@ CALLS = {
     "AtrousFeatures.transform": lambda: fitted(FEATURES).transform(IMAGE),
     "AtrousFeatures.get_feature_names_out": lambda: fitted(FEATURES).get_feature_names_out(),
     "AtrousFeatures.set_output": lambda: fitted(FEATURES).set_output(transform="default").transform(IMAGE),
+    "make_features": fit(lambda: dconv.make_features(FEATURES, dconv.PixelPosition())),
+    "FeatureImageUnion": fit(lambda: dconv.FeatureImageUnion([("bank", FEATURES), ("filters", BANK)], n_jobs=2)),
+    "FeatureImageUnion.fit": lambda: dconv.make_features(FEATURES).fit(IMAGE).halo_,
+    "FeatureImageUnion.transform": lambda: fitted(UNION).transform(IMAGE),
+    "FeatureImageUnion.get_feature_names_out": lambda: fitted(UNION).get_feature_names_out(),
+    "FeatureImageUnion.get_params": lambda: sorted(UNION.get_params()),
+    "FeatureImageUnion.set_params": lambda: dconv.make_features(FEATURES).set_params(n_jobs=1).n_jobs,
+    "FeatureImageUnion.set_output": lambda: fitted(UNION).set_output(transform="default").transform(IMAGE),
+    "group_importance": lambda: dconv.group_importance(fitted(MODEL), IMAGE, LABELS, n_repeats=1, random_state=0).mean,
+    "select_features": lambda: dconv.select_features(MODEL_OF_ONE, IMAGE, LABELS, cv=2, random_state=0).log_loss,
+    "PixelPosition": fit(dconv.PixelPosition),
+    "PixelPosition.fit": lambda: dconv.PixelPosition().fit(IMAGE).halo_,
+    "PixelPosition.transform": lambda: fitted(POSITION).transform(IMAGE),
+    "PixelPosition.get_feature_names_out": lambda: fitted(POSITION).get_feature_names_out(),
+    "PixelPosition.set_output": lambda: fitted(POSITION).set_output(transform="default").transform(IMAGE),
+    "CustomFeatures": fit(lambda: dconv.CustomFeatures(np.negative, halo=1, n_jobs=2)),
+    "CustomFeatures.fit": lambda: dconv.CustomFeatures(np.negative).fit(IMAGE).n_features_out_,
+    "CustomFeatures.transform": lambda: fitted(CUSTOM).transform(IMAGE),
+    "CustomFeatures.get_feature_names_out": lambda: fitted(CUSTOM).get_feature_names_out(),
+    "CustomFeatures.set_output": lambda: fitted(CUSTOM).set_output(transform="default").transform(IMAGE),
     "DenseCRF": lambda: dconv.DenseCRF(n_iter=3, n_jobs=2).refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine": lambda: CRF.refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine_unary": lambda: CRF.refine_unary(IMAGE, PROBABILITIES),
@@ -175,12 +213,17 @@ CALLS = {
     "PixelClassifier.predict_proba": lambda: fitted(MODEL).predict_proba(IMAGE),
     "PixelClassifier.predict_entropy": lambda: fitted(MODEL).predict_entropy(IMAGE),
     "PixelClassifier.predict: of a student": lambda: fitted(STUDENT).predict(IMAGE),
+    "PixelClassifier.suggest_pixels": lambda: fitted(MODEL).suggest_pixels(IMAGE, 3),
     "PixelClassifier.decision_function": lambda: fitted(LINEAR).decision_function(IMAGE),
     "PixelClassifier.score": lambda: fitted(MODEL).score(IMAGE, LABELS),
     "AdaptiveVote": lambda: new_vote().fit(TILE, TILE_LABELS).predict_proba(TILE),
     "AdaptiveVote.fit": lambda: list(new_vote().fit(TILE, TILE_LABELS, groups=TILE_GROUPS).log_loss_.values()),
     "AdaptiveVote.predict": lambda: fitted(VOTE).predict(TILE),
     "AdaptiveVote.predict_proba": lambda: fitted(VOTE).predict_proba(TILE),
+    "PerceptronClassifier": lambda: new_perceptron().fit(TILE, TILE_LABELS).predict_proba(TILE),
+    "PerceptronClassifier.fit": lambda: new_perceptron().fit(TILE, TILE_LABELS).network_.alpha,
+    "PerceptronClassifier.predict": lambda: fitted(PERCEPTRON).predict(TILE),
+    "PerceptronClassifier.predict_proba": lambda: fitted(PERCEPTRON).predict_proba(TILE),
     "SoftClipScaler": lambda: dconv.SoftClipScaler().fit_transform(TILE),
     "SoftClipScaler.fit": lambda: dconv.SoftClipScaler().fit(TILE).scale_,
     "SoftClipScaler.transform": lambda: fitted(SCALER).transform(TILE),
@@ -191,8 +234,17 @@ CALLS = {
     "ContextClassifier.predict": lambda: fitted(CASCADE).predict(IMAGE),
     "ContextClassifier.predict_proba": lambda: fitted(CASCADE).predict_proba(IMAGE),
     "ContextClassifier.predict_entropy": lambda: fitted(CASCADE).predict_entropy(IMAGE),
+    "ContextClassifier.suggest_pixels": lambda: fitted(CASCADE).suggest_pixels(IMAGE, 3),
     "ContextClassifier.decision_function": lambda: fitted(CASCADE).decision_function(IMAGE),
     "ContextClassifier.score": lambda: fitted(CASCADE).score(IMAGE, LABELS),
+    "distributed.predict": lambda: dconv.distributed.predict(fitted(MODEL), da.from_array(IMAGE, chunks=24)).compute(
+        scheduler="sync"
+    ),
+    "predict_blocks": lambda: dconv.predict_blocks(
+        fitted(MODEL), IMAGE, np.empty(IMAGE.shape, np.uint8), block_shape=20, n_jobs=2, progress=False
+    ),
+    "save": saved,
+    "load": saved,
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
     "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,

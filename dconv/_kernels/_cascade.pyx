@@ -1,6 +1,6 @@
 """The plane operations of the a trous feature bank: float32, rank-generic, no borders.
 
-    separable         out[c] = (kernels[c, 0] x kernels[c, 1] x kernels[c, 2]) * x, taps `dilation` pixels apart
+    separable         out[c] = (kernels[c, 0] x kernels[c, 1] x kernels[c, 2]) * x, taps `steps` pixels apart
     magnitude         sqrt(sum_a g_a^2)
     eigenvalues       of the symmetric matrix at every pixel
     structure_tensor  square roots of the eigenvalues of B * (g_a g_b)
@@ -63,20 +63,22 @@ cdef Taps make_taps(
     return taps
 
 
-cdef Taps taps_across(const float[:, ::1] kernel, const Py_ssize_t *strides, Py_ssize_t dilation) noexcept nogil:
+cdef Taps taps_across(
+    const float[:, ::1] kernel, const Py_ssize_t *strides, const Py_ssize_t[::1] steps
+) noexcept nogil:
     """Return the taps of `kernel` (3, SIZE) that lie in different rows of planes with these strides, in bytes."""
-    return make_taps(&kernel[0, 0], &kernel[1, 0], strides[1] // FLOAT * dilation, strides[2] // FLOAT * dilation)
+    return make_taps(&kernel[0, 0], &kernel[1, 0], strides[1] // FLOAT * steps[0], strides[2] // FLOAT * steps[1])
 
 
-cdef Taps taps_along(const float[:, ::1] kernel, Py_ssize_t dilation) noexcept nogil:
+cdef Taps taps_along(const float[:, ::1] kernel, const Py_ssize_t[::1] steps) noexcept nogil:
     """Return the taps of `kernel` along a row."""
-    return make_taps(ONE, &kernel[2, 0], 0, dilation)
+    return make_taps(ONE, &kernel[2, 0], 0, steps[2])
 
 
 def separable(
     const float[:, :, :, :] x,  # IN (1, i0, i1, i2)
     const float[:, :, ::1] kernels,  # IN (n, 3, SIZE)
-    Py_ssize_t dilation,
+    const Py_ssize_t[::1] steps,  # IN (3,), in pixels
     float[:, :, :, :] out,  # OUT (n, i0, i1, i2)
     float[:, ::1] scratch,  # 1 row
     str level=None,
@@ -88,7 +90,7 @@ def separable(
     cdef const float *row
     with nogil:
         for c in range(out.shape[0]):
-            across, along = taps_across(kernels[c], x.strides, dilation), taps_along(kernels[c], dilation)
+            across, along = taps_across(kernels[c], x.strides, steps), taps_along(kernels[c], steps)
             for i in range(out.shape[1]):
                 for j in range(out.shape[2]):
                     row = &x[0, i, j, 0]
@@ -139,7 +141,7 @@ def eigenvalues(
 def structure_tensor(
     const float[:, :, :, :] gradient,  # IN (axes, i0, i1, i2)
     const float[:, ::1] smoothing,  # IN (3, SIZE)
-    Py_ssize_t dilation,
+    const Py_ssize_t[::1] steps,  # IN (3,), in pixels
     float[:, :, :, :] out,  # OUT (axes, i0, i1, i2)
     float[:, ::1] scratch,  # 1 row, and 1 for each part of the tensor
     str level=None,
@@ -153,7 +155,7 @@ def structure_tensor(
     cdef float *values[3]
     cdef Taps across, along
     with nogil:
-        across, along = taps_across(smoothing, gradient.strides, dilation), taps_along(smoothing, dilation)
+        across, along = taps_across(smoothing, gradient.strides, steps), taps_along(smoothing, steps)
         for a in range(n_axes):
             first[a] = second[a] = a
         n_parts = n_axes
@@ -181,7 +183,7 @@ def structure_tensor(
 def deviation(
     const float[:, :, :, :] x,  # IN (1, i0, i1, i2)
     const float[:, ::1] smoothing,  # IN (3, SIZE)
-    Py_ssize_t dilation,
+    const Py_ssize_t[::1] steps,  # IN (3,), in pixels
     float[:, :, :, :] out,  # OUT (1, i0, i1, i2)
     float[:, ::1] scratch,  # 3 rows
     str level=None,
@@ -197,7 +199,7 @@ def deviation(
     cdef const float *mean
     cdef const float *variance
     with nogil:
-        across, along = taps_across(smoothing, x.strides, dilation), taps_along(smoothing, dilation)
+        across, along = taps_across(smoothing, x.strides, steps), taps_along(smoothing, steps)
         for i in range(out.shape[1]):
             for j in range(out.shape[2]):
                 mean, variance = &x[0, i, j, 0], NULL

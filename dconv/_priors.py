@@ -1,0 +1,64 @@
+"""How frequent classes are: among the pixels learnt from, and where they are looked for.
+
+A classifier that has learnt from 1000 pixels of every class takes all for equally frequent. By Bayes' rule its
+probabilities become those for other frequencies, the prior, when each is multiplied with the ratio of the two.
+
+Reference: M. Saerens, P. Latinne and C. Decaestecker, "Adjusting the outputs of a classifier to new a priori
+probabilities: a simple procedure", Neural Computation 14(1), 2002. doi:10.1162/089976602753284446
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+PRIORS = ("balanced", "data")
+
+
+def check_class_prior(class_prior: Any) -> None:
+    """Check what can be checked before the classes are known."""
+    if isinstance(class_prior, str) and class_prior not in PRIORS:
+        raise ValueError(f"class_prior must be None, 'balanced', 'data' or an array, got {class_prior!r}")
+
+
+def class_weights(
+    labels: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    weights: Sequence[np.ndarray] | None,
+    classes: np.ndarray,
+) -> np.ndarray:
+    """Return the weight of the masked pixels of each class together."""
+    total = np.zeros(len(classes))
+    for index, (image, mask) in enumerate(zip(labels, masks, strict=True)):
+        places = np.searchsorted(classes, image[mask])
+        total += np.bincount(places, None if weights is None else weights[index][mask], len(classes))
+    return total
+
+
+def prior_factors(class_prior: Any, learnt: np.ndarray, labelled: np.ndarray) -> np.ndarray | None:
+    """Return what the probability of each class is to be multiplied with, None if with nothing.
+
+    Parameters
+    ----------
+    class_prior : None, "balanced", "data" or array_like of shape (n_classes,)
+        As the user gave it.
+    learnt, labelled : ndarray of shape (n_classes,)
+        The weight of each class among the pixels learnt from, and among all that are labelled.
+    """
+    if class_prior is None:
+        return None
+    if isinstance(class_prior, str):
+        prior = np.ones(len(learnt)) if class_prior == "balanced" else labelled
+    else:
+        try:
+            prior = np.asarray(class_prior, float)
+        except (TypeError, ValueError):
+            prior = np.empty(0)
+        if prior.shape != learnt.shape or not np.isfinite(prior).all() or prior.min() < 0 or prior.max() <= 0:
+            raise ValueError(
+                f"class_prior must be None, 'balanced', 'data' or one number for each of the {len(learnt)} classes, "
+                f"not negative and not all 0, got {class_prior!r:.60}"
+            )
+    return (prior / prior.sum() / (learnt / learnt.sum())).astype(np.float32)

@@ -1,0 +1,327 @@
+"""Several transformers side by side: their features of a pixel, one after another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.metaestimators import _BaseComposition, available_if
+from sklearn.utils.validation import check_is_fitted
+
+from dconv._bank import widest
+from dconv._base import FeatureImageTransformer
+from dconv._parts import new_features
+from dconv._validation import Images, as_images, check_n_channels
+
+
+def _by_blocks(self: FeatureImageUnion) -> bool:
+    """Tell whether all parts compute the features of a block by itself."""
+    return all(hasattr(part, "_transform_block") for part in self.parts_)
+
+
+def _by_bands(self: FeatureImageUnion) -> bool:
+    """Tell whether one part alone works in bands: the others follow it; two would each begin anew for every band."""
+    return _by_blocks(self) and sum(hasattr(part, "_transform_bands") for part in self.parts_) == 1
+
+
+class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
+    """Turn images into the features of several transformers, one after another.
+
+    The twin of scikit-learn's FeatureUnion for images; :func:`make_features` builds it without names.
+
+    Parameters
+    ----------
+    transformers : list of (str, transformer)
+        Names and transformers of images. None in the place of one is ``AtrousFeatures(normalize="auto")``, as in
+        :class:`dconv.PixelClassifier`.
+    ndim : {1, 2, 3}, default=2
+        Number of spatial axes, of all transformers: it may be said here or in any of them.
+    channel_axis : int or None, default=None
+        Axis of one image that holds its channels; None for grey images. Likewise.
+    n_jobs : int or None, default=None
+        Number of threads, for those transformers that do not say.
+
+    Attributes
+    ----------
+    parts_ : list of transformer
+        The fitted transformers.
+    ndim_, channel_axis_ : int, int or None
+        `ndim` and `channel_axis` in force.
+    n_channels_in_ : int
+        Channels of the images seen at fit.
+    n_features_out_ : int
+        Number of features of a pixel. Not there if a transformer does not tell its own.
+    halo_ : tuple of (int, int)
+        Pixels that the features see left and right of their own, per spatial axis. Likewise.
+
+    See Also
+    --------
+    dconv.make_features : Builds it.
+
+    Notes
+    -----
+    If all transformers work block by block, as dconv's do, so does this; else all are given whole images.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dconv import AtrousFeatures, FeatureImageUnion, PixelPosition
+    >>> union = FeatureImageUnion([("bank", AtrousFeatures(2)), ("place", PixelPosition())])
+    >>> union.set_params(bank__groups=["level"]).fit_transform(np.zeros((8, 8))).shape
+    (8, 8, 5)
+    >>> union.get_feature_names_out()[2:].tolist()
+    ['bank__intensity_level_d4', 'place__position_axis0', 'place__position_axis1']
+    """
+
+    def __init__(
+        self,
+        transformers: list[tuple[str, Any]],
+        *,
+        ndim: int = 2,
+        channel_axis: int | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.transformers = transformers
+        self.ndim = ndim
+        self.channel_axis = channel_axis
+        self.n_jobs = n_jobs
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """Return the parameters, and those of the transformers as ``<name>__<parameter>``.
+
+        Parameters
+        ----------
+        deep : bool, default=True
+            Whether to return those of the transformers too.
+
+        Returns
+        -------
+        parameters : dict
+        """
+        return self._get_params("transformers", deep=deep)
+
+    def set_params(self, **parameters: Any) -> Self:
+        """Set parameters, transformers by their name, or parameters of theirs.
+
+        Parameters
+        ----------
+        **parameters : Any
+            As :meth:`get_params` names them.
+
+        Returns
+        -------
+        self : FeatureImageUnion
+        """
+        self._set_params("transformers", **parameters)
+        return self
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Fit copies of all transformers.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        y : Any, default=None
+            Not used.
+
+        Returns
+        -------
+        self : FeatureImageUnion
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter or the images cannot be used, or transformers differ about `ndim` or `channel_axis`.
+        """
+        parts, ndim, channel_axis = self._new_parts()
+        images = as_images(X, ndim, channel_axis)
+        for part in parts:
+            part.fit(X)
+        self.parts_, self.ndim_, self.channel_axis_ = parts, ndim, channel_axis
+        self.n_channels_in_ = images.n_channels
+        if all(hasattr(part, "n_features_out_") for part in parts):
+            self.n_features_out_ = sum(part.n_features_out_ for part in parts)
+        if _by_blocks(self):
+            self.halo_ = widest([part.halo_ for part in parts])
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return the features of every pixel, those of the first transformer first.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, with the channels seen at fit.
+
+        Returns
+        -------
+        features : ndarray of shape (*spatial, n_features), with (n_images,) in front for a batch, or list
+            float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If the images cannot be used, or transformers return feature images of different sizes.
+        """
+        check_is_fitted(self)
+        images = as_images(X, self.ndim_, self.channel_axis_)
+        check_n_channels(images, self.n_channels_in_, self)
+        by_part = [part.transform(X) for part in self.parts_]
+        if images.kind == "list":
+            return [self._joined(of_image) for of_image in zip(*by_part, strict=True)]
+        return self._joined(by_part)
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the name of every feature: ``<transformer>__<feature>``.
+
+        Parameters
+        ----------
+        input_features : Any, default=None
+            Not used; pixels have no names.
+
+        Returns
+        -------
+        names : ndarray of str objects of shape (n_features,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        """
+        check_is_fitted(self)
+        pairs = zip(self.transformers, self.parts_, strict=True)
+        names = [f"{name}__{feature}" for (name, _), part in pairs for feature in part.get_feature_names_out()]
+        return np.array(names, dtype=object)
+
+    def _feature_keys(self) -> list[tuple[str, str, str]]:
+        """Return plane, group and scale of every feature; those of transformers that have none are one group."""
+        keys = []
+        for (name, _), part in zip(self.transformers, self.parts_, strict=True):
+            if hasattr(part, "_feature_keys"):
+                keys += [(f"{name}__{plane}", group, scale) for plane, group, scale in part._feature_keys()]
+            else:
+                keys += [(name, name, name)] * len(part.get_feature_names_out())
+        return keys
+
+    @property
+    def _cacheable(self) -> bool:
+        """Whether all features stay the same while parameters do, as described in :mod:`dconv._block_features`."""
+        return all(getattr(part, "_cacheable", True) for part in self.parts_)
+
+    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
+        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
+        shapes = images.spatial_shapes
+        for part in self.parts_:
+            found = part._check_images(images) if hasattr(part, "_check_images") else images.spatial_shapes
+            shapes = found if found != images.spatial_shapes else shapes  # which the caller refuses
+        return shapes
+
+    def _for_image(self, image: np.ndarray) -> Self:
+        """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
+        union = copy(self)
+        union.parts_ = [part._for_image(image) if hasattr(part, "_for_image") else part for part in self.parts_]
+        return union
+
+    @available_if(_by_blocks)
+    def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
+        """Return the features of one block, as described in :mod:`dconv._block_features`."""
+        return np.concatenate([part._transform_block(image, block) for part in self.parts_], axis=-1)
+
+    @available_if(_by_bands)
+    def _transform_bands(
+        self, image: np.ndarray, block: tuple[slice, ...]
+    ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
+        """Yield the features of one block band by band, as described in :mod:`dconv._block_features`."""
+        leader = next(part for part in self.parts_ if hasattr(part, "_transform_bands"))
+        for band, features in leader._transform_bands(image, block):
+            yield (
+                band,
+                np.concatenate(
+                    [features if part is leader else part._transform_block(image, band) for part in self.parts_],
+                    axis=-1,
+                ),
+            )
+
+    def _new_parts(self) -> tuple[list[Any], int, int | None]:
+        """Return copies of the transformers that agree about axes, and these."""
+        transformers = self._checked_transformers()
+        ndim, channel_axis = self.ndim, self.channel_axis
+        for _, transformer in transformers:  # once to learn what any of them says ...
+            _, ndim, channel_axis = new_features(transformer, ndim, channel_axis, self.n_jobs)
+        parts = [new_features(transformer, ndim, channel_axis, self.n_jobs)[0] for _, transformer in transformers]
+        return parts, ndim, channel_axis  # ... and once to tell all
+
+    def _checked_transformers(self) -> list[tuple[str, Any]]:
+        transformers = self.transformers
+        if not isinstance(transformers, list | tuple) or not transformers:
+            raise ValueError(f"transformers must be a list of (name, transformer), got {transformers!r:.60}")
+        for item in transformers:
+            if not isinstance(item, list | tuple) or len(item) != 2 or not isinstance(item[0], str):
+                raise TypeError(f"transformers must hold pairs of a name and a transformer, got {item!r:.60}")
+            if isinstance(item[1], str):
+                raise ValueError(f"transformers must be transformers of images or None, got {item[1]!r} as {item[0]!r}")
+        self._validate_names([name for name, _ in transformers])
+        return list(transformers)
+
+    def _joined(self, by_part: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the feature images of all transformers side by side."""
+        arrays = [np.asarray(features, np.float32) for features in by_part]
+        sizes = [array.shape[:-1] for array in arrays]
+        if len(set(sizes)) > 1:
+            names = [name for name, _ in self.transformers]
+            raise ValueError(
+                f"transformers must return feature images of one size, but {dict(zip(names, sizes, strict=True))}; a "
+                "bank of filters needs stride=1 and padding='same'"
+            )
+        return np.concatenate(arrays, axis=-1)
+
+
+def make_features(
+    *transformers: Any, ndim: int = 2, channel_axis: int | None = None, n_jobs: int | None = None
+) -> FeatureImageUnion:
+    """Return a transformer of images with the features of all `transformers`, named as by scikit-learn's make_union.
+
+    Parameters
+    ----------
+    *transformers : transformer or None
+        Transformers of images, of dconv or others; None is ``AtrousFeatures(normalize="auto")``.
+    ndim : {1, 2, 3}, default=2
+        Number of spatial axes.
+    channel_axis : int or None, default=None
+        Axis of one image that holds its channels; None for grey images.
+    n_jobs : int or None, default=None
+        Number of threads.
+
+    Returns
+    -------
+    features : FeatureImageUnion
+        Not fitted.
+
+    Raises
+    ------
+    ValueError
+        If there is no transformer.
+
+    Examples
+    --------
+    >>> from dconv import PixelClassifier, PixelPosition, make_features
+    >>> features = make_features(None, PixelPosition())  # the default bank, and where a pixel lies
+    >>> [name for name, _ in features.transformers]
+    ['atrousfeatures', 'pixelposition']
+    >>> classifier = PixelClassifier(features, channel_axis=-1)
+    """
+    if not transformers:
+        raise ValueError("make_features needs one transformer at least")
+    names = ["atrousfeatures" if each is None else type(each).__name__.lower() for each in transformers]
+    numbered = [
+        f"{name}-{names[: index + 1].count(name)}" if names.count(name) > 1 else name
+        for index, name in enumerate(names)
+    ]
+    pairs = list(zip(numbered, transformers, strict=True))
+    return FeatureImageUnion(pairs, ndim=ndim, channel_axis=channel_axis, n_jobs=n_jobs)

@@ -1,0 +1,156 @@
+"""PerceptronClassifier: a multi-layer perceptron that few rows do not lead astray."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils.multiclass import check_classification_targets
+from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+
+from dconv._axes import as_int
+from dconv._threads import scikit_learn_alone
+
+_BATCH_SIZE = 200  # scikit-learn's own, or all rows if there are fewer
+
+
+class PerceptronClassifier(ClassifierMixin, BaseEstimator):
+    """scikit-learn's MLPClassifier, with a penalty on weights that counts once for all rows together.
+
+    Its `alpha` is added to the loss of every batch, however many batches there are, so that the right one for some
+    thousand rows is far too small for some hundred. Here the penalty is a prior: what few rows cannot overrule, and
+    many can.
+
+    Parameters
+    ----------
+    hidden_layer_sizes : sequence of int, default=(64,)
+        Units of each hidden layer.
+    weight_decay : float, default=20.0
+        The strength of the prior: half of it times the squared weights is added to the loss of all rows together.
+    max_iter : int, default=30
+        Number of epochs.
+    random_state : int, RandomState instance or None, default=None
+        Draws the first weights and the batches.
+
+    Attributes
+    ----------
+    network_ : MLPClassifier
+        The fitted network.
+    n_iter_ : int
+        Epochs that it was trained for.
+    classes_ : ndarray of shape (n_classes,)
+        The labels seen at fit.
+    n_features_in_ : int
+        Number of features seen at fit.
+
+    See Also
+    --------
+    dconv.default_classifier : Where it is used, on features scaled by SoftClipScaler.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dconv import PerceptronClassifier
+    >>> x = np.random.default_rng(0).normal(size=(200, 4))
+    >>> y = x[:, 0] > 0
+    >>> few, many = (PerceptronClassifier(random_state=0).fit(x[:n], y[:n]) for n in (20, 200))
+    >>> few.network_.alpha, many.network_.alpha
+    (20.0, 20.0)
+    >>> PerceptronClassifier(random_state=0).fit(np.tile(x, (100, 1)), np.tile(y, 100)).network_.alpha
+    0.2
+    """
+
+    def __init__(
+        self,
+        hidden_layer_sizes: Sequence[int] = (64,),
+        *,
+        weight_decay: float = 20.0,
+        max_iter: int = 30,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.hidden_layer_sizes = hidden_layer_sizes
+        self.weight_decay = weight_decay
+        self.max_iter = max_iter
+        self.random_state = random_state
+
+    def fit(self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None) -> Self:
+        """Train the network.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features, of about one scale.
+        y : array_like of shape (n_samples,)
+            Labels.
+        sample_weight : array_like of shape (n_samples,), default=None
+            Weights of rows.
+
+        Returns
+        -------
+        self : PerceptronClassifier
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter cannot be used.
+        """
+        decay = self.weight_decay
+        if isinstance(decay, bool) or not isinstance(decay, int | float | np.number) or not 0 <= decay < np.inf:
+            raise ValueError(f"weight_decay must be a finite number, 0 or more, got {decay!r}")
+        as_int(self.max_iter, "max_iter", 1)
+        # The number of epochs is a choice, and so no reason for a warning that the network has not converged.
+        with scikit_learn_alone(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            rows, labels = validate_data(self, X, y)
+            check_classification_targets(labels)
+            if len(np.unique(labels)) < 2:
+                raise ValueError(f"y holds one class, {labels[0]!r}, but a classifier needs two")
+            weighting = {} if sample_weight is None else {"sample_weight": _check_sample_weight(sample_weight, rows)}
+            batch = min(_BATCH_SIZE, len(rows))
+            network = MLPClassifier(
+                self.hidden_layer_sizes,
+                alpha=float(decay) * batch / len(rows),
+                batch_size=batch,
+                max_iter=self.max_iter,
+                random_state=self.random_state,
+            )
+            self.network_: Any = network.fit(rows, labels, **weighting)
+        self.classes_, self.n_iter_ = self.network_.classes_, self.network_.n_iter_
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> np.ndarray:
+        """Return the probabilities of classes.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples, n_classes)
+        """
+        check_is_fitted(self)
+        with scikit_learn_alone():
+            return self.network_.predict_proba(validate_data(self, X, reset=False))
+
+    def predict(self, X: ArrayLike) -> np.ndarray:
+        """Return labels.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,)
+        """
+        probabilities = self.predict_proba(X)  # which tells that it is not fitted
+        return self.classes_.take(probabilities.argmax(axis=1))

@@ -1,0 +1,145 @@
+"""PixelPosition: where in its image a pixel lies, as features."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from dconv._base import FeatureImageTransformer
+from dconv._validation import as_axes, as_images, check_n_channels
+
+
+class PixelPosition(FeatureImageTransformer):
+    """Turn images into the coordinates of their pixels, from 0 at the first edge of an axis to 1 at the last.
+
+    Where images are taken alike, what a pixel shows depends on where it is: the sky is above the road. Beside other
+    features, by :func:`dconv.make_features`. Images that may be turned or cut anyhow are better off without.
+
+    Parameters
+    ----------
+    ndim : {1, 2, 3}, default=2
+        Number of spatial axes.
+    channel_axis : int or None, default=None
+        Axis of one image that holds its channels; None for grey images.
+
+    Attributes
+    ----------
+    ndim_, channel_axis_ : int, int or None
+        `ndim` and `channel_axis` as they were at fit.
+    n_channels_in_ : int
+        Channels of the images seen at fit.
+    n_features_out_ : int
+        Number of features of a pixel, `ndim`.
+    halo_ : tuple of (int, int)
+        Pixels that the features see around their own, per spatial axis: none.
+
+    See Also
+    --------
+    dconv.make_features : Several transformers side by side.
+
+    Notes
+    -----
+    The pixel ``i`` of ``n`` along an axis is at ``(i + 1/2) / n``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dconv import PixelPosition
+    >>> position = PixelPosition()
+    >>> position.fit_transform(np.zeros((2, 4)))[1]
+    array([[0.75 , 0.125],
+           [0.75 , 0.375],
+           [0.75 , 0.625],
+           [0.75 , 0.875]], dtype=float32)
+    >>> position.get_feature_names_out()
+    array(['position_axis0', 'position_axis1'], dtype=object)
+    """
+
+    def __init__(self, *, ndim: int = 2, channel_axis: int | None = None) -> None:
+        self.ndim = ndim
+        self.channel_axis = channel_axis
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Check the parameters against images; nothing is learnt from them.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images.
+        y : Any, default=None
+            Not used.
+
+        Returns
+        -------
+        self : PixelPosition
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter or the images cannot be used.
+        """
+        ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
+        images = as_images(X, ndim, channel_axis)
+        self.ndim_, self.channel_axis_ = ndim, channel_axis
+        self.n_channels_in_, self.n_features_out_ = images.n_channels, ndim
+        self.halo_ = ((0, 0),) * ndim
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return the position of every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, with the channels seen at fit.
+
+        Returns
+        -------
+        features : ndarray of shape (*spatial, ndim), with (n_images,) in front for a batch, or list
+            float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If the images cannot be used, as in :meth:`fit`.
+        """
+        check_is_fitted(self)
+        images = as_images(X, self.ndim_, self.channel_axis_)
+        check_n_channels(images, self.n_channels_in_, self)
+        result, outputs = images.allocate([(*shape, self.ndim_) for shape in images.spatial_shapes], np.float32)
+        for image, out in zip(images.arrays, outputs, strict=True):
+            out[...] = self._transform_block(image, tuple(slice(0, size) for size in image.shape[:-1]))
+        return result
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the name of every feature, ``position_axis<axis>``.
+
+        Parameters
+        ----------
+        input_features : Any, default=None
+            Not used; pixels have no names.
+
+        Returns
+        -------
+        names : ndarray of str objects of shape (n_features_out_,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        """
+        check_is_fitted(self)
+        return np.array([f"position_axis{axis}" for axis in range(self.ndim_)], dtype=object)
+
+    def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
+        """Return the features of one block, as described in :mod:`dconv._block_features`."""
+        along = [
+            ((np.arange(part.start, part.stop) + 0.5) / size).astype(np.float32)
+            for part, size in zip(block, image.shape[:-1], strict=True)
+        ]
+        return np.stack(np.meshgrid(*along, indexing="ij"), axis=-1)

@@ -1,0 +1,239 @@
+"""Prediction of images that do not fit in memory: block by block, from anything that slices to anything that does."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from dconv._block_features import check_images, prepared_for, reader_of_one
+from dconv._blocks import split
+from dconv._boxes import grown, sizes
+from dconv._fingerprint import fingerprint
+from dconv._journal import Journal, digest_of_block, name_of
+from dconv._kernels import _dispatch
+from dconv._lazy_images import LazyImage, RowBands, Window, as_lazy_image, digest_of_image
+from dconv._outputs import block_shape_for, check_output, journal_path, make_room
+from dconv._pipeline import run_pipeline
+from dconv._pixels import Block
+from dconv._progress import progress_bar
+from dconv._threads import effective_n_jobs, run_tasks
+from dconv._validation import Images
+from dconv.segmentation import PixelClassifier
+
+_SIDE_BY_SIDE = 2  # blocks that are worked on together, so that the end of one leaves no thread idle
+
+
+def predict_blocks(
+    estimator: PixelClassifier,
+    source: Any,
+    out: Any,
+    *,
+    block_shape: Any = None,
+    proba: bool = False,
+    n_jobs: int | None = None,
+    progress: bool = True,
+    resume: bool = True,
+) -> Any:
+    """Segment an image of any size: read it block by block, and write labels or probabilities to an array.
+
+    The result is that of ``estimator.predict(image)`` to the last bit. Images are read twice or three times: first from
+    top to bottom, to tell what they are, whether their values can be used and how bright they are, then in blocks, each
+    with what its features see around it, while other blocks are worked on and written.
+
+    Parameters
+    ----------
+    estimator : PixelClassifier or ContextClassifier
+        Fitted, and without `refine`, as a CRF joins all pixels of an image.
+    source : array
+        One image of the kind seen at fit: a NumPy array, memory map, Zarr array, HDF5 data set, or anything that has
+        shape and dtype and gives arrays when it is sliced.
+    out : array of shape (*spatial) or (*spatial, n_classes)
+        Written to: of a dtype that holds the labels, or floating for probabilities.
+    block_shape : int, sequence of int or None, default=None
+        Pixels of a block along each spatial axis, whole chunks of `out`. None is about two million pixels, fewer where
+        the source of a block would take more than 128 MiB.
+    proba : bool, default=False
+        Whether probabilities are written, and not labels.
+    n_jobs : int or None, default=None
+        Number of threads that compute; None is what the estimator says. One more reads and one writes.
+    progress : bool, default=True
+        Whether a progress bar is shown, after two seconds.
+    resume : bool, default=True
+        Whether to continue a run that was killed. Finished blocks are kept in a journal, a file with the ending
+        ``.dconv-journal`` beside a memory map or a local Zarr array, until all are done. Those that the output still
+        holds, which is checked, are not done again. False begins anew. An HDF5 file may not outlive a killed process,
+        and arrays in memory do not: they have no journal.
+
+    Returns
+    -------
+    out : array
+        The same.
+
+    Raises
+    ------
+    NotFittedError
+        If `fit` has not been called.
+    TypeError, ValueError
+        If an argument cannot be used, or the journal is that of another model, image or block shape.
+    OSError
+        If a block cannot be read or written, with its place. All that was finished stays, and the same call continues.
+
+    See Also
+    --------
+    dconv.PixelClassifier.predict : The same in memory, of batches and lists too.
+
+    Notes
+    -----
+    Memory is that of some blocks and threads, whatever the size of the image: some hundred MB with two threads.
+
+    Pixels that are NaN are refused, also by an estimator with `nodata`: only :meth:`dconv.PixelClassifier.predict` fills
+    them.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> import numpy as np
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> import dconv
+    >>> image = np.zeros((64, 64))
+    >>> image[:, 32:] = 1
+    >>> scribbles = np.zeros((64, 64), int)
+    >>> scribbles[10:50, 10], scribbles[10:50, 50] = 1, 2
+    >>> model = dconv.PixelClassifier(classifier=GaussianNB()).fit(image, scribbles)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     labels = np.lib.format.open_memmap(f"{folder}/labels.npy", "w+", np.uint8, image.shape)
+    ...     np.array_equal(dconv.predict_blocks(model, image, labels), model.predict(image))
+    True
+    """
+    check_blockwise(estimator, proba)
+    n_jobs = effective_n_jobs(estimator.n_jobs if n_jobs is None else n_jobs)
+    image = as_lazy_image(source, estimator.ndim_, estimator.channel_axis_)
+    if image.shape[-1] != estimator.n_channels_in_:
+        raise ValueError(
+            f"source has {image.shape[-1]} channel(s), but {type(estimator).__name__} was fitted with "
+            f"{estimator.n_channels_in_}; pass an image of the kind seen at fit"
+        )
+    spatial, classes = image.shape[:-1], estimator.classes_
+    dtype = np.dtype(np.float32) if proba else classes.dtype
+    check_output(out, spatial + ((len(classes),) if proba else ()), dtype, None if proba else classes)
+    method = "predict_proba" if proba else "predict"
+    answers = estimator._box_answers(method)
+    n_bytes = image.dtype.itemsize * image.shape[-1]
+    block_shape = block_shape_for(block_shape, out, spatial, answers.margin, n_bytes)
+
+    rows: Any = RowBands(image)
+    check_images(estimator.features_, Images([rows], "image"))
+    prepared = prepared_for(estimator.features_, rows)
+    path = journal_path(out)
+    facts = {} if path is None else _facts(estimator, rows, method, out, block_shape)
+    journal = Journal(path, facts, resume)
+    make_room(out)
+    del rows  # and the band that it holds
+
+    together = min(n_jobs, _SIDE_BY_SIDE)
+
+    def read(box: Block) -> Window:
+        return _window(image, grown(box, answers.margin, 1, spatial))
+
+    def compute(box: Block, window: Window) -> np.ndarray:
+        found = np.empty(sizes(box) + tuple(out.shape[len(spatial) :]), dtype)
+        answers.write(reader_of_one(prepared, window), window, box, found, math.ceil(n_jobs / together))
+        return found.astype(out.dtype, copy=False)
+
+    boxes = list(split(spatial, block_shape))
+    finished = _finished(boxes, out, journal, n_jobs)
+    step = progress_bar(f"[{type(estimator).__name__}] {method}", len(boxes), progress)
+    for _ in finished:
+        step()
+
+    def write(box: Block, found: np.ndarray) -> None:
+        _write_block(out, box, found)
+        journal.add(box, digest_of_block(found))
+        step()
+
+    run_pipeline([box for box in boxes if name_of(box) not in finished], read, compute, write, together)
+    journal.remove()
+    return out
+
+
+def check_blockwise(estimator: Any, proba: bool) -> None:
+    """Check that an estimator can answer for blocks."""
+    if not isinstance(estimator, PixelClassifier):
+        raise TypeError(f"estimator must be a PixelClassifier or ContextClassifier, got {type(estimator).__name__}")
+    check_is_fitted(estimator)
+    if estimator.refine_ is not None:
+        raise ValueError(
+            "estimator has refine=DenseCRF(...), which joins every pixel of an image to every other, and cannot be "
+            "worked on in blocks; fit it with refine=None and, if the probabilities of proba=True fit in memory, "
+            "refine them with DenseCRF.refine"
+        )
+    features = estimator.features_
+    if not isinstance(features, str) and not hasattr(features, "_transform_block"):
+        raise ValueError(
+            f"features of {type(features).__name__} are computed of whole images, and so cannot be worked on in "
+            "blocks; use AtrousFeatures or DilatedConv"
+        )
+    if proba and not hasattr(estimator, "predict_proba"):
+        raise ValueError(
+            f"proba=True needs a classifier with predict_proba, got {type(estimator.classifier_).__name__}"
+        )
+
+
+def _window(image: LazyImage, box: Block) -> Window:
+    return Window(image.shape, box, image[box], image)
+
+
+def _facts(estimator: Any, rows: RowBands, method: str, out: Any, block_shape: tuple[int, ...]) -> dict[str, Any]:
+    """Return what must be the same for blocks of two runs to fit together."""
+    from dconv import __version__
+
+    fitted = {
+        name: getattr(estimator, name, None)
+        for name in (
+            "features_",
+            "classifier_",
+            "student_",
+            "stages_",
+            "classes_",
+            "prior_factors_",
+            "ndim_",
+            "channel_axis_",
+        )
+    }
+    return {
+        "model": fingerprint(type(estimator), fitted),
+        "source": digest_of_image(rows),
+        "method": method,
+        "shape of out": list(out.shape),
+        "dtype of out": str(out.dtype),
+        "block_shape": list(block_shape),
+        "version of dconv": __version__,
+        "CPU level": _dispatch.active_level(),  # levels round differently
+    }
+
+
+def _finished(boxes: list[Block], out: Any, journal: Journal, n_jobs: int) -> set[str]:
+    """Return the names of the blocks that the journal has and the output still holds."""
+    finished: set[str] = set()
+
+    def work(box: Block) -> None:
+        if digest_of_block(np.asarray(out[box])) == journal.done[name_of(box)]:
+            finished.add(name_of(box))
+
+    run_tasks(work, [box for box in boxes if name_of(box) in journal.done], n_jobs)
+    return finished
+
+
+def _write_block(out: Any, box: Block, found: np.ndarray) -> None:
+    try:
+        out[box] = found
+    except Exception as error:
+        number = getattr(error, "errno", None)
+        message = (
+            f"block [{name_of(box)}] of out cannot be written: {type(error).__name__}: {error}; what was finished "
+            "stays, and the same call continues"
+        )
+        raise (OSError(message) if number is None else OSError(number, message)) from error

@@ -1,0 +1,148 @@
+"""Which features matter: on images made such that it is known."""
+
+import numpy as np
+import pytest
+from scipy import ndimage
+from sklearn.ensemble import ExtraTreesClassifier
+from sklearn.inspection import permutation_importance
+from sklearn.metrics import log_loss
+from sklearn.naive_bayes import GaussianNB
+
+from dconv import (
+    AtrousFeatures,
+    ContextClassifier,
+    DenseCRF,
+    DilatedConv,
+    PixelClassifier,
+    PixelPosition,
+    group_importance,
+    make_features,
+    select_features,
+)
+from dconv.filters import gaussian
+
+TREES = ExtraTreesClassifier(20, max_leaf_nodes=32, random_state=0)
+
+
+def scene(seed, shape=(80, 90)):
+    """Return noise whose local spread tells two classes, and nothing else does."""
+    rng = np.random.default_rng(seed)
+    labels = 1 + (ndimage.gaussian_filter(rng.normal(size=shape), 10) > 0)
+    return (rng.normal(size=shape) * np.where(labels == 2, 4, 1)).astype(np.float32), labels
+
+
+X, Y = map(list, zip(*(scene(seed) for seed in range(4)), strict=True))
+BANK = AtrousFeatures(3, groups=["level", "gradient", "std"])
+
+
+def test_the_group_that_tells_comes_first():
+    model = PixelClassifier(BANK, TREES, max_samples=300, random_state=0).fit(X[:2], Y[:2])
+    importance = group_importance(model, X[2:], Y[2:], random_state=0)
+    assert importance.names[0] == "std"
+    assert set(importance.names) == {"level", "gradient", "std"}
+    assert importance.mean[0] > 10 * importance.std[0]
+    assert (np.diff(importance.mean) <= 0).all()
+
+
+def test_names_of_groups():
+    model = PixelClassifier(BANK, TREES, max_samples=50, random_state=0).fit(X[:2], Y[:2])
+
+    def names(by):
+        return set(group_importance(model, X[2:], Y[2:], by=by, max_samples=50, n_repeats=1).names)
+
+    assert names("scale") == {"d1", "d2", "d4", "d8"}
+    assert names("plane") == {"intensity"}
+    assert names(("plane", "scale")) == {"intensity_d1", "intensity_d2", "intensity_d4", "intensity_d8"}
+    joined = make_features(BANK, PixelPosition(), DilatedConv(gaussian(1.0)))
+    model = PixelClassifier(joined, TREES, max_samples=50, random_state=0).fit(X[:2], Y[:2])
+    assert names("group") == {"level", "gradient", "std", "pixelposition", "dilatedconv"}
+    assert "atrousfeatures__intensity" in names("plane")
+
+
+def test_single_columns_are_permuted_as_scikit_learn_does():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(1, 3, size=(60, 50))
+    image = rng.normal(size=(60, 50, 3)) + np.array([2.0, 0.5, 0.0]) * (labels[..., np.newaxis] - 1)
+    model = PixelClassifier("passthrough", GaussianNB()).fit(image, labels)
+    ours = group_importance(model, image, labels, n_repeats=30, max_samples=None, random_state=0)
+    theirs = permutation_importance(
+        model.classifier_, image.reshape(-1, 3), labels.ravel(), scoring="neg_log_loss", n_repeats=30, random_state=1
+    )
+    expected = dict(zip(["feature_0", "feature_1", "feature_2"], theirs.importances_mean, strict=True))
+    for name, mean in zip(ours.names, ours.mean, strict=True):
+        assert mean == pytest.approx(expected[name], rel=0.05, abs=1e-3)
+
+
+def test_colour_and_priors():
+    """The classifier itself is looked at: a prior that users expect elsewhere changes nothing."""
+    images = [np.stack([x, x[::-1], x], axis=-1) for x in X]
+    answers = []
+    for prior in (None, "data"):
+        model = PixelClassifier(AtrousFeatures(2), TREES, channel_axis=-1, class_prior=prior, random_state=0)
+        model.fit(images[:2], Y[:2])
+        answers.append(group_importance(model, images[2:], Y[2:], by="plane", random_state=0).names)
+    assert set(answers[0]) == {"intensity", "red_green", "yellow_blue"}
+    assert answers[0][0] == answers[1][0]
+
+
+def test_selection_keeps_what_tells_and_is_as_good():
+    model = PixelClassifier(AtrousFeatures(3), TREES, max_samples=200, random_state=0)
+    selection = select_features(model, X[:3], Y[:3], tolerance=0.05, random_state=0)
+    kept = selection.estimator.features
+    assert selection.log_loss[-1] <= selection.log_loss[0] * 1.05
+    assert len(selection.dropped) == len(selection.cost) - 1 == len(selection.log_loss) - 1
+    assert (np.diff(selection.cost) < 0).all()
+    assert selection.cost[0] == 1
+    assert selection.cost[-1] < 0.6
+    assert not hasattr(selection.estimator, "classifier_")
+
+    def loss(estimator):
+        probabilities = estimator.fit(X[:3], Y[:3]).predict_proba(X[3])
+        return log_loss(Y[3].ravel(), probabilities.reshape(-1, 2))
+
+    assert loss(selection.estimator) < loss(model) + 0.03
+    assert selection.estimator.n_features_ < model.n_features_
+    assert set(kept.groups) & {"std", "gradient", "extrema", "lines", "hessian", "structure_tensor", "wavelet"}
+
+
+def test_cost_decides_between_groups_that_tell_the_same():
+    aware, unaware = (
+        select_features(
+            PixelClassifier(AtrousFeatures(2, groups=["std", "lines"]), TREES, max_samples=200, random_state=0),
+            X[:3], Y[:3], cost_aware=cost_aware, tolerance=10.0, random_state=0,
+        )
+        for cost_aware in (True, False)
+    )  # fmt: skip
+    assert aware.dropped[0] == "lines"
+    assert aware.cost[1] <= unaware.cost[1]
+
+
+def test_colour_that_tells_nothing_is_dropped():
+    rng = np.random.default_rng(0)
+    images = [np.stack([x + 0.3 * rng.normal(size=x.shape) for _ in range(3)], axis=-1) for x in X[:3]]
+    model = PixelClassifier(AtrousFeatures(2, groups=["level", "std"]), TREES, max_samples=200, channel_axis=-1)
+    selection = select_features(model, images, Y[:3], tolerance=0.05, random_state=0)
+    assert "color level" in selection.dropped
+    assert "std" not in selection.dropped
+
+
+def test_refused():
+    model = PixelClassifier(BANK, TREES, max_samples=20, random_state=0).fit(X[:2], Y[:2])
+    with pytest.raises(ValueError, match="by must be one or several of 'plane', 'group', 'scale', got 'family'"):
+        group_importance(model, X[2], Y[2], by="family")
+    with pytest.raises(ValueError, match="n_repeats"):
+        group_importance(model, X[2], Y[2], n_repeats=0)
+    with pytest.raises(ValueError, match=r"labels \[5\], which the classifier does not know"):
+        group_importance(model, X[2], np.where(Y[2] == 1, 5, Y[2]))
+    with pytest.raises(TypeError, match="PixelClassifier of one stage"):
+        group_importance(ContextClassifier(BANK, TREES), X, Y)
+    with pytest.raises(ValueError, match="refine=None"):
+        select_features(PixelClassifier(refine=DenseCRF()), X, Y)
+    with pytest.raises(TypeError, match="but features is DilatedConv"):
+        select_features(PixelClassifier(DilatedConv(gaussian(1.0)), TREES), X, Y)
+    with pytest.raises(ValueError, match="tolerance must be a finite number"):
+        select_features(PixelClassifier(BANK, TREES), X, Y, tolerance=-1)
+    few = np.zeros_like(Y[0])
+    few[0, :2] = 1, 2
+    with pytest.raises(ValueError, match="cannot be dealt to folds"):
+        select_features(PixelClassifier(BANK, TREES), X[0], few)

@@ -1,0 +1,72 @@
+"""PerceptronClassifier: scikit-learn's network, with a penalty for all rows together."""
+
+import warnings
+
+import numpy as np
+import pytest
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.neural_network import MLPClassifier
+from sklearn.utils.estimator_checks import check_estimator
+
+from dconv import PerceptronClassifier
+from dconv.predictors import compile_predictor
+
+X = np.random.default_rng(0).normal(size=(700, 5)).astype(np.float32)
+Y = (X[:, 0] * X[:, 1] > 0).astype(int) + (X[:, 2] > 1)
+
+
+@pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
+def test_it_is_an_estimator():
+    check_estimator(PerceptronClassifier(random_state=0))
+
+
+@pytest.mark.parametrize(("n_rows", "batch"), [(60, 60), (700, 200)])
+def test_it_is_the_network_of_scikit_learn(n_rows, batch):
+    x, y = X[:n_rows], Y[:n_rows]
+    ours = PerceptronClassifier((7,), weight_decay=15.0, max_iter=12, random_state=3).fit(x, y)
+    theirs = MLPClassifier((7,), alpha=15.0 * batch / n_rows, batch_size=batch, max_iter=12, random_state=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        theirs.fit(x, y)
+    np.testing.assert_array_equal(ours.predict_proba(X), theirs.predict_proba(X))
+    np.testing.assert_array_equal(ours.predict(X), theirs.predict(X))
+
+
+def test_rows_repeated_weigh_as_much_against_the_prior():
+    """Of all rows ten times, with a prior ten times as strong, a batch has the same loss."""
+    once = PerceptronClassifier(weight_decay=5.0).fit(X[:200], Y[:200]).network_
+    often = PerceptronClassifier(weight_decay=50.0).fit(np.tile(X[:200], (10, 1)), np.tile(Y[:200], 10)).network_
+    assert often.alpha == pytest.approx(once.alpha)
+
+
+def test_a_strong_prior_makes_small_weights():
+    sizes = [
+        np.abs(PerceptronClassifier(weight_decay=decay, random_state=0).fit(X, Y).network_.coefs_[0]).sum()
+        for decay in (0, 1e3, 1e5)
+    ]
+    assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_weights_of_rows_count():
+    weights = np.where(Y == 0, 1.0, 0.0)
+    assert (PerceptronClassifier(random_state=0, max_iter=100).fit(X, Y, weights).predict(X) == 0).mean() > 0.99
+
+
+def test_it_is_compiled():
+    classifier = PerceptronClassifier(random_state=0).fit(X, Y)
+    out = np.empty((len(X), 3), np.float32)
+    compile_predictor(classifier).predict_proba(X, out)
+    np.testing.assert_allclose(out, classifier.predict_proba(X), atol=1e-5)
+
+
+@pytest.mark.parametrize("decay", [-1, np.nan, np.inf, "much", True])
+def test_bad_weight_decay(decay):
+    with pytest.raises(ValueError, match="weight_decay must be a finite number"):
+        PerceptronClassifier(weight_decay=decay).fit(X, Y)
+
+
+def test_one_class_and_no_epoch():
+    with pytest.raises(ValueError, match="y holds one class"):
+        PerceptronClassifier().fit(X, np.zeros(700))
+    with pytest.raises(ValueError, match="max_iter"):
+        PerceptronClassifier(max_iter=0).fit(X, Y)

@@ -1,0 +1,444 @@
+"""Images in blocks: the bits of the whole image, whatever they are stored in; runs that were killed; errors."""
+
+import errno
+import json
+import os
+import signal
+import sys
+
+import numpy as np
+import pytest
+from images import BANK, TREES, make_image, scribble
+from numpy.testing import assert_array_equal
+from processes import output, start
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.exceptions import NotFittedError
+from sklearn.linear_model import LogisticRegression, RidgeClassifier
+from sklearn.naive_bayes import GaussianNB
+
+import dconv
+from dconv import AtrousFeatures, ContextClassifier, PixelClassifier, predict_blocks
+from dconv._blocks import PADDING_MODES
+
+IMAGE, LABELS = make_image((70, 90))
+SCRIBBLES = scribble(LABELS)
+EXPECTED_MODEL = PixelClassifier(AtrousFeatures(3, normalize="image"), TREES).fit(IMAGE, SCRIBBLES)
+
+
+def fitted(features=BANK, classifier=TREES, cls=PixelClassifier, image=IMAGE, labels=SCRIBBLES, **options):
+    return cls(features, classifier, **options).fit(image, labels)
+
+
+class Recorded:
+    """An array that notes which boxes are read from and written to it, and may fail at some."""
+
+    def __init__(self, array, chunks=None, fails=lambda box: None):
+        self.array, self.chunks, self.fails = array, chunks, fails
+        self.shape, self.dtype = array.shape, array.dtype
+        self.boxes = []
+
+    def note(self, key):
+        box = tuple((part.start, part.stop) for part in key)
+        self.boxes.append(box)
+        error = self.fails(box)
+        if error is not None:
+            raise error
+
+    def __getitem__(self, key):
+        self.note(key)
+        return self.array[key]
+
+    def __setitem__(self, key, value):
+        self.note(key)
+        self.array[key] = value
+
+
+# --- the same bits ---
+
+
+def memory_map(tmp_path, name, shape, dtype, chunks):
+    return np.lib.format.open_memmap(tmp_path / f"{name}.npy", "w+", dtype, shape)
+
+
+def zarr_array(tmp_path, name, shape, dtype, chunks):
+    zarr = pytest.importorskip("zarr", reason="one of the stores")
+    return zarr.create_array(tmp_path / f"{name}.zarr", shape=shape, chunks=chunks, dtype=dtype)
+
+
+def zarr_shards(tmp_path, name, shape, dtype, chunks):
+    zarr = pytest.importorskip("zarr", reason="one of the stores")
+    shards = tuple(2 * chunk for chunk in chunks)
+    return zarr.create_array(tmp_path / f"{name}.zarr", shape=shape, chunks=chunks, shards=shards, dtype=dtype)
+
+
+def hdf5(tmp_path, name, shape, dtype, chunks):
+    h5py = pytest.importorskip("h5py", reason="one of the stores")
+    return h5py.File(tmp_path / f"{name}.h5", "w").create_dataset("data", shape, dtype, chunks=chunks)
+
+
+def tiff(tmp_path, name, shape, dtype, chunks):
+    tifffile = pytest.importorskip("tifffile", reason="one of the stores")
+    return tifffile.memmap(tmp_path / f"{name}.tif", shape=shape, dtype=dtype)
+
+
+def in_memory(tmp_path, name, shape, dtype, chunks):
+    return np.empty(shape, dtype)
+
+
+@pytest.mark.parametrize("store", [in_memory, memory_map, zarr_array, zarr_shards, hdf5, tiff])
+@pytest.mark.parametrize("proba", [False, True])
+def test_every_store(tmp_path, store, proba):
+    source = store(tmp_path, "source", IMAGE.shape, "f4", (17, 31))
+    source[...] = IMAGE
+    shape = IMAGE.shape + (2,) * proba
+    out = store(tmp_path, "out", shape, "f4" if proba else "u1", (16, 24) + (1,) * proba)
+    assert predict_blocks(EXPECTED_MODEL, source, out, proba=proba, block_shape=(32, 48)) is out
+    expected = EXPECTED_MODEL.predict_proba(IMAGE) if proba else EXPECTED_MODEL.predict(IMAGE)
+    assert_array_equal(np.asarray(out[...]), expected)
+    assert [path.name for path in tmp_path.iterdir() if "journal" in path.name] == []
+
+
+@pytest.mark.parametrize("mode", PADDING_MODES)
+@pytest.mark.parametrize("block_shape", [(7, 90), 16, None])
+def test_every_border(mode, block_shape):
+    model = fitted(AtrousFeatures(3, padding_mode=mode))
+    out = predict_blocks(model, IMAGE, np.empty(IMAGE.shape, "i8"), block_shape=block_shape)
+    assert_array_equal(out, model.predict(IMAGE))
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        lambda: fitted(cls=ContextClassifier, classifier=LogisticRegression(max_iter=2000), cv=2),
+        lambda: fitted(cls=ContextClassifier, cv=2, n_stages=3),
+        lambda: fitted(cls=ContextClassifier, cv=2, n_stages=1),
+        lambda: fitted(AtrousFeatures(3, scheme="pyramid")),
+        lambda: fitted(AtrousFeatures(2), distill=True, random_state=0),
+        lambda: fitted(BANK, GaussianNB()),
+        lambda: fitted(AtrousFeatures(2, normalize="training"), RidgeClassifier()),
+    ],
+    ids=["cascade", "three stages", "one stage", "pyramid", "student", "filters", "no probabilities"],
+)
+@pytest.mark.parametrize("n_jobs", [1, 3])
+def test_every_model(model, n_jobs):
+    model = model()
+    image, _ = make_image((70, 90), seed=5)
+    out = predict_blocks(model, image, np.empty(image.shape, "i8"), block_shape=(24, 40), n_jobs=n_jobs)
+    assert_array_equal(out, model.predict(image))
+
+
+@pytest.mark.parametrize("channel_axis", [0, 1, -1, None])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_every_dimension(ndim, channel_axis):
+    rng = np.random.default_rng(0)
+    shape = (24, 30, 20)[:ndim]
+    labels = rng.integers(0, 3, shape)
+    image = (labels[..., np.newaxis] * [60, 20] + rng.integers(0, 50, (*shape, 2))).astype(np.uint16)
+    image = image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis)
+    features = AtrousFeatures(2, normalize="image")
+    model = fitted(features, image=image, labels=labels, ndim=ndim, channel_axis=channel_axis)
+    out = predict_blocks(model, image, np.empty((*shape, 2), "f4"), block_shape=8, proba=True)
+    assert_array_equal(out, model.predict_proba(image))
+
+
+def test_feature_images():
+    image = np.stack([IMAGE, IMAGE[::-1]], axis=-1)
+    model = fitted("passthrough", image=image)
+    out = predict_blocks(model, image, np.empty(IMAGE.shape, "i8"), block_shape=32)
+    assert_array_equal(out, model.predict(image))
+
+
+def test_a_read_only_source_and_no_change_to_it():
+    image = IMAGE.copy()
+    image.flags.writeable = False
+    predict_blocks(EXPECTED_MODEL, image, np.empty(IMAGE.shape, "i8"), block_shape=32)
+    assert_array_equal(image, IMAGE)
+
+
+# --- which blocks are read and written ---
+
+
+def test_chunks_are_written_once_and_blocks_read_with_the_exact_halo():
+    model = fitted(AtrousFeatures(2))
+    source, out = Recorded(IMAGE), Recorded(np.empty(IMAGE.shape, "i8"), chunks=(16, 20))
+    predict_blocks(model, source, out, block_shape=(32, 40))
+    assert_array_equal(out.array, model.predict(IMAGE))
+    starts = [(row, column) for row in (0, 32, 64) for column in (0, 40, 80)]
+    assert out.boxes == [((r, min(r + 32, 70)), (c, min(c + 40, 90))) for r, c in starts]
+    (left, right), halos = model.features_.halo_[0], []
+    for (r0, r1), (c0, c1) in out.boxes:
+        halos.append(((max(r0 - left, 0), min(r1 + right, 70)), (max(c0 - left, 0), min(c1 + right, 90))))
+    assert source.boxes[-len(halos) :] == halos  # and the pixels between them come from what has been read
+
+
+def test_blocks_are_whole_chunks_of_a_bounded_size():
+    from dconv._outputs import block_shape_for
+
+    halo = ((94, 94),) * 2
+    for chunks in ((1024, 1024), (100, 3000), (1, 70_000)):
+        block = block_shape_for(None, Recorded(np.empty((1, 1)), chunks), (60_000, 70_000), halo, 3)
+        assert all(side % chunk == 0 for side, chunk in zip(block, chunks, strict=True))
+        assert 2**19 < np.prod(block) < 2**23
+    block = block_shape_for(None, np.empty(0), (4000,) * 3, ((20, 20),) * 3, 40)
+    assert 2**26 < np.prod([side + 40 for side in block]) * 40 <= 2**27
+    assert 2**16 < np.prod(block_shape_for(None, np.empty(0), (4000,) * 3, ((94, 94),) * 3, 40)) < 2**18
+    with pytest.raises(
+        ValueError, match=r"block_shape=\(30, 40\) cuts the chunks \(16, 20\).*use block_shape=\(32, 40\)"
+    ):
+        predict_blocks(EXPECTED_MODEL, IMAGE, Recorded(np.empty(IMAGE.shape, "i8"), (16, 20)), block_shape=(30, 40))
+
+
+# --- runs that were killed ---
+
+RUN = """
+import os, signal, sys
+import numpy as np
+from images import TREES, make_image, scribble
+import dconv
+from dconv import _journal, tiling
+
+folder, kind, moment, count = sys.argv[1:5]
+image, labels = make_image((70, 90))
+model = dconv.PixelClassifier(dconv.AtrousFeatures(3, normalize="image"), TREES).fit(image, scribble(labels))
+if kind == "zarr":
+    import zarr
+    out = zarr.open_array(folder + "/out.zarr", mode="a", shape=image.shape, chunks=(16, 16), dtype="u1")
+else:
+    new = not os.path.exists(folder + "/out.npy")
+    out = np.lib.format.open_memmap(folder + "/out.npy", "w+" if new else "r+", np.uint8, image.shape if new else None)
+calls = 0
+def die(name, before):
+    module = _journal.Journal if name == "add" else tiling
+    function = getattr(module, name)
+    def dying(*arguments):
+        global calls
+        calls += 1
+        last = calls == int(count)
+        if last and before == "half":
+            if name == "add":
+                with open(arguments[0].path, "a") as file:
+                    file.write('["0:16, 0:1')
+            else:
+                box = arguments[1]
+                function(arguments[0], (slice(box[0].start, box[0].start + 3), *box[1:]), arguments[2][:3])
+        if last and before != "after":
+            os.kill(os.getpid(), signal.SIGKILL)
+        function(*arguments)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+    setattr(module, name, dying)
+if moment != "none":
+    die(*moment.split())
+written = []
+write = tiling._write_block
+def noting(out, box, found):
+    written.append(1)
+    write(out, box, found)
+tiling._write_block = noting
+tiling.predict_blocks(model, image, out, block_shape=16, progress=False, resume=moment != "anew")
+print(len(written))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
+@pytest.mark.parametrize("kind", ["npy", "zarr"])
+@pytest.mark.parametrize(
+    "moment", ["_write_block before", "_write_block half", "_write_block after", "add before", "add half", "add after"]
+)
+def test_a_killed_run_is_continued(tmp_path, kind, moment):
+    if kind == "zarr":
+        pytest.importorskip("zarr", reason="one of the stores")
+    environment = {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
+    arguments = RUN, tmp_path, kind
+    killed = start(*arguments, moment, 11, **environment)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
+    journal = tmp_path / f"out.{kind}.dconv-journal"
+    assert journal.exists()
+    written = int(output(*arguments, "none", 0, **environment))
+    assert written == (19 if moment == "add after" else 20)  # of 30
+    assert not journal.exists()
+    out = np.load(tmp_path / "out.npy") if kind == "npy" else pytest.importorskip("zarr").open(tmp_path / "out.zarr")[:]
+    assert_array_equal(out, EXPECTED_MODEL.predict(IMAGE))
+
+
+class Stop(Exception):
+    pass
+
+
+def stopped(tmp_path, model=EXPECTED_MODEL, source=IMAGE, **options):
+    """Return a memory map of which a run has finished some blocks, and the call that continues it."""
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.uint8, IMAGE.shape)
+
+    def run(model=model, source=source, **changed):
+        return predict_blocks(model, source, out, **{"block_shape": 16, "progress": False, **options, **changed})
+
+    with pytest.MonkeyPatch.context() as patch:
+        write = dconv.tiling._write_block
+
+        def failing(out, box, found):
+            if box[0].start == 48:
+                raise Stop
+            write(out, box, found)
+
+        patch.setattr("dconv.tiling._write_block", failing)
+        with pytest.raises(Stop):
+            run()
+    assert (tmp_path / "out.npy.dconv-journal").exists()
+    return out, run
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"model": lambda: fitted(AtrousFeatures(3, normalize="image"), labels=scribble(LABELS, seed=1))}, "model"),
+        ({"source": IMAGE + np.float32(1e-3)}, "source"),
+        ({"source": IMAGE.astype(float)}, "source"),
+        ({"block_shape": 32}, "block_shape"),
+    ],
+    ids=["model", "pixels", "dtype", "blocks"],
+)
+def test_changes_are_refused(tmp_path, changed, name):
+    out, run = stopped(tmp_path)
+    before = out.copy()
+    changed = {key: value() if callable(value) else value for key, value in changed.items()}
+    with pytest.raises(ValueError, match=rf"is of a run with another {name} .*resume=False"):
+        run(**changed)
+    assert_array_equal(out, before)
+    run()
+    assert_array_equal(out, EXPECTED_MODEL.predict(IMAGE))
+
+
+def test_anew(tmp_path):
+    out, run = stopped(tmp_path)
+    other = IMAGE[::-1].copy()
+    run(source=other, resume=False)
+    assert_array_equal(out, EXPECTED_MODEL.predict(other))
+
+
+def test_blocks_that_the_output_lost_are_done_again(tmp_path):
+    out, run = stopped(tmp_path)
+    out[:20] = 77
+    run()
+    assert_array_equal(out, EXPECTED_MODEL.predict(IMAGE))
+
+
+def test_a_model_with_other_threads_continues(tmp_path):
+    _, run = stopped(tmp_path)
+    model = fitted(AtrousFeatures(3, normalize="image", n_jobs=1), TREES, n_jobs=1, verbose=0)
+    assert_array_equal(run(model=model), EXPECTED_MODEL.predict(IMAGE))
+
+
+@pytest.mark.parametrize("content", ["", "text\n", '{"journal": "other"}\n', "[1]\n"])
+def test_strange_journals_are_refused(tmp_path, content):
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.uint8, IMAGE.shape)
+    (tmp_path / "out.npy.dconv-journal").write_text(content)
+    with pytest.raises(ValueError, match="is no journal that this version"):
+        predict_blocks(EXPECTED_MODEL, IMAGE, out)
+
+
+# --- what fails ---
+
+
+def test_a_full_disk_names_the_block_and_keeps_the_rest(tmp_path):
+    full = Recorded(np.zeros(IMAGE.shape, "u1"))
+    full.fails = lambda box: OSError(errno.ENOSPC, "No space left on device") if box == ((32, 64), (0, 32)) else None
+    with pytest.raises(OSError, match=r"block \[32:64, 0:32\] of out cannot be written.*No space left") as caught:
+        predict_blocks(EXPECTED_MODEL, IMAGE, full, block_shape=32, n_jobs=1)
+    assert caught.value.errno == errno.ENOSPC
+    assert_array_equal(full.array[:32], EXPECTED_MODEL.predict(IMAGE)[:32])
+
+
+@pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is taken with posix_fallocate")
+def test_a_memory_map_without_room_is_refused_before_any_work(tmp_path, monkeypatch):
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.uint8, IMAGE.shape)
+
+    def full(*arguments):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "posix_fallocate", full)
+    monkeypatch.setattr("dconv.tiling.run_pipeline", lambda *arguments: pytest.fail("work was begun"))
+    with pytest.raises(OSError, match="the disk has no room for the 6428 bytes of out"):
+        predict_blocks(EXPECTED_MODEL, IMAGE, out)
+
+
+def test_an_unreadable_block_is_named_and_the_rest_is_kept(tmp_path):
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.uint8, IMAGE.shape)
+    bad = Recorded(IMAGE)
+    (left, right), _ = EXPECTED_MODEL.features_.halo_  # of the block [32:64, 32:64]
+    place = (max(32 - left, 0), min(64 + right, 70)), (max(32 - left, 0), min(64 + right, 90))
+    bad.fails = lambda box: ValueError("checksum") if box == place else None
+    name = ", ".join(f"{low}:{high}" for low, high in place)
+    with pytest.raises(OSError, match=rf"block \[{name}\] of source cannot be read: ValueError: checksum"):
+        predict_blocks(EXPECTED_MODEL, bad, out, block_shape=32)
+    assert_array_equal(out[:32], EXPECTED_MODEL.predict(IMAGE)[:32])
+    journal = (tmp_path / "out.npy.dconv-journal").read_text().splitlines()
+    names = [json.loads(line)[0] for line in journal[1:]]
+    assert names[:4] == ["0:32, 0:32", "0:32, 32:64", "0:32, 64:90", "32:64, 0:32"]
+    assert "32:64, 32:64" not in names
+    bad.fails = lambda box: None
+    predict_blocks(EXPECTED_MODEL, bad, out, block_shape=32)
+    assert_array_equal(out, EXPECTED_MODEL.predict(IMAGE))
+
+
+class Whole(TransformerMixin, BaseEstimator):
+    """A transformer of whole images."""
+
+    def fit(self, X, y=None):
+        return self
+
+    def transform(self, X):
+        return np.stack([X, X], axis=-1)
+
+
+OUT = np.empty(IMAGE.shape, "i8")
+
+
+def frozen():
+    out = OUT.copy()
+    out.flags.writeable = False
+    return out
+
+
+@pytest.mark.parametrize(
+    ("error", "arguments", "message"),
+    [
+        (TypeError, {"estimator": TREES}, "estimator must be a PixelClassifier"),
+        (NotFittedError, {"estimator": PixelClassifier()}, "not fitted"),
+        (ValueError, {"estimator": lambda: fitted(refine=dconv.DenseCRF())}, "joins every pixel"),
+        (ValueError, {"estimator": lambda: fitted(Whole())}, "features of Whole are computed of whole images"),
+        (
+            ValueError,
+            {"estimator": lambda: fitted(classifier=RidgeClassifier()), "proba": True},
+            "needs a classifier with",
+        ),
+        (TypeError, {"source": [[1.0]]}, "source must be an array that slices.*list"),
+        (TypeError, {"source": IMAGE.astype(complex)}, "source must hold real numbers"),
+        (TypeError, {"source": np.ma.masked_less(IMAGE, 50)}, "source holds masked pixels"),
+        (ValueError, {"source": IMAGE[np.newaxis]}, "source has 3 axes"),
+        (ValueError, {"source": IMAGE[:0]}, "holds no pixels"),
+        (ValueError, {"source": np.where(IMAGE > 100, np.nan, IMAGE)}, "holds nan"),
+        (TypeError, {"out": [1]}, "out must be an array"),
+        (ValueError, {"out": OUT[1:]}, r"out has shape \(69, 90\), but the answers have shape \(70, 90\)"),
+        (ValueError, {"proba": True}, r"the answers have shape \(70, 90, 2\)"),
+        (ValueError, {"out": np.empty((*IMAGE.shape, 2), int), "proba": True}, "probabilities need a floating"),
+        (ValueError, {"out": OUT.astype(bool)}, r"cannot hold the classes \[1, 2\]"),
+        (ValueError, {"out": frozen()}, "out is read-only"),
+        (ValueError, {"block_shape": 0}, "block_shape must be at least 1"),
+        (ValueError, {"block_shape": (3, 4, 5)}, "block_shape"),
+        (TypeError, {"block_shape": 1.5}, "block_shape"),
+        (ValueError, {"n_jobs": 0}, "n_jobs must not be 0"),
+    ],
+    ids=lambda value: None if isinstance(value, dict | type) else value,
+)
+def test_refused(error, arguments, message, monkeypatch):
+    monkeypatch.setattr("dconv.tiling.run_pipeline", lambda *arguments: pytest.fail("work was begun"))
+    if callable(arguments.get("estimator")):
+        arguments = {**arguments, "estimator": arguments["estimator"]()}
+    with pytest.raises(error, match=message):
+        predict_blocks(**{"estimator": EXPECTED_MODEL, "source": IMAGE, "out": OUT, **arguments})
+
+
+def test_channels_of_another_kind_are_refused():
+    model = fitted(image=np.stack([IMAGE] * 3, axis=-1), channel_axis=-1)
+    with pytest.raises(ValueError, match="source has 2 channel"):
+        predict_blocks(model, np.stack([IMAGE] * 2, axis=-1), OUT)
