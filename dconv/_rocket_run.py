@@ -14,7 +14,9 @@ from dconv._series import Collection
 
 _RESPONSES = 1 << 22  # floats that are sorted together
 _SHARED = 1 << 19  # responses that are work for several threads
-_INTERLEAVED = 1 << 22  # floats of scratch in all that images may be interleaved in
+# Floats of the planes of a thread, up to which images are interleaved. Beyond, they leave the L2 cache: six channels of
+# 512 samples lost an eighth of the time, where three of 128 gain a quarter.
+_INTERLEAVED = 1 << 16
 
 
 class Plan(NamedTuple):
@@ -101,7 +103,7 @@ def share_features(
     dilation = int(plan.dilations.max())
     for block in images.blocks(missing):
         planes, rows = _scratch(plan, block.places, dilation, lanes, images.n_channels, n_threads)
-        if planes.size <= _INTERLEAVED:
+        if planes.shape[1] <= _INTERLEAVED:
             places, groups = group_images(block.places, lanes)
         else:
             planes, rows = _scratch(plan, block.places, dilation, 1, images.n_channels, n_threads)

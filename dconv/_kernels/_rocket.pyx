@@ -13,9 +13,9 @@ one and the beginning of the other: a tap is an offset, and all rows of an image
 between its rows are made -infinity, which is above no threshold. Half of the kernels see the whole plane, the others
 only where no tap reaches out of the image, or the whole plane if there is no such place.
 
-Where there are as many images of one size as lanes in a vector, they are interleaved: a lane is an image. Then every
-tap is aligned, no vector is cut short by the end of a row, and no lanes are added up in the end: a sixth faster for
-series of 4096 samples and a half for 128. Otherwise lanes are neighbouring pixels of one image.
+Where there are as many small images of one size as lanes in a vector, they are interleaved: a lane is an image. Then every
+tap is aligned, no vector is cut short by the end of a row, and no lanes are added up in the end: a half faster for
+series of 128 samples, a sixth for 512, nothing for 2048. Otherwise lanes are neighbouring pixels of one image.
 
 Loop order: tiles of a plane, which stay in the L1 cache with all that taps reach; in a tile the sum of the nine taps
 once, then every kernel, for which three additions a response remain. Parallel over groups of images and dilations: a
