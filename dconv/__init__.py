@@ -13,6 +13,7 @@ from dconv.matrix import conv_matrix
 from dconv.perceptron import PerceptronClassifier
 from dconv.persistence import load, save
 from dconv.position import PixelPosition
+from dconv.rocket import MiniRocket
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
 from dconv.tiling import predict_blocks
@@ -32,6 +33,7 @@ __all__ = [
     "DenseCRF",
     "DilatedConv",
     "FeatureImageUnion",
+    "MiniRocket",
     "PerceptronClassifier",
     "PixelClassifier",
     "PixelPosition",

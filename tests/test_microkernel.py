@@ -38,6 +38,7 @@ ROWS = ["weighted", "products", "moments", "root", "magnitude", "eigenvalues", "
 ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0), "exponential": np.exp, "logistic": expit, "tanh": np.tanh}
 ENTRIES = {name: name for name in SIZES + LOOPS} | {f"{name}_row": f"rows.{name}" for name in ROWS}
 ENTRIES |= {f"{name}_row": f"activations.{name}" for name in ACTIVATIONS}
+ENTRIES |= {f"rocket_{name}": f"rocket.{name}" for name in ("sum", "count", "share", "share_lane")}
 GLUE = '#include "microkernel.h"\nextern const dconv_microkernel dconv_microkernel_halves;\n' + "".join(
     f'__attribute__((visibility("default"))) ptrdiff_t {name}(void) '
     f"{{ return (ptrdiff_t)dconv_microkernel_halves.{entry}; }}\n"
@@ -319,3 +320,39 @@ def test_activation_row(library, n, name):
     np.testing.assert_allclose(row[1:n], ACTIVATIONS[name](x[1:n].astype(np.float64)), **tolerance)
     assert np.isnan(row[0])
     check_guards()
+
+
+# --- the counts of MiniRocket ---
+
+
+@pytest.mark.parametrize("n_channels", [1, 2, 9])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_rocket_sum(library, n, n_channels):
+    terms = normal((4 * n_channels, 128), np.float32)
+    out, check_guards = guarded(-(-n // UNIT) * UNIT, np.float32)
+    call(library, "rocket_sum", addresses(terms), n_channels, out, n)
+    assert_close(out[:n], terms[:, :n].astype(np.float64).sum(axis=0), 4 * n_channels, np.abs(terms).sum(axis=0).max())
+    check_guards()
+
+
+@pytest.mark.parametrize("n_thresholds", [*range(1, 9), 14, 15, 30])
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_rocket_count(library, n, n_channels, n_thresholds):
+    lanes = 16
+    terms = rng.integers(-9, 10, (4 * n_channels, 128)).astype(np.float32)
+    terms[0, n:] = -np.inf
+    thresholds = np.append(rng.integers(-20, 20, n_thresholds - 1), -0.0).astype(np.float32)
+    counts = np.full((n_thresholds + 1, lanes), -3, np.int32)
+    scratch, check_guards = guarded(128, np.float32)
+    call(library, "rocket_count", addresses(terms), n_channels, thresholds, n_thresholds, counts, scratch, n)
+    above = terms.sum(axis=0)[:, np.newaxis] > thresholds
+    expected = -3 - above.reshape(-1, lanes, n_thresholds).sum(axis=0).T
+    np.testing.assert_array_equal(counts[:-1], expected)
+    assert np.all(counts[-1] == -3)
+    check_guards()
+    for lane, function in ((slice(None), "rocket_share"), (slice(5, 6), "rocket_share_lane")):
+        out, check_guards = guarded(n_thresholds, np.float32)
+        call(library, function, counts, *([5] if "lane" in function else []), n_thresholds, 77, out)
+        np.testing.assert_array_equal(out, np.float32(-expected[:, lane].sum(axis=1) / 77))
+        check_guards()

@@ -31,6 +31,10 @@ def test_code_segments_the_image(names):
     assert names["probabilities"].shape == (*labels.shape, 2)
 
 
+def test_code_classifies_series(names):
+    assert names["accuracy"] > 0.9
+
+
 def test_commands_come_first():
     install_and_run, install_and_test = blocks("bash")[:2]
     assert "examples/plot_pixel_classifier.py" in install_and_run

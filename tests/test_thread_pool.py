@@ -52,6 +52,8 @@ TILE_LABELS, TILE_GROUPS = TILE[:, 0] > 0, np.arange(len(TILE)) % 5
 VOTE = dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
 PERCEPTRON = dconv.PerceptronClassifier((4,), max_iter=2, random_state=0)
 SCALER = dconv.SoftClipScaler()
+SERIES = X[0, ..., 0]
+ROCKET = dconv.MiniRocket(500, random_state=0)
 LOGISTIC = LogisticRegression().fit(TILE, TILE_LABELS)
 SCORER = predictors.compile_scorer(LOGISTIC)
 PREDICTOR = predictors.compile_predictor(LOGISTIC)
@@ -63,6 +65,8 @@ def fitted(estimator):
     """Return the one fitted estimator that all threads share."""
     if isinstance(estimator, dconv.DenseCRF):
         return estimator.prepare(IMAGE)
+    if estimator is ROCKET:
+        return estimator.fit(SERIES)
     if estimator in (VOTE, SCALER, PERCEPTRON):
         return estimator.fit(TILE, TILE_LABELS)
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
@@ -190,6 +194,11 @@ CALLS = {
     "DilatedConv.transform": lambda: fitted(BANK).transform(IMAGE),
     "DilatedConv.get_feature_names_out": lambda: fitted(BANK).get_feature_names_out(),
     "DilatedConv.set_output": lambda: fitted(BANK).set_output(transform="default").transform(IMAGE),
+    "MiniRocket": lambda: dconv.MiniRocket(1000, n_jobs=2, random_state=0).fit_transform(SERIES),
+    "MiniRocket: channels": lambda: dconv.MiniRocket(500, random_state=0).fit_transform(X[0]),
+    "MiniRocket.fit": lambda: dconv.MiniRocket(500, random_state=0).fit(list(SERIES)).biases_,
+    "MiniRocket.transform": lambda: fitted(ROCKET).transform(SERIES),
+    "MiniRocket.get_feature_names_out": lambda: fitted(ROCKET).get_feature_names_out(),
     "TransposedConv": fit(lambda: dconv.TransposedConv(filters.b3_spline_upsampling(3), stride=3, n_jobs=2)),
     "TransposedConv.fit": lambda: dconv.TransposedConv().fit(IMAGE[::2, ::2], IMAGE).bank_.weight,
     "TransposedConv.transform": lambda: fitted(ENLARGE).transform(IMAGE),

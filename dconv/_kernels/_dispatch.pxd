@@ -121,6 +121,19 @@ cdef extern from "tree_rows.h" nogil:
                     int32_t *keys, double *sums) noexcept nogil
 
 
+cdef extern from "rocket_rows.h" nogil:
+    enum:
+        DCONV_ROCKET_TERMS
+    ctypedef struct dconv_rocket_rows:
+        void (*sum)(const float *const *terms, Py_ssize_t n_channels, float *out, Py_ssize_t n) noexcept nogil
+        void (*count)(const float *const *terms, Py_ssize_t n_channels, const float *thresholds,
+                      Py_ssize_t n_thresholds, int32_t *counts, float *scratch, Py_ssize_t n) noexcept nogil
+        void (*share)(const int32_t *counts, Py_ssize_t n_thresholds, Py_ssize_t n_responses,
+                      float *out) noexcept nogil
+        void (*share_lane)(const int32_t *counts, Py_ssize_t lane, Py_ssize_t n_thresholds, Py_ssize_t n_responses,
+                           float *out) noexcept nogil
+
+
 cdef extern from "microkernel.h" nogil:
     ctypedef struct dconv_microkernel:
         const char *name
@@ -150,6 +163,7 @@ cdef extern from "microkernel.h" nogil:
         dconv_activation_rows activations
         dconv_crf_rows crf
         dconv_tree_rows trees
+        dconv_rocket_rows rocket
 
 
 cdef const dconv_microkernel *get_level(str level) except NULL

@@ -11,6 +11,7 @@
 #include "activation_rows.h"
 #include "crf_rows.h"
 #include "feature_rows.h"
+#include "rocket_rows.h"
 #include "tree_rows.h"
 
 #include <stddef.h>
@@ -49,6 +50,7 @@ typedef struct {
     dconv_activation_rows activations;
     dconv_crf_rows crf;
     dconv_tree_rows trees;
+    dconv_rocket_rows rocket;
 } dconv_microkernel;
 
 #endif
