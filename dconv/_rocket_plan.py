@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from typing import NamedTuple
 
@@ -51,6 +52,7 @@ class Channels(NamedTuple):
     first: np.ndarray
 
 
+@functools.cache
 def make_taps(ndim: int) -> Taps:
     """Return the taps of series (`ndim` 1), in a line, or of images (2), in a square."""
     bank = two_valued(ndim=ndim)
@@ -61,7 +63,10 @@ def make_taps(ndim: int) -> Taps:
     order = np.array([4, 0, 1, 2, 3, 5, 6, 7, 8])
     places, kernels = places[order], np.argsort(order)[kernels]
     places, kernels = (array.astype(np.intp, order="C") for array in (places, kernels))
-    return Taps(np.array(size, np.int64), places, kernels, bank.names)
+    taps = Taps(np.array(size, np.int64), places, kernels, bank.names)
+    for array in taps[:3]:
+        array.flags.writeable = False
+    return taps
 
 
 def spread_dilations(

@@ -76,7 +76,7 @@ class Collection(NamedTuple):
         return block._replace(places=block.places[which])
 
     def _block(self, first: int, arrays: np.ndarray | list[np.ndarray], sizes: np.ndarray, missing: str) -> Block:
-        if missing == "interpolate":
+        if missing == "interpolate" and not (isinstance(arrays, np.ndarray) and _usable(arrays)):
             arrays = [_interpolated(array) for array in arrays]
         flat = [arrays] if isinstance(arrays, np.ndarray) else arrays
         flat = [np.asarray(array, np.float32).reshape(-1, self.n_channels) for array in flat]

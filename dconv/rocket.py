@@ -11,7 +11,7 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dconv._axes import as_int, as_ndim
-from dconv._rocket_plan import N_KERNELS, draw_channels, make_taps, spread_dilations
+from dconv._rocket_plan import N_KERNELS, Channels, draw_channels, make_taps, spread_dilations
 from dconv._rocket_run import Plan, draw_thresholds, share_features
 from dconv._series import Collection, as_collection
 from dconv._threads import effective_n_jobs, effective_n_threads
@@ -56,6 +56,8 @@ class MiniRocket(TransformerMixin, BaseEstimator):
         Number of channels that a kernel sees at a dilation, ordered by dilation, then kernel.
     channel_indices_ : ndarray
         The channels, those of one combination after those of another.
+    ndim_ : int
+        `ndim` as it was at fit.
     n_channels_in_ : int
         Channels of the series seen at fit.
     n_features_out_ : int
@@ -164,7 +166,7 @@ class MiniRocket(TransformerMixin, BaseEstimator):
         self.dilations_, self.n_features_per_dilation_ = dilations, counts
         self.n_channels_per_combination_, self.channel_indices_ = np.diff(channels.first), channels.numbers
         self.n_channels_in_, self.n_features_out_ = series.n_channels, len(self.biases_)
-        self._plan, self._ndim = plan, ndim
+        self.ndim_ = ndim
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray:
@@ -190,7 +192,7 @@ class MiniRocket(TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         _, n_threads = self._check_parameters()
-        series = self._as_collection(X, self._ndim, reset=False)
+        series = self._as_collection(X, self.ndim_, reset=False)
         if series.n_channels != self.n_channels_in_:
             raise ValueError(
                 f"X has {series.n_channels} channel(s), but MiniRocket was fitted with {self.n_channels_in_}; pass "
@@ -219,10 +221,16 @@ class MiniRocket(TransformerMixin, BaseEstimator):
         names = [
             f"{kernel}_d{dilation}_{number}"
             for dilation, count in zip(self.dilations_, self.n_features_per_dilation_, strict=True)
-            for kernel in self._plan.taps.names
+            for kernel in make_taps(self.ndim_).names
             for number in range(count)
         ]
         return np.array(names, dtype=object)
+
+    @property
+    def _plan(self) -> Plan:
+        first = np.concatenate([[0], np.cumsum(self.n_channels_per_combination_)]).astype(np.intp)
+        channels = Channels(self.channel_indices_, first)
+        return Plan(make_taps(self.ndim_), self.dilations_, self.n_features_per_dilation_, channels)
 
     def _check_parameters(self) -> tuple[int, int]:
         """Return `ndim` and the number of threads."""

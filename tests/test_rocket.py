@@ -191,6 +191,15 @@ def test_threads_and_seeds():
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(one)).transform(X), one.transform(X))
 
 
+def test_is_kept_without_pickle():
+    skops_io = pytest.importorskip("skops.io", reason="needs skops: pip install skops")
+    X = whole_numbers((6, 12, 11, 2))
+    model = MiniRocket(1000, ndim=2, random_state=0).fit(X)
+    data = skops_io.dumps(model)
+    kept = skops_io.loads(data, trusted=skops_io.get_untrusted_types(data=data))
+    np.testing.assert_array_equal(kept.transform(X), model.transform(X))
+
+
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.float16, np.float64, ">f4"])
 def test_dtypes_and_memory_layouts(dtype):
     X = np.random.default_rng(0).integers(0, 200, (9, 31, 2))
