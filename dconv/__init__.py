@@ -4,9 +4,11 @@ from dconv import filters, metrics, predictors, shapes
 from dconv._threads import show_config
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
+from dconv.detection import ObjectDetector
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
+from dconv.objects import Objects, find_objects
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
@@ -23,6 +25,8 @@ __all__ = [
     "ContextClassifier",
     "DenseCRF",
     "DilatedConv",
+    "ObjectDetector",
+    "Objects",
     "PixelClassifier",
     "SoftClipScaler",
     "TransposedConv",
@@ -31,6 +35,7 @@ __all__ = [
     "conv_transpose",
     "default_classifier",
     "filters",
+    "find_objects",
     "fold",
     "metrics",
     "overlap_count",
