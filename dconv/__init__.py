@@ -6,10 +6,12 @@ from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
 from dconv.custom import CustomFeatures
+from dconv.detection import ObjectDetector
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.importance import group_importance, select_features
 from dconv.matrix import conv_matrix
+from dconv.objects import Objects, find_objects
 from dconv.perceptron import PerceptronClassifier
 from dconv.persistence import load, save
 from dconv.position import PixelPosition
@@ -34,6 +36,8 @@ __all__ = [
     "DilatedConv",
     "FeatureImageUnion",
     "MiniRocket",
+    "ObjectDetector",
+    "Objects",
     "PerceptronClassifier",
     "PixelClassifier",
     "PixelPosition",
@@ -45,6 +49,7 @@ __all__ = [
     "default_classifier",
     "distributed",
     "filters",
+    "find_objects",
     "fold",
     "group_importance",
     "load",

@@ -76,7 +76,10 @@ class Journal:
                     f"would not fit together; {remedy}"
                 )
         for line in lines[1:]:
-            name, digest = json.loads(line)
+            try:
+                name, digest = json.loads(line)
+            except (TypeError, ValueError):  # the disk lost what came after
+                break
             self.done[name] = digest
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import math
 import os
 from collections.abc import Sequence
@@ -71,6 +72,8 @@ def make_room(out: Any) -> None:
         try:
             os.posix_fallocate(file.fileno(), 0, size)
         except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+                return  # what this file system has no word for
             raise OSError(
                 error.errno, f"the disk has no room for the {size} bytes of out: {error.strerror}", str(out.filename)
             ) from error

@@ -89,8 +89,8 @@ def predict_blocks(
     -----
     Memory is that of some blocks and threads, whatever the size of the image: some hundred MB with two threads.
 
-    Pixels that are NaN are refused, also by an estimator with `nodata`: only :meth:`dconv.PixelClassifier.predict` fills
-    them.
+    Pixels that are NaN are refused, also by an estimator with `nodata`: only :meth:`dconv.PixelClassifier.predict`
+    fills them.
 
     Examples
     --------

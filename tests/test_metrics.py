@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import jaccard_score
 
-from dconv.metrics import mean_iou_score
+from dconv.metrics import mean_iou_score, object_f1_score
 
 SMALL = [1, 2, 3]
 MASKED = np.ma.masked_equal(SMALL, 2)
@@ -83,3 +83,54 @@ def test_labels_choose_and_order_classes():
 def test_bad_input_is_refused(y_true, y_pred, parameters, error, message):
     with pytest.raises(error, match=re.escape(message)):
         mean_iou_score(y_true, y_pred, **parameters)
+
+
+# --- objects ---
+
+
+def matched(true, predicted, threshold):
+    """Return the F1 score of objects, pair by pair as it is defined."""
+    n_found = n_objects = 0
+    for one, other in zip(true, predicted, strict=True):
+        numbers, others = set(one.ravel().tolist()) - {0}, set(other.ravel().tolist()) - {0}
+        n_objects += len(numbers) + len(others)
+        for a in numbers:
+            ious = [((one == a) & (other == b)).sum() / ((one == a) | (other == b)).sum() for b in others]
+            n_found += sum(iou > threshold for iou in ious)
+    return 2 * n_found / n_objects
+
+
+@pytest.mark.parametrize("shape", [(40,), (12, 14), (6, 7, 5)])
+def test_object_f1_is_its_definition(shape):
+    rng = np.random.default_rng(0)
+    true = [np.sort(rng.integers(-1, 6, size=shape).astype(np.int16), axis=0) for _ in range(3)]
+    predicted = [np.where(rng.random(shape) < 0.2, rng.integers(0, 9, size=shape), 7 * image) for image in true]
+    thresholds = [0.5, 0.6, 0.75, 0.9]
+    scores = object_f1_score(true, predicted, iou_threshold=thresholds)
+    assert len(set(scores)) > 2
+    np.testing.assert_allclose(scores, [matched(true, predicted, each) for each in thresholds], rtol=1e-12)
+    assert object_f1_score(np.stack(true), predicted, iou_threshold=0.6) == scores[1]
+
+
+def test_object_f1_of_equal_and_of_empty_images():
+    labels = np.array([[1, 1, 0], [0, 5, 5]])
+    assert object_f1_score(labels, labels * 3 - 2 * (labels > 1)) == 1
+    assert object_f1_score(labels, np.zeros_like(labels)) == 0
+    assert object_f1_score(np.zeros_like(labels), np.zeros_like(labels)) == 1
+    assert object_f1_score([[1, 1]], [[1, 0]]) == 0  # half is not more than half
+
+
+@pytest.mark.parametrize(
+    ("y_pred", "iou_threshold", "error", "message"),
+    [
+        (SMALL[:2], 0.5, ValueError, "y_true has shape (3,), but y_pred has (2,)"),
+        ([1.0, 2.0, 3.0], 0.5, TypeError, "y_pred must hold integer labels, got dtype float64"),
+        (SMALL, 0.4, ValueError, "iou_threshold must be at least 0.5"),
+        (SMALL, [0.5, 1.0], ValueError, "and below 1, but got [0.5, 1.0]"),
+        (SMALL, "0.5", TypeError, "iou_threshold must be a number or a sequence of numbers, got '0.5'"),
+        (SMALL, [], TypeError, "iou_threshold must be a number or a sequence of numbers, got []"),
+    ],
+)
+def test_object_f1_refuses_bad_input(y_pred, iou_threshold, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        object_f1_score(np.array(SMALL), np.array(y_pred), iou_threshold=iou_threshold)

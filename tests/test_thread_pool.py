@@ -79,6 +79,10 @@ def probabilities(predictor):
     return out
 
 
+def find_objects(**options):
+    return dconv.find_objects(PROBABILITIES, background=1, min_size=3, as_frame=False, **options)
+
+
 class Printed:
     """Stands for sys.stdout and keeps what each thread prints to itself."""
 
@@ -245,6 +249,9 @@ CALLS = {
     ),
     "save": saved,
     "load": saved,
+    "Objects": lambda: isinstance(find_objects(), dconv.Objects),
+    "find_objects": lambda: find_objects().labels,
+    "find_objects: by blocks": lambda: tuple(find_objects(block_shape=17).table.values()),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
     "filters.b3_spline": lambda: filters.b3_spline(ndim=3).weight,
     "filters.b3_spline_upsampling": lambda: filters.b3_spline_upsampling((2, 3), align="first").weight,
@@ -261,6 +268,7 @@ CALLS = {
     "filters.random_normal": lambda: filters.random_normal(5, (3, 3), random_state=0).weight,
     "filters.two_valued": lambda: filters.two_valued().weight,
     "metrics.mean_iou_score": lambda: metrics.mean_iou_score(LABELS, SCRIBBLES, average=None),
+    "metrics.object_f1_score": lambda: metrics.object_f1_score(LABELS, SCRIBBLES),
     "predictors.NotCompilable": lambda: str(predictors.NotCompilable("why")),
     "predictors.Predictor": lambda: isinstance(PREDICTOR, predictors.Predictor),
     "predictors.Scorer": lambda: isinstance(SCORER, predictors.Scorer),
