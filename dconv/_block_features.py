@@ -12,7 +12,8 @@ It may have ``_transform_bands(image, block)``, which yields parts of the block,
 are those of ``_transform_block``; the features of a part need not stay when the next is asked for. It may have
 ``_for_image(image)``, which returns the block transformer to use for the blocks of this image, if features depend on
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
-values that features cannot take or of their size, and returns the spatial shapes of their features. `_cacheable` is
+values that features cannot take or of their size, and returns the spatial shapes of their features. It may have
+`_fit_images(images)`, which is `fit` with images that know which of their pixels hold data. `_cacheable` is
 False if features may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from dconv._nodata import as_given, valid_pixels
+from dconv._nodata import as_given, valid_pixels, whole
 from dconv._pixels import Block, masked_blocks, rows_in_block
 from dconv._threads import run_tasks
 from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
@@ -96,15 +97,23 @@ def fit_features(features: Any, X: Any, images: Images, channel_axis: int | None
 
     `images` are those of `X`, maybe with pixels filled that hold no data.
     """
-    if any(valid_pixels(image) is not None for image in images.arrays):
-        X = as_given(images, channel_axis)
     by_blocks = hasattr(features, "_check_images")
     if not by_blocks:
         check_images(features, images)  # first, as its fit may be work
     if not isinstance(features, str):
-        features.fit(X)
+        fit_to_images(features, X, images, channel_axis)
     if by_blocks:
         check_images(features, images)  # which a fitted one alone can tell
+
+
+def fit_to_images(features: Any, X: Any, images: Images, channel_axis: int | None) -> None:
+    """Fit a transformer to images, filled where they have no data, which only `_fit_images` can tell apart."""
+    if all(valid_pixels(image) is None for image in images.arrays):
+        features.fit(X)
+    elif hasattr(features, "_fit_images"):
+        features._fit_images(images)
+    else:
+        features.fit(as_given(images, channel_axis))
 
 
 def check_images(features: Any, images: Images) -> None:
@@ -157,7 +166,7 @@ def _read_bands(prepared: Sequence[tuple[Any, np.ndarray]], index: int, block: B
 
 def _transform_whole(features: Any, images: Images, index: int, channel_axis: int | None) -> np.ndarray:
     """Return the feature image of one image, which the transformer gets with its axes as the user has them."""
-    image, spatial = images.arrays[index], images.spatial_shapes[index]
+    image, spatial = whole(images.arrays[index]), images.spatial_shapes[index]
     image = image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis)
     feature_image = np.asarray(features.transform(image))
     if feature_image.ndim != len(spatial) + 1:

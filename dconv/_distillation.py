@@ -55,7 +55,12 @@ def as_distill(distill: Any, classifier: Any) -> bool:
 
 def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomState) -> list[np.ndarray]:
     """Return masks of about `N_PIXELS` pixels, drawn from a few blocks of the images, each with the same share."""
-    blocks = [(i, block) for i, shape in enumerate(images.spatial_shapes) for block in blocks_of(shape, n_features)]
+    blocks = [
+        (i, block)
+        for i, shape in enumerate(images.spatial_shapes)
+        for block in blocks_of(shape, n_features)
+        if _n_valid(images.arrays[i], block)
+    ]
     n_blocks = max(_MAX_BLOCKS, len(images.arrays))
     if len(blocks) > n_blocks:
         # Of every image the same number, as they may differ more among each other than within.
@@ -66,8 +71,8 @@ def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomS
             rank[number] = seen[blocks[number][0]]
             seen[blocks[number][0]] += 1
         blocks = [blocks[number] for number in sorted(order, key=rank.__getitem__)[:n_blocks]]
-    total = sum(_size(block) for _, block in blocks)
-    share = min(1.0, N_PIXELS / total)
+    total = sum(_n_valid(images.arrays[index], block) for index, block in blocks)
+    share = min(1.0, N_PIXELS / max(1, total))
     masks = [np.zeros(shape, bool) for shape in images.spatial_shapes]
     for index, block in blocks:
         masks[index][block] = random_state.random_sample(masks[index][block].shape) < share
@@ -77,8 +82,12 @@ def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomS
     return masks
 
 
-def _size(block: Sequence[slice]) -> int:
-    return int(np.prod([part.stop - part.start for part in block]))
+def _n_valid(image: Any, block: Sequence[slice]) -> int:
+    """Return how many pixels of a block hold data."""
+    valid = valid_pixels(image)
+    if valid is None:
+        return int(np.prod([part.stop - part.start for part in block]))
+    return int(np.count_nonzero(valid[tuple(block)]))
 
 
 def distill(teacher: Any, rows: np.ndarray, random_state: np.random.RandomState) -> tuple[Pipeline, Agreement]:

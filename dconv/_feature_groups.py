@@ -84,7 +84,7 @@ def stencils(ndim: int) -> Stencils:
 class Scale(NamedTuple):
     """Distances at one level, along three axes; those of 1-D and 2-D images that are missing do not matter."""
 
-    steps: Place  # pixels from tap to tap; 0 along an axis whose pixels are more than two dilations apart
+    steps: Place  # pixels from tap to tap; 0 along an axis whose pixels are two dilations apart or more
     slopes: tuple[float, ...]  # dilations from tap to tap, inverted: what a difference becomes a slope by; 0 likewise
 
     @property

@@ -63,7 +63,7 @@ def new_lesson(
     targets = take(labels, masks)
     if not len(targets):
         raise ValueError(no_label_message(rules.ignore_label))
-    _check_nodata(rules.nodata, targets)
+    check_nodata(rules.nodata, targets)
     weighting = {} if weights is None else {weight_parameter(classifier): take_weights(weights, masks)}
     grouping = {"groups": groups_of(masks)} if has_fit_parameter(classifier, "groups") else {}
     factors = None
@@ -80,8 +80,8 @@ def with_label(image: Any, labels: np.ndarray, ignore_label: int | None) -> np.n
     return labelled(labels, ignore_label) if valid is None else labelled(labels, ignore_label) & valid
 
 
-def _check_nodata(nodata: int | None, targets: np.ndarray) -> None:
-    """Check that label images can say of a pixel that it holds no data."""
+def check_nodata(nodata: int | None, targets: np.ndarray) -> None:
+    """Check that labels such as `targets` can say of a pixel that it holds no data."""
     if nodata is None:
         return
     if (targets == nodata).any():

@@ -20,10 +20,12 @@ from scipy import ndimage
 from dconv._axes import as_int
 from dconv._validation import Images, as_masks
 
-_N_SCALES = 5  # of dilations 1, 2, 4, ...: the first at which a valid pixel is seen fills
+_N_SCALES = 5  # of dilations 1, 2, 4, ...: the first at which a valid pixel is seen fills; then the mean does
 _B3 = np.array([1, 4, 6, 4, 1]) / 16
-_REACH = 2 * (2**_N_SCALES - 1)  # pixels; farther from all valid ones it is the mean of the image
 _CHUNK = 1 << 20  # samples looked at together
+
+
+Block = tuple[slice, ...]
 
 
 class Infilled:
@@ -38,7 +40,7 @@ class Infilled:
     """
 
     def __init__(self, image: np.ndarray, valid: np.ndarray) -> None:
-        self._image, self.valid = image, valid
+        self._image, self.valid, self.given_dtype = image, valid, image.dtype
         self.shape, self.ndim, self.size = image.shape, image.ndim, image.size
         self.dtype = np.dtype(np.float64 if image.dtype == np.float64 else np.float32)
         self.nbytes = self.size * self.dtype.itemsize
@@ -73,23 +75,36 @@ class Infilled:
         values = np.asarray(self._image[tuple(box)], self.dtype)
         if valid.all():
             return values
-        pairs = zip(box, self.valid.shape, strict=True)
-        around = [slice(max(0, part.start - _REACH), min(size, part.stop + _REACH)) for part, size in pairs]
-        inside = tuple(slice(s.start - a.start, s.stop - a.start) for s, a in zip(box, around, strict=True))
-        known = self.valid[tuple(around)]
-        source = np.asarray(self._image[tuple(around)], np.float64)
-        weight = known.astype(np.float64)
-        planes = [np.where(known, source[..., channel], 0.0) for channel in range(self.shape[-1])]
         filled, missing = values.copy(), ~valid
-        for scale in range(_N_SCALES):
-            weight = _smoothed(weight, 2**scale)
-            planes = [_smoothed(plane, 2**scale) for plane in planes]
-            seen = missing & (weight[inside] > 0)
-            for channel, plane in enumerate(planes):
-                filled[seen, channel] = plane[inside][seen] / weight[inside][seen]
-            missing &= ~seen
+        for n_scales in range(1, _N_SCALES + 1):
+            # Again from the first scale, but only around what is still missing, which is less and less: most swaths
+            # are narrow.
+            place = _box_of(missing)
+            wanted = tuple(slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, place, strict=True))
+            seen, found = self._normalized_convolution(wanted, n_scales)
+            seen &= missing[place]
+            filled[place][seen] = found[seen]
+            missing[place] &= ~seen
+            if not missing.any():
+                return filled
         filled[missing] = self._mean
         return filled
+
+    def _normalized_convolution(self, box: Block, n_scales: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return which pixels of a box see a valid one through `n_scales` steps of the pyramid, and what they see."""
+        reach = 2 * (2**n_scales - 1)
+        pairs = list(zip(box, self.valid.shape, strict=True))
+        around = tuple(slice(max(0, part.start - reach), min(size, part.stop + reach)) for part, size in pairs)
+        inside = tuple(slice(p.start - a.start, p.stop - a.start) for p, a in zip(box, around, strict=True))
+        known = self.valid[around]
+        source = np.where(known[..., np.newaxis], np.asarray(self._image[around], np.float64), 0.0)
+        planes = [known.astype(np.float64), *np.moveaxis(source, -1, 0)]
+        for scale in range(n_scales):
+            planes = [_smoothed(plane, 2**scale) for plane in planes]
+        weight, *sums = (plane[inside] for plane in planes)
+        seen = weight > 0
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return seen, np.stack([plane / weight for plane in sums], axis=-1)
 
     def _mean_of_valid(self) -> np.ndarray:
         """Return the mean of every channel over the valid pixels, summed in the order of the image."""
@@ -99,6 +114,15 @@ class Infilled:
             for i in range(0, len(self), n_rows)
         ]
         return np.sum(sums, axis=0) / max(1, np.count_nonzero(self.valid))
+
+
+def _box_of(mask: np.ndarray) -> Block:
+    """Return the smallest box that holds all pixels of a mask that has some."""
+    box = []
+    for axis in range(mask.ndim):
+        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
+        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
+    return tuple(box)
 
 
 def _smoothed(plane: np.ndarray, dilation: int) -> np.ndarray:
@@ -145,7 +169,18 @@ def valid_pixels(image: Any) -> np.ndarray | None:
     return getattr(image, "valid", None)
 
 
-def as_given(images: Images, channel_axis: int | None) -> list[np.ndarray]:
-    """Return filled images as whole arrays, their axes as the user has them."""
-    arrays = [np.asarray(image) for image in images.arrays]
-    return [image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis) for image in arrays]
+def whole(image: Any) -> np.ndarray:
+    """Return an image as an array of the user's own dtype, filled where it has no data."""
+    if not isinstance(image, Infilled):
+        return np.asarray(image)
+    filled, dtype = np.asarray(image), image.given_dtype
+    return np.rint(filled).astype(dtype) if dtype.kind in "bui" else filled.astype(dtype, copy=False)
+
+
+def as_given(images: Images, channel_axis: int | None) -> Any:
+    """Return filled images as the user gave them: one, a batch or a list, with their axes."""
+    arrays = [whole(image) for image in images.arrays]
+    arrays = [image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis) for image in arrays]
+    if images.kind == "list":
+        return arrays
+    return arrays[0] if images.kind == "image" else np.stack(arrays)

@@ -61,4 +61,11 @@ def prior_factors(class_prior: Any, learnt: np.ndarray, labelled: np.ndarray) ->
                 f"class_prior must be None, 'balanced', 'data' or one number for each of the {len(learnt)} classes, "
                 f"not negative and not all 0, got {class_prior!r:.60}"
             )
-    return (prior / prior.sum() / (learnt / learnt.sum())).astype(np.float32)
+    missing = (learnt == 0) & (prior > 0)
+    if missing.any():
+        raise ValueError(
+            f"class_prior={class_prior!r:.60} cannot be had: classes number {np.flatnonzero(missing).tolist()} have no "
+            "weight among the pixels learnt from; give their pixels a sample_weight"
+        )
+    frequency = np.where(learnt > 0, learnt, 1) / learnt.sum()
+    return (prior / prior.sum() / frequency).astype(np.float32)

@@ -63,11 +63,14 @@ def _own_response(classifier: Any, method: str) -> Respond:
 def with_prior(respond: Respond, factors: np.ndarray, method: str, classes: np.ndarray) -> Respond:
     """Return `method` of what `respond` says of probabilities, corrected."""
 
+    possible = (factors > 0).astype(np.float32)
+
     def corrected(rows: np.ndarray) -> np.ndarray:
         probabilities = respond(rows) * factors
         total = probabilities.sum(axis=1, keepdims=True)
-        # Where only classes of prior 0 are possible the classifier's own answer is all there is: none.
         np.divide(probabilities, total, out=probabilities, where=total > 0)
+        # Where the classifier is sure of a class that cannot be, all that can are alike.
+        probabilities[total[:, 0] == 0] = possible / possible.sum()
         if method == "predict":
             return classes.take(probabilities.argmax(axis=1))
         return entropy_of(probabilities) if method == "predict_entropy" else probabilities

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any, Literal, NamedTuple
 
@@ -288,6 +289,9 @@ def as_labels(y: Any, images: Images) -> list[np.ndarray]:
 
 def as_masks(mask: Any, images: Images) -> list[np.ndarray]:
     """Return one boolean mask for each image, True where a pixel holds data."""
+    if isinstance(mask, list | tuple):  # None stands for an image in which all pixels hold data
+        shapes = itertools.chain(images.spatial_shapes, itertools.repeat((0,)))  # too long a list is refused below
+        mask = [np.ones(shape, bool) if each is None else each for each, shape in zip(mask, shapes, strict=False)]
     maps = _as_pixel_maps(mask, images, "mask", fill="False")
     for index, each in enumerate(maps):
         if each.dtype != bool:

@@ -13,8 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._bank import widest
 from dconv._base import FeatureImageTransformer
+from dconv._block_features import fit_to_images
+from dconv._nodata import as_given
 from dconv._parts import new_features
-from dconv._validation import Images, as_images, check_n_channels
+from dconv._validation import FLOAT64_MAX, Images, as_images, check_finite, check_n_channels
 
 
 def _by_blocks(self: FeatureImageUnion) -> bool:
@@ -137,10 +139,17 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         TypeError, ValueError
             If a parameter or the images cannot be used, or transformers differ about `ndim` or `channel_axis`.
         """
+        _, ndim, channel_axis = self._new_parts()
+        return self._fit_images(as_images(X, ndim, channel_axis))
+
+    def _fit_images(self, images: Images) -> Self:
+        """Fit to images, as :mod:`dconv._block_features` describes."""
         parts, ndim, channel_axis = self._new_parts()
-        images = as_images(X, ndim, channel_axis)
+        X = as_given(images, channel_axis)
         for part in parts:
-            part.fit(X)
+            fit_to_images(part, X, images, channel_axis)
+        self.__dict__.pop("n_features_out_", None)  # of a fit to other transformers
+        self.__dict__.pop("halo_", None)
         self.parts_, self.ndim_, self.channel_axis_ = parts, ndim, channel_axis
         self.n_channels_in_ = images.n_channels
         if all(hasattr(part, "n_features_out_") for part in parts):
@@ -172,10 +181,12 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         check_is_fitted(self)
         images = as_images(X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
-        by_part = [part.transform(X) for part in self.parts_]
+        given = as_given(images, self.channel_axis_)
+        each = [given] if images.kind == "image" else list(given)
+        joined = [self._joined([part.transform(image) for part in self.parts_]) for image in each]
         if images.kind == "list":
-            return [self._joined(of_image) for of_image in zip(*by_part, strict=True)]
-        return self._joined(by_part)
+            return joined
+        return joined[0] if images.kind == "image" else np.stack(joined)
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the name of every feature: ``<transformer>__<feature>``.
@@ -202,12 +213,22 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature; those of transformers that have none are one group."""
         keys = []
+        banks = sum(hasattr(part, "_feature_keys") for part in self.parts_)
         for (name, _), part in zip(self.transformers, self.parts_, strict=True):
             if hasattr(part, "_feature_keys"):
-                keys += [(f"{name}__{plane}", group, scale) for plane, group, scale in part._feature_keys()]
+                prefix = f"{name}__" if banks > 1 else ""
+                keys += [(f"{name}__{plane}", prefix + group, scale) for plane, group, scale in part._feature_keys()]
             else:
-                keys += [(name, name, name)] * len(part.get_feature_names_out())
+                keys += [(name, name, name)] * self._n_features_of(part)
         return keys
+
+    def _n_features_of(self, part: Any) -> int:
+        """Return how many features a fitted transformer has, which one of another library may not say."""
+        if hasattr(part, "n_features_out_"):
+            return int(part.n_features_out_)
+        if hasattr(part, "get_feature_names_out"):
+            return len(part.get_feature_names_out())
+        raise ValueError(f"{type(part).__name__} does not tell how many features it has; wrap it in CustomFeatures")
 
     @property
     def _cacheable(self) -> bool:
@@ -218,7 +239,10 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
         shapes = images.spatial_shapes
         for part in self.parts_:
-            found = part._check_images(images) if hasattr(part, "_check_images") else images.spatial_shapes
+            if not hasattr(part, "_check_images"):
+                check_finite(images, FLOAT64_MAX)  # what the transformer makes of large values is its own affair
+                continue
+            found = part._check_images(images)
             shapes = found if found != images.spatial_shapes else shapes  # which the caller refuses
         return shapes
 

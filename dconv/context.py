@@ -90,6 +90,8 @@ class ContextClassifier(PixelClassifier):
     What is held out from a stage after the second had a small part in it: the stage before learnt from the context
     that models made which did know it.
 
+    The context is measured in pixels, also where features have a `spacing`.
+
     There is no `partial_fit`: a stage can only learn when the one before it has learnt all.
 
     References

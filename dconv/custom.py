@@ -138,12 +138,15 @@ class CustomFeatures(FeatureImageTransformer):
             raise TypeError(f"function must be a callable or a transformer of images, got {self.function!r:.60}")
         images = as_images(X, ndim, channel_axis)
         check_finite(images, FLOAT64_MAX)
-        self.function_ = clone(self.function).fit(X).transform if is_transformer else self.function
-        self.ndim_, self.channel_axis_, self.padding_mode_ = ndim, channel_axis, self.padding_mode
-        self.n_channels_in_, self.halo_ = images.n_channels, halo
-        tried = self._try_whole(images) if halo is None else self._try_halo(images)
-        self.n_features_out_ = tried.shape[-1]
-        self._names = self._checked_names()
+        # Tried on a copy: what fails leaves the attributes of the last fit.
+        trial = clone(self)
+        trial.function_ = clone(self.function).fit(X).transform if is_transformer else self.function
+        trial.ndim_, trial.channel_axis_, trial.padding_mode_ = ndim, channel_axis, self.padding_mode
+        trial.n_channels_in_, trial.halo_ = images.n_channels, halo
+        tried = trial._call(images.arrays[0]) if halo is None else trial._try_halo(images)
+        trial.n_features_out_ = tried.shape[-1]
+        trial._names = trial._checked_names()
+        self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
 
     def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
@@ -242,14 +245,9 @@ class CustomFeatures(FeatureImageTransformer):
             )
         return features
 
-    def _try_whole(self, images: Images) -> np.ndarray:
-        self.__dict__.pop("n_features_out_", None)
-        return self._call(images.arrays[0])
-
     def _try_halo(self, images: Images) -> np.ndarray:
         """Return the features of a block in the middle of the first image, which must not depend on more than halo."""
         assert self.halo_ is not None
-        self.__dict__.pop("n_features_out_", None)
         image = images.arrays[0]
         middles = [max(0, (size - _TRIED) // 2) for size in image.shape[:-1]]
         block = tuple(slice(a, min(a + _TRIED, n)) for a, n in zip(middles, image.shape[:-1], strict=True))

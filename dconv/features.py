@@ -46,7 +46,7 @@ class AtrousFeatures(FeatureImageTransformer):
         Number of levels; level `s` has dilation ``2**s`` pixels.
     groups : sequence of str, "fast" or None, default=None
         Groups of features computed on the intensity, at every level. "fast" means level, wavelet, gradient, hessian and
-        std, which take a third of the time; None means all of them:
+        std, which take less than half of the time; None means all of them:
 
         - ``"level"``: the level itself; and, once, the level after the last
         - ``"wavelet"``: the level minus the next one
@@ -220,6 +220,10 @@ class AtrousFeatures(FeatureImageTransformer):
             have the wrong rank, values that are not finite or beyond 1e18, or fewer than ``2 * 2**(n_levels - 1) + 1``
             pixels along an axis (fewer where `spacing` says that they are farther apart).
         """
+        return self._fit_images(as_images(X, *as_axes(self.ndim, self.channel_axis)))
+
+    def _fit_images(self, images: Images) -> Self:
+        """Fit to images, as :mod:`dconv._block_features` describes."""
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
@@ -235,7 +239,6 @@ class AtrousFeatures(FeatureImageTransformer):
         groups = _check_groups(wanted, available_groups(ndim), "groups", ndim)
         color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", ndim)
         filters = _check_filters(self.filters, ndim)
-        images = as_images(X, ndim, channel_axis)
         _check_images(images, n_levels, spacing, "use")
         normalize, scaling, without_color = _normalization(self.normalize, images)
         colors = [] if without_color else _color_planes(self.color, images.n_channels)
@@ -391,6 +394,8 @@ def _relative_spacing(spacing: Any, ndim: int) -> tuple[float, ...] | None:
     """Return the spacing of pixels in units of the finest, None if it is the same along all axes."""
     if spacing is None:
         return None
+    if isinstance(spacing, str):
+        raise TypeError(f"spacing must be None or a sequence of numbers, got {spacing!r}")
     try:
         values = [float(value) for value in spacing]
     except (TypeError, ValueError):

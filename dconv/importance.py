@@ -16,11 +16,13 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from dconv._axes import as_int
+from dconv._bank import Bank
 from dconv._block_features import fit_features, gather_rows
 from dconv._feature_groups import FEATURE_COST, GROUPS
 from dconv._lesson import check_two_classes, groups_of, new_lesson
 from dconv._parts import check_probabilities, new_classifier, new_features
 from dconv._pixels import as_max_samples
+from dconv._responses import response_of
 from dconv._threads import effective_n_jobs, scikit_learn_alone
 from dconv.features import AtrousFeatures
 from dconv.segmentation import PixelClassifier
@@ -49,6 +51,7 @@ def group_importance(
     X: ArrayLike,
     y: ArrayLike,
     *,
+    mask: ArrayLike | None = None,
     by: str | Sequence[str] = "group",
     n_repeats: int = 5,
     max_samples: int | None = 1000,
@@ -66,6 +69,8 @@ def group_importance(
         Fitted, with `predict_proba` and without `refine`.
     X, y : array_like or list of array_like
         Images and label images, best such as `estimator` has not learnt from.
+    mask : array_like of bool or list of array_like, default=None
+        True where a pixel holds data, for each image; if `estimator` has `nodata`.
     by : {"group", "scale", "plane"} or sequence of them, default="group"
         What features have in common that are shuffled together: the group of :class:`dconv.AtrousFeatures`, their
         dilation, or the plane that they are computed on; or several of these. Features of other transformers are
@@ -105,17 +110,20 @@ def group_importance(
     """
     _check_estimator(estimator)
     check_is_fitted(estimator)
-    wanted = [by] if isinstance(by, str) else list(by)
+    wanted = [by] if isinstance(by, str) or not isinstance(by, Sequence) else list(by)
     unknown = [name for name in wanted if name not in KEYS]
     if unknown or not wanted:
         raise ValueError(f"by must be one or several of {', '.join(map(repr, KEYS))}, got {by!r}")
     n_repeats, rng = as_int(n_repeats, "n_repeats", 1), check_random_state(random_state)
-    images = estimator._known_images(X)
+    images = estimator._known_images(X, mask)
     rules = estimator._rules()._replace(
-        ignore_label=estimator.ignore_label_, max_samples=as_max_samples(max_samples), class_prior=None
+        ignore_label=estimator.ignore_label_,
+        max_samples=as_max_samples(max_samples),
+        sample="balanced",
+        class_prior=None,
     )
     lesson = new_lesson(
-        X, y, None, None, estimator.features_, estimator.classifier_, estimator.ndim_, estimator.channel_axis_, rules,
+        X, y, None, mask, estimator.features_, estimator.classifier_, estimator.ndim_, estimator.channel_axis_, rules,
         rng,
     )  # fmt: skip
     strangers = np.setdiff1d(lesson.targets, estimator.classes_)
@@ -123,7 +131,8 @@ def group_importance(
         raise ValueError(f"y has labels {strangers.tolist()}, which the classifier does not know")
     n_jobs = effective_n_jobs(estimator.n_jobs)
     rows = gather_rows(estimator.features_, images, estimator.channel_axis_, lesson.masks, n_jobs)
-    respond = estimator._responder("predict_proba", exact=False)
+    # Without `class_prior`: pixels are drawn from all classes alike.
+    respond = response_of(estimator.student_ or estimator.classifier_, "predict_proba")
 
     def loss(rows: np.ndarray) -> float:
         return _log_loss(lesson.targets, respond(rows), estimator.classes_)
@@ -170,6 +179,7 @@ def select_features(
     X: ArrayLike,
     y: ArrayLike,
     *,
+    mask: ArrayLike | None = None,
     cost_aware: bool = True,
     tolerance: float = 0.02,
     cv: int = 3,
@@ -183,9 +193,12 @@ def select_features(
     Parameters
     ----------
     estimator : PixelClassifier
-        Its features are an :class:`dconv.AtrousFeatures`, or None; its classifier has `predict_proba`.
+        Its features are an :class:`dconv.AtrousFeatures`, or None, and not several transformers together; its
+        classifier has `predict_proba`.
     X, y : array_like or list of array_like
         Images and label images to learn from.
+    mask : array_like of bool or list of array_like, default=None
+        True where a pixel holds data, for each image; if `estimator` has `nodata`.
     cost_aware : bool, default=True
         Whether to leave out first what saves most time for what is lost, else what loses least.
     tolerance : float, default=0.02
@@ -236,7 +249,7 @@ def select_features(
             f"select_features chooses from the bank of AtrousFeatures, but features is {type(features).__name__}"
         )
     rules = estimator._rules()._replace(class_prior=None)
-    lesson = new_lesson(X, y, None, None, features, classifier, ndim, channel_axis, rules, rng)
+    lesson = new_lesson(X, y, None, mask, features, classifier, ndim, channel_axis, rules, rng)
     check_two_classes(lesson.targets, rules.ignore_label)
     fit_features(features, X, lesson.images, channel_axis)
     rows = gather_rows(features, lesson.images, channel_axis, lesson.masks, n_jobs)
@@ -244,8 +257,7 @@ def select_features(
     judge = _Judge(classifier, rows, lesson.targets, groups_of(lesson.masks), cv, rng)
 
     def columns_of(bank: AtrousFeatures) -> list[int]:
-        fitted = clone(bank).fit(X)
-        return [names.index(name) for name in fitted.get_feature_names_out()]
+        return [names.index(name) for name in _part_of(features._bank, bank).feature_names()]
 
     kept = _explicit(features)
     n_colors = sum(plane.name != "intensity" for plane in features._bank.planes)
@@ -333,12 +345,23 @@ def _explicit(features: Any) -> Any:
     )
 
 
+def _part_of(whole: Bank, wanted: Any) -> Bank:
+    """Return what is left of a bank with the groups and levels of `wanted`."""
+    planes = [
+        plane._replace(groups=tuple(wanted.groups if plane.name == "intensity" else wanted.color_groups))
+        for plane in whole.planes
+    ]
+    kept = tuple(plane for plane in planes if plane.groups or (plane.name == "intensity" and whole.filters is not None))
+    return whole._replace(n_levels=wanted.n_levels, planes=kept)
+
+
 def _smaller(bank: Any) -> list[tuple[str, Any]]:
     """Return banks with one thing less than `bank`, and what that is; a group of the intensity is always left."""
     found = []
     for group in bank.groups if len(bank.groups) > 1 else []:
         found.append((group, clone(bank).set_params(groups=[other for other in bank.groups if other != group])))
-    for group in bank.color_groups:
+    last = not bank.groups and bank.filters is None and len(bank.color_groups) == 1  # something has to be left
+    for group in [] if last else bank.color_groups:
         rest = [other for other in bank.color_groups if other != group]
         found.append((f"color {group}", clone(bank).set_params(color_groups=rest)))
     if bank.n_levels > 1:

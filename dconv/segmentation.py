@@ -16,7 +16,7 @@ from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features, images_for
 from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, distill, draw_practice
 from dconv._feature_cache import FeatureCache
-from dconv._lesson import Lesson, check_two_classes, new_lesson
+from dconv._lesson import Lesson, check_nodata, check_two_classes, new_lesson
 from dconv._nodata import as_nodata, fill_nodata
 from dconv._parts import check_probabilities, new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
@@ -291,6 +291,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         images = lesson.images
         refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
         labels = self.classes_ if goes_on else np.unique(lesson.targets if classes is None else classes)
+        check_nodata(rules.nodata, np.asarray(labels))
         strangers = np.setdiff1d(lesson.targets, labels)
         if len(strangers):
             raise ValueError(f"y has labels {strangers.tolist()}, which are not among the classes {labels.tolist()}")

@@ -174,7 +174,7 @@ def check_blockwise(estimator: Any, proba: bool) -> None:
     if not isinstance(features, str) and not hasattr(features, "_transform_block"):
         raise ValueError(
             f"features of {type(features).__name__} are computed of whole images, and so cannot be worked on in "
-            "blocks; use AtrousFeatures or DilatedConv"
+            "blocks; use AtrousFeatures or DilatedConv, and CustomFeatures with a halo"
         )
     if proba and not hasattr(estimator, "predict_proba"):
         raise ValueError(

@@ -146,7 +146,8 @@ def test_search_over_a_part():
     model = PixelClassifier(make_features(AtrousFeatures(2), PixelPosition()), TREES)
     search = GridSearchCV(model, {"features__atrousfeatures__n_levels": [1, 3]}, cv=KFold(2))
     search.fit([IMAGE, IMAGE[::-1]], [LABELS, LABELS[::-1]])
-    assert search.best_estimator_.features_.parts_[0].n_levels in (1, 3)
+    best = search.best_params_["features__atrousfeatures__n_levels"]
+    assert search.best_estimator_.n_features_ == AtrousFeatures(best).fit(IMAGE).n_features_out_ + 2
 
 
 def test_cascade_with_positions():
@@ -253,6 +254,31 @@ def test_unions_refused(transformers, error, pattern):
 def test_no_transformer_at_all():
     with pytest.raises(ValueError, match="one transformer at least"):
         make_features()
+
+
+def test_transformers_of_other_libraries_take_image_after_image():
+    class Plain(BaseEstimator):
+        def fit(self, X, y=None):
+            return self
+
+        def transform(self, image):
+            return np.asarray(image)[..., np.newaxis]
+
+    union = make_features(Plain(), PixelPosition())
+    features = union.fit([IMAGE, IMAGE[:50]]).transform([IMAGE, IMAGE[:50]])
+    np.testing.assert_array_equal(features[1][..., 0], IMAGE[:50])
+    with pytest.raises(ValueError, match="holds nan"):
+        PixelClassifier(union, TREES).fit(np.where(IMAGE.max() == IMAGE, np.nan, IMAGE), LABELS)
+    model = PixelClassifier(make_features(AtrousFeatures(2), Plain()), TREES).fit(IMAGE, LABELS)
+    with pytest.raises(ValueError, match="Plain does not tell how many features it has"):
+        dconv.group_importance(model, IMAGE, LABELS)
+
+
+def test_a_fit_that_fails_leaves_the_last():
+    custom = CustomFeatures(np.negative).fit(IMAGE)
+    with pytest.raises(ValueError, match="one value or row"):
+        custom.set_params(function=np.mean).fit(IMAGE)
+    np.testing.assert_array_equal(custom.transform(IMAGE)[..., 0], -IMAGE)
 
 
 def test_transformers_of_different_grids():

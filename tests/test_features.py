@@ -93,6 +93,11 @@ def test_filters_of_coarse_axes_keep_their_taps_apart():
     assert bank.halo_[0] == (1, 1)
 
 
+def test_spacing_is_no_text():
+    with pytest.raises(TypeError, match="spacing must be None or a sequence of numbers, got '12'"):
+        AtrousFeatures(1, spacing="12").fit(np.zeros((5, 5)))
+
+
 @pytest.mark.parametrize("spacing", [(1, 2), (1, 1, 0), (1, 1, -1), (1, 1, np.inf), 3, ("a", "b", "c"), (1, 1, np.nan)])
 def test_bad_spacing(spacing):
     with pytest.raises(ValueError, match="spacing must be None or 3 positive numbers"):

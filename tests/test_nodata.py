@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 from scipy import ndimage
+from sklearn.base import BaseEstimator
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.naive_bayes import GaussianNB
 
-from dconv import AtrousFeatures, ContextClassifier, DenseCRF, PixelClassifier
+from dconv import AtrousFeatures, ContextClassifier, DenseCRF, PixelClassifier, make_features
 from dconv._intensity import intensity_of
 from dconv._nodata import Infilled
 
@@ -134,7 +135,7 @@ def test_blocks_of_any_size(options, channel_axis, monkeypatch):
 
 
 def test_lists_and_batches_with_masks():
-    model = new_model().fit([IMAGE, IMAGE], [LABELS, LABELS], mask=[VALID, np.ones_like(VALID)])
+    model = new_model().fit([IMAGE, IMAGE], [LABELS, LABELS], mask=[VALID, None])
     batch = model.predict(np.stack([IMAGE, IMAGE]), mask=np.stack([VALID, ~VALID]))
     assert (batch[0][~VALID] == 0).all()
     assert (batch[1][VALID] == 0).all()
@@ -146,6 +147,51 @@ def test_image_without_any_data():
     model = new_model().fit(HOLED, LABELS)
     assert (model.predict(np.full_like(IMAGE, np.nan)) == 0).all()
     assert (model.predict(IMAGE.astype(np.uint8), mask=np.zeros_like(VALID)) == 0).all()
+
+
+def test_statistics_of_training_images_count_valid_pixels_alone():
+    image = np.random.default_rng(0).normal(5, 3, size=(100, 100))
+    valid = np.arange(100) < 15 + 0 * np.arange(100)[:, np.newaxis]
+    for features in (AtrousFeatures(2, normalize="training"), make_features(AtrousFeatures(2, normalize="training"))):
+        model = PixelClassifier(features, TREES, nodata=-1).fit(image, 1 + (image > 5), mask=valid)
+        bank = getattr(model.features_, "parts_", [model.features_])[0]._bank
+        assert bank.scaling.n_pixels == valid.sum()
+        assert bank.scaling.std == pytest.approx(image[valid].std())
+
+
+def test_student_of_a_scene_with_little_data():
+    image = np.full((600, 1500), np.nan)
+    image[:60, :70] = np.random.default_rng(0).normal(size=(60, 70))
+    labels = 1 + (np.nan_to_num(image) > 0)
+    for seed in range(3):
+        model = PixelClassifier(
+            "passthrough", GaussianNB(), nodata=-1, ignore_label=None, distill=True, random_state=seed
+        ).fit(image[..., np.newaxis], labels)
+        assert (model.predict(image[..., np.newaxis]) == np.where(np.isnan(image), -1, labels)).mean() > 0.99
+
+
+def test_transformers_of_other_libraries_see_the_dtype_of_the_image():
+    class Recorder(BaseEstimator):
+        def fit(self, X, y=None):
+            self.dtypes_ = [X.dtype]
+            return self
+
+        def transform(self, image):
+            self.dtypes_.append(image.dtype)
+            return np.asarray(image, np.float32)[..., np.newaxis]
+
+    image = IMAGE.clip(0, 255).astype(np.uint8)
+    model = PixelClassifier(Recorder(), TREES, nodata=-1).fit(image, LABELS, mask=VALID)
+    model.predict(image, mask=VALID)
+    assert set(model.features_.dtypes_) == {np.dtype(np.uint8)}
+
+
+def test_classes_to_come_are_checked_too():
+    model = PixelClassifier(AtrousFeatures(2), GaussianNB(), nodata=-1)
+    with pytest.raises(ValueError, match="uint8, which cannot hold nodata=-1"):
+        model.partial_fit(IMAGE, LABELS, classes=np.array([1, 2], np.uint8), mask=VALID)
+    with pytest.raises(ValueError, match="nodata=3 is the label of a class"):
+        PixelClassifier(AtrousFeatures(2), GaussianNB(), nodata=3).partial_fit(IMAGE, LABELS, classes=[1, 2, 3])
 
 
 def test_refused():

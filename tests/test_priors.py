@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
+from sklearn.tree import DecisionTreeClassifier
 
 from dconv import ContextClassifier, DenseCRF, DilatedConv, PixelClassifier
 from dconv.filters import gaussian
@@ -12,6 +13,9 @@ rng = np.random.default_rng(0)
 LABELS = np.where(rng.random((120, 130)) < 0.1, 7, 3)
 LABELS[:20] = 0
 X = (rng.normal(size=LABELS.shape) + 1.5 * (LABELS == 7))[..., np.newaxis].astype(np.float32)
+
+
+TREE = DecisionTreeClassifier(random_state=0)  # sure of every pixel
 
 
 def model(**parameters):
@@ -56,9 +60,18 @@ def test_weights_of_pixels_are_their_frequency():
 
 
 def test_a_class_that_cannot_be():
-    never = model(class_prior=[1, 0]).fit(X, LABELS)
-    assert (never.predict(X) == 3).all()
-    assert (never.predict_proba(X)[..., 1] == 0).all()
+    for prior, label in (([1, 0], 3), ([0, 1], 7)):
+        never = PixelClassifier("passthrough", TREE, class_prior=prior).fit(X, LABELS)
+        assert (never.predict(X) == label).all()
+        np.testing.assert_array_equal(never.predict_proba(X), np.broadcast_to(np.float32(prior), (*LABELS.shape, 2)))
+
+
+def test_a_class_that_nothing_was_learnt_of():
+    weights = np.where(LABELS == 7, 0.0, 1.0)
+    for prior in ("balanced", [0.5, 0.5]):
+        with pytest.raises(ValueError, match=r"classes number \[1\] have no weight"):
+            model(class_prior=prior).fit(X, LABELS, weights)
+    assert PixelClassifier("passthrough", TREE, class_prior="data").fit(X, LABELS, weights).prior_factors_[1] == 0
 
 
 def test_decision_function_stays_the_classifiers():

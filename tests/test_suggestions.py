@@ -33,6 +33,15 @@ def test_places_are_spread():
     assert pdist(places).min() > 15
 
 
+def test_places_of_a_plateau_are_spread():
+    values = np.ones((100, 100), np.float32)
+    for plateau in (values, np.where(np.indices(values.shape).sum(axis=0) < 5, np.nan, values)):
+        places = spread_peaks(plateau, 10)
+        assert len(places) == 10
+        assert pdist(places).min() > 15
+        assert (np.ptp(places, axis=0) > 60).all()
+
+
 def test_nothing_to_ask():
     assert spread_peaks(np.zeros((20, 30), np.float32), 5).shape == (0, 2)
 
