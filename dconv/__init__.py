@@ -8,7 +8,7 @@ from dconv.detection import ObjectDetector
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.matrix import conv_matrix
-from dconv.objects import Objects, find_objects
+from dconv.objects import find_objects
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
@@ -26,7 +26,6 @@ __all__ = [
     "DenseCRF",
     "DilatedConv",
     "ObjectDetector",
-    "Objects",
     "PixelClassifier",
     "SoftClipScaler",
     "TransposedConv",
