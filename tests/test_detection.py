@@ -125,6 +125,18 @@ def test_finds_objects_that_touch(shape, kind):
     assert (table["mean_probability"] >= fitted.threshold).all()
 
 
+def test_pixels_of_objects_are_probably_inside_or_border():
+    (image, masks), (other, _) = blobs(), blobs(seed=1)
+    fitted = detector(split="none", min_size=1).fit(image, masks)
+    weighted = fitted.segmenter_.predict_proba(other) * fitted.class_weight_
+    foreground = 1 - weighted[..., 0] / weighted.sum(axis=-1)
+    assert fitted.class_weight_[0] > 2  # there is much background, of which little was learnt
+    table, labels = fitted.predict_objects(other)
+    np.testing.assert_array_equal(labels > 0, foreground >= 0.4)
+    mean = ndimage.mean(foreground, labels, table["label"])
+    np.testing.assert_allclose(table["mean_probability"], mean, rtol=1e-5)
+
+
 def test_threshold_and_sizes_of_prediction_can_change_after_fit():
     image, masks = blobs()
     fitted = detector().fit(image, masks)
