@@ -5,7 +5,8 @@
 
 The recipe: Otsu's threshold of the grey image, the smaller side of it being foreground, and a watershed from the peaks
 of the distance transform. It is given every advantage: smoothing, the distance of peaks and the least size are those
-of GRID that are best on the training images. The detector learns from masks of the nuclei, or from their boxes alone.
+of GRID and SIZES that are best on the training images. The detector learns from masks of the nuclei, or from their
+boxes alone.
 
 Without --test training images are cut into folds, every --folds-th image in one, and each fold is scored by what was
 learnt from the others, for each of the thresholds. With --test all training images are learnt from, and test images are
@@ -30,7 +31,8 @@ import dconv
 from dconv.metrics import object_f1_score
 
 IOUS = np.arange(0.5, 1, 0.05)
-GRID = list(itertools.product((0, 1, 2), (5, 10, 15), (1, 20, 50, 100)))  # smoothing, distance of peaks, least size
+GRID = list(itertools.product((0, 1), (10, 15)))  # smoothing, distance of peaks
+SIZES = (1, 20, 50, 100)  # least ones
 
 Arrays = list[np.ndarray]
 
@@ -41,7 +43,7 @@ def instances(pictures: segmentation_sets.Pictures) -> Arrays:
     return [io.imread(folder / f"{name}.png").astype(int) for name in pictures.names]
 
 
-def recipe(image: np.ndarray, sigma: float, distance: int, min_size: int) -> np.ndarray:
+def recipe(image: np.ndarray, sigma: float, distance: int) -> np.ndarray:
     """Return what scikit-image's gallery makes of an image."""
     grey = filters.gaussian(color.rgb2gray(image[..., :3]), sigma)
     mask = grey > filters.threshold_otsu(grey)
@@ -50,9 +52,12 @@ def recipe(image: np.ndarray, sigma: float, distance: int, min_size: int) -> np.
     peaks = feature.peak_local_max(depth, min_distance=distance, labels=measure.label(mask), exclude_border=False)
     markers = np.zeros(mask.shape, int)
     markers[tuple(peaks.T)] = np.arange(1, len(peaks) + 1)
-    labels = segmentation.watershed(-depth, markers, mask=mask)
-    sizes = np.bincount(labels.ravel())
-    return np.where(sizes[labels] >= min_size, labels, 0)
+    return segmentation.watershed(-depth, markers, mask=mask)
+
+
+def large(labels: np.ndarray, min_size: int) -> np.ndarray:
+    """Return labels without those of fewer pixels."""
+    return np.where(np.bincount(labels.ravel())[labels] >= min_size, labels, 0)
 
 
 def boxes_of(labels: np.ndarray) -> np.ndarray:
@@ -93,12 +98,15 @@ def main() -> None:
     dataset = segmentation_sets.load("dsb2018-nuclei", options.images, options.test)
     images, truth = dataset.train.images, instances(dataset.train)
 
-    tried = [scores(truth, [recipe(image, *choice) for image in images]) for choice in GRID]
-    best = max(range(len(GRID)), key=lambda i: tried[i].sum())
-    show(f"recipe, training images, {GRID[best]}", tried[best])
+    tried = {}
+    for choice in GRID:
+        labels = [recipe(image, *choice) for image in images]
+        tried |= {(*choice, size): scores(truth, [large(each, size) for each in labels]) for size in SIZES}
+    *best, size = max(tried, key=lambda choice: tried[choice][0])
+    show(f"recipe, training images, {(*best, size)}", tried[(*best, size)])
     if dataset.test is not None:
         tests, answers = dataset.test.images, instances(dataset.test)
-        show("recipe, test images", scores(answers, [recipe(image, *GRID[best]) for image in tests]))
+        show("recipe, test images", scores(answers, [large(recipe(image, *best), size) for image in tests]))
         for lesson in options.lesson:
             start = time.perf_counter()
             found = found_by(learnt(images, truth, lesson), tests)

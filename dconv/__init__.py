@@ -11,7 +11,7 @@ from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.importance import group_importance, select_features
 from dconv.matrix import conv_matrix
-from dconv.objects import Objects, find_objects
+from dconv.objects import find_objects
 from dconv.perceptron import PerceptronClassifier
 from dconv.persistence import load, save
 from dconv.position import PixelPosition
@@ -37,7 +37,6 @@ __all__ = [
     "FeatureImageUnion",
     "MiniRocket",
     "ObjectDetector",
-    "Objects",
     "PerceptronClassifier",
     "PixelClassifier",
     "PixelPosition",

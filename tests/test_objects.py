@@ -104,6 +104,12 @@ def test_small_objects_are_left_out_and_none_are_made():
     np.testing.assert_array_equal(labels, discs((30, 30, 14), (30, 49, 7)) > 0.5)
 
 
+def test_an_object_whose_bodies_are_all_small_stays_whole():
+    probability = discs((30, 30, 7), (30, 43, 7))
+    assert find_objects(probability)[1].max() == 2
+    np.testing.assert_array_equal(find_objects(probability, min_size=200)[1], probability > 0.5)
+
+
 def test_threshold_is_reached_by_what_equals_it():
     assert find_objects(np.full((3, 4), 0.5), threshold=0.5)[1].all()
     assert not find_objects(np.full((3, 4), 0.5), threshold=np.nextafter(0.5, 1))[1].any()
@@ -155,6 +161,19 @@ def test_blocks_change_nothing(shape, full, split):
         for name, column in table.items():
             np.testing.assert_array_equal(tiled[name], column)
             assert tiled[name].dtype == column.dtype
+
+
+@pytest.mark.parametrize(
+    ("shape", "connectivity"), [((40, 50), 1), ((40, 50), 2), ((14, 15, 16), 2), ((14, 15, 16), 3)]
+)
+def test_single_pixels_are_joined_over_corners_of_blocks(shape, connectivity):
+    mask = np.random.default_rng(0).random(shape) < (0.3 if len(shape) == 2 else 0.1)
+    expected = label(mask, connectivity=connectivity)
+    for block_shape in (1, 3, 5):
+        _, labels = find_objects(
+            mask, split="none", connectivity=connectivity, ndim=len(shape), block_shape=block_shape
+        )
+        np.testing.assert_array_equal(labels, expected)
 
 
 def test_one_object_over_everything():

@@ -47,6 +47,8 @@ MODEL_OF_ONE = dconv.PixelClassifier(dconv.AtrousFeatures(1, groups=["level", "s
 STUDENT = dconv.PixelClassifier(BANK, TREES, distill="auto", random_state=0)
 LINEAR = dconv.PixelClassifier(BANK, LogisticRegression())  # has a decision_function
 CASCADE = dconv.ContextClassifier(BANK, LogisticRegression(max_iter=1000), n_jobs=2)
+DETECTOR = dconv.ObjectDetector(dconv.PixelClassifier(BANK, TREES), as_frame=False)
+INSTANCES = np.where(np.indices(IMAGE.shape)[0] % 11 < 8, 1 + np.indices(IMAGE.shape)[0] // 11, 0)
 TILE = X[0].reshape(-1, 8)
 TILE_LABELS, TILE_GROUPS = TILE[:, 0] > 0, np.arange(len(TILE)) % 5
 VOTE = dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
@@ -70,6 +72,7 @@ def fitted(estimator):
     if estimator in (VOTE, SCALER, PERCEPTRON):
         return estimator.fit(TILE, TILE_LABELS)
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
+    labels = INSTANCES if isinstance(estimator, dconv.ObjectDetector) else labels
     return estimator.fit(IMAGE, labels)
 
 
@@ -77,6 +80,10 @@ def probabilities(predictor):
     out = np.empty((len(TILE), 2), np.float32)
     predictor.predict_proba(TILE, out)
     return out
+
+
+def new_detector():
+    return dconv.ObjectDetector(dconv.PixelClassifier(BANK, TREES), as_frame=False, n_jobs=2)
 
 
 def find_objects(**options):
@@ -249,7 +256,11 @@ CALLS = {
     ),
     "save": saved,
     "load": saved,
-    "Objects": lambda: isinstance(find_objects(), dconv.Objects),
+    "ObjectDetector": lambda: new_detector().fit(IMAGE, INSTANCES).predict_objects(IMAGE).labels,
+    "ObjectDetector.fit": lambda: new_detector().fit(IMAGE, INSTANCES).class_weight_,
+    "ObjectDetector.predict": lambda: tuple(fitted(DETECTOR).predict(IMAGE).values()),
+    "ObjectDetector.predict_objects": lambda: fitted(DETECTOR).predict_objects(IMAGE).labels,
+    "ObjectDetector.score": lambda: fitted(DETECTOR).score(IMAGE, INSTANCES),
     "find_objects": lambda: find_objects().labels,
     "find_objects: by blocks": lambda: tuple(find_objects(block_shape=17).table.values()),
     "filters.FilterBank": lambda: filters.FilterBank(WEIGHT, ("a",)).kernel_size,
