@@ -24,8 +24,8 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     """scikit-learn's MLPClassifier, with a penalty on weights that counts once for all rows together.
 
     Its `alpha` is added to the loss of every batch, however many batches there are, so that the right one for some
-    thousand rows is far too small for some hundred. Here the penalty is a prior: what few rows cannot overrule, and
-    many can.
+    thousand rows is far too small for some hundred. Here the penalty is a prior, what few rows cannot overrule and many
+    can; but not without end, as rows are pixels, and of very many most are like others.
 
     Parameters
     ----------
@@ -33,6 +33,8 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         Units of each hidden layer.
     weight_decay : float, default=20.0
         The strength of the prior: half of it times the squared weights is added to the loss of all rows together.
+    alpha : float, default=0.3
+        The least penalty: half of it times the squared weights is added to the loss of every batch of 200 rows.
     max_iter : int, default=30
         Number of epochs.
     random_state : int, RandomState instance or None, default=None
@@ -63,7 +65,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     >>> few.network_.alpha, many.network_.alpha
     (20.0, 20.0)
     >>> PerceptronClassifier(random_state=0).fit(np.tile(x, (100, 1)), np.tile(y, 100)).network_.alpha
-    0.2
+    0.3
     """
 
     def __init__(
@@ -71,11 +73,13 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         hidden_layer_sizes: Sequence[int] = (64,),
         *,
         weight_decay: float = 20.0,
+        alpha: float = 0.3,
         max_iter: int = 30,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.weight_decay = weight_decay
+        self.alpha = alpha
         self.max_iter = max_iter
         self.random_state = random_state
 
@@ -100,9 +104,10 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument or a parameter cannot be used.
         """
-        decay = self.weight_decay
-        if isinstance(decay, bool) or not isinstance(decay, int | float | np.number) or not 0 <= decay < np.inf:
-            raise ValueError(f"weight_decay must be a finite number, 0 or more, got {decay!r}")
+        for name in ("weight_decay", "alpha"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
+                raise ValueError(f"{name} must be a finite number, 0 or more, got {value!r}")
         as_int(self.max_iter, "max_iter", 1)
         # The number of epochs is a choice, and so no reason for a warning that the network has not converged.
         with scikit_learn_alone(), warnings.catch_warnings():
@@ -115,7 +120,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             batch = min(_BATCH_SIZE, len(rows))
             network = MLPClassifier(
                 self.hidden_layer_sizes,
-                alpha=float(decay) * batch / len(rows),
+                alpha=max(float(self.alpha), float(self.weight_decay) * batch / len(rows)),
                 batch_size=batch,
                 max_iter=self.max_iter,
                 random_state=self.random_state,

@@ -34,17 +34,24 @@ def test_it_is_the_network_of_scikit_learn(n_rows, batch):
 
 def test_rows_repeated_weigh_as_much_against_the_prior():
     """Of all rows ten times, with a prior ten times as strong, a batch has the same loss."""
-    once = PerceptronClassifier(weight_decay=5.0).fit(X[:200], Y[:200]).network_
-    often = PerceptronClassifier(weight_decay=50.0).fit(np.tile(X[:200], (10, 1)), np.tile(Y[:200], 10)).network_
+    once = PerceptronClassifier(weight_decay=5.0, alpha=0).fit(X[:200], Y[:200]).network_
+    often = (
+        PerceptronClassifier(weight_decay=50.0, alpha=0).fit(np.tile(X[:200], (10, 1)), np.tile(Y[:200], 10)).network_
+    )
     assert often.alpha == pytest.approx(once.alpha)
 
 
 def test_a_strong_prior_makes_small_weights():
     sizes = [
-        np.abs(PerceptronClassifier(weight_decay=decay, random_state=0).fit(X, Y).network_.coefs_[0]).sum()
+        np.abs(PerceptronClassifier(weight_decay=decay, alpha=0, random_state=0).fit(X, Y).network_.coefs_[0]).sum()
         for decay in (0, 1e3, 1e5)
     ]
     assert sizes[0] > sizes[1] > sizes[2]
+
+
+def test_the_least_penalty_is_that_of_a_batch():
+    many = PerceptronClassifier(weight_decay=1.0, alpha=0.7, max_iter=1).fit(X, Y).network_
+    assert many.alpha == 0.7
 
 
 def test_weights_of_rows_count():
@@ -63,6 +70,8 @@ def test_it_is_compiled():
 def test_bad_weight_decay(decay):
     with pytest.raises(ValueError, match="weight_decay must be a finite number"):
         PerceptronClassifier(weight_decay=decay).fit(X, Y)
+    with pytest.raises(ValueError, match="alpha must be a finite number"):
+        PerceptronClassifier(alpha=decay).fit(X, Y)
 
 
 def test_one_class_and_no_epoch():
