@@ -108,6 +108,11 @@ def test_an_object_whose_bodies_are_all_small_stays_whole():
     probability = discs((30, 30, 7), (30, 43, 7))
     assert find_objects(probability)[1].max() == 2
     np.testing.assert_array_equal(find_objects(probability, min_size=200)[1], probability > 0.5)
+    # Nor does it upset the numbers of those that come after it: a pair that is parted, and a disc.
+    more = discs((12, 12, 7), (12, 25, 7), (40, 14, 12), (40, 36, 12), (40, 70, 12))
+    labels = find_objects(more, min_size=200)[1]
+    assert [len(np.unique(labels[row][labels[row] > 0])) for row in (12, 40)] == [1, 3]
+    assert labels.max() == 4
 
 
 def test_threshold_is_reached_by_what_equals_it():
