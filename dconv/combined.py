@@ -181,6 +181,7 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         check_is_fitted(self)
         images = as_images(X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
+        self._check_images(images)
         given = as_given(images, self.channel_axis_)
         each = [given] if images.kind == "image" else list(given)
         joined = [self._joined([part.transform(image) for part in self.parts_]) for image in each]

@@ -26,6 +26,7 @@ from dconv._threads import scikit_learn_alone
 from dconv.perceptron import PerceptronClassifier
 from dconv.scaling import SoftClipScaler
 
+_CLEARLY = 0.9  # of the mean's loss: what one member must do better than, as the mean does better on other images
 _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, as neighbouring pixels are alike
 
 
@@ -33,7 +34,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     """Classify by a forest, a perceptron or the mean of both, whichever is best on what it has not learnt from.
 
     With few labels a forest is the best classifier of features, with many a perceptron, and in between the mean of
-    their probabilities. Which it is depends on the images too; so it is tried, on held-out groups.
+    their probabilities. Which it is depends on the images too; so it is tried, on held-out groups. A member votes alone
+    if its log-loss there is less than nine tenths of that of the mean.
 
     Parameters
     ----------
@@ -122,7 +124,7 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
             members = {"forest": self.forest, "perceptron": self.perceptron}
             losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
-            best = "mean" if losses is None else min(losses, key=losses.__getitem__)
+            best = "mean" if losses is None else _best(losses)
             chosen = members if best == "mean" else {best: members[best]}
             self.members_ = {name: _fitted(member, rows, labels, weights) for name, member in chosen.items()}
         self.classes_, self.log_loss_ = classes, losses
@@ -194,6 +196,12 @@ def default_classifier(
         make_pipeline(SoftClipScaler(), StandardScaler(), perceptron),
         random_state=int(seeds[2]),
     )
+
+
+def _best(losses: dict[str, float]) -> str:
+    """Return who votes: the better member, if it clearly does better than the mean."""
+    better = min("forest", "perceptron", key=losses.__getitem__)
+    return better if losses[better] < _CLEARLY * losses["mean"] else "mean"
 
 
 def _fitted(member: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Any:
