@@ -7,6 +7,7 @@ import json
 import os
 import warnings
 import zipfile
+from contextlib import AbstractContextManager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from sklearn.utils.validation import check_is_fitted
 from dconv._context_bank import ContextFeatures
 from dconv._definition import definition_of, difference, hash_of
 from dconv._pyramid_bank import PyramidBank
+from dconv._threads import scikit_learn_alone
 from dconv._trusted import check_trees, is_trusted
 from dconv._whole_files import whole
 from dconv.context import ContextClassifier
@@ -81,8 +83,9 @@ def save(estimator: PixelClassifier, path: str | os.PathLike) -> None:
         )
     skops_io = _skops()
     check_is_fitted(estimator)
-    data = skops_io.dumps(estimator, compression=zipfile.ZIP_DEFLATED)
-    strangers = _strangers(skops_io.get_untrusted_types(data=data))
+    with _alone():
+        data = skops_io.dumps(estimator, compression=zipfile.ZIP_DEFLATED)
+        strangers = _strangers(skops_io.get_untrusted_types(data=data))
     if strangers:
         raise TypeError(
             f"{type(estimator).__name__} holds {', '.join(strangers)}, which load would refuse: only objects of dconv "
@@ -146,7 +149,8 @@ def load(path: str | os.PathLike) -> Any:
     data = path.read_bytes()
     header = _parse_header(path, data)
     try:
-        types = skops_io.get_untrusted_types(data=data)
+        with _alone():
+            types = skops_io.get_untrusted_types(data=data)
         strangers = _strangers(types)
     except Exception as error:  # whatever a damaged file leads to
         raise _damaged(path, error) from error
@@ -156,18 +160,18 @@ def load(path: str | os.PathLike) -> Any:
             "own; it has not been loaded"
         )
     _warn_of_version(header)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", InconsistentVersionWarning)  # the one above is for all parts
-        try:
+    try:
+        with _alone(), warnings.catch_warnings():
+            warnings.simplefilter("ignore", InconsistentVersionWarning)  # the one above is for all parts
             estimator = skops_io.loads(data, trusted=types)
-            if not isinstance(estimator, PixelClassifier):
-                raise ValueError(f"it holds a {type(estimator).__name__}")
-            check_is_fitted(estimator)
-            _mend(estimator)
-            check_trees(estimator)
-            found = _definition(estimator)
-        except Exception as error:
-            raise _damaged(path, error) from error
+        if not isinstance(estimator, PixelClassifier):
+            raise ValueError(f"it holds a {type(estimator).__name__}")
+        check_is_fitted(estimator)
+        _mend(estimator)
+        check_trees(estimator)
+        found = _definition(estimator)
+    except Exception as error:
+        raise _damaged(path, error) from error
     wrong = difference(header["features"], found)
     if wrong is not None:
         raise ValueError(
@@ -175,6 +179,15 @@ def load(path: str | os.PathLike) -> Any:
             f"compute: {wrong}; fit the model again, or use that version"
         )
     return estimator
+
+
+def _alone() -> AbstractContextManager[None]:
+    """Return what lets one thread at a time into skops.
+
+    NumPy reads the headers of arrays by `ast`, which loses count of its depth in CPython 3.11 if threads take turns in
+    it.
+    """
+    return scikit_learn_alone()
 
 
 def read_header(path: str | os.PathLike) -> dict[str, Any]:
