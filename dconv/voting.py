@@ -70,7 +70,7 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     >>> from sklearn.tree import DecisionTreeClassifier
     >>> from dconv import AdaptiveVote
     >>> x = np.random.default_rng(0).normal(size=(200, 2))
-    >>> vote = AdaptiveVote(DecisionTreeClassifier(), LogisticRegression(), random_state=0)
+    >>> vote = AdaptiveVote(DecisionTreeClassifier(min_samples_leaf=20), LogisticRegression(), random_state=0)
     >>> list(vote.fit(x, x.sum(axis=1) > 0).members_)  # a sum is hard for a tree
     ['perceptron']
     """
