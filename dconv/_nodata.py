@@ -18,14 +18,13 @@ import numpy as np
 from scipy import ndimage
 
 from dconv._axes import as_int
+from dconv._boxes import grown, moved, within
+from dconv._pixels import Block, masked_boxes
 from dconv._validation import Images, as_masks
 
 _N_SCALES = 5  # of dilations 1, 2, 4, ...: the first at which a valid pixel is seen fills; then the mean does
 _B3 = np.array([1, 4, 6, 4, 1]) / 16
 _CHUNK = 1 << 20  # samples looked at together
-
-
-Block = tuple[slice, ...]
 
 
 class Infilled:
@@ -79,9 +78,8 @@ class Infilled:
         for n_scales in range(1, _N_SCALES + 1):
             # Again from the first scale, but only around what is still missing, which is less and less: most swaths
             # are narrow.
-            place = _box_of(missing)
-            wanted = tuple(slice(b.start + p.start, b.start + p.stop) for b, p in zip(box, place, strict=True))
-            seen, found = self._normalized_convolution(wanted, n_scales)
+            (place,) = masked_boxes(missing, [tuple(slice(0, size) for size in missing.shape)])
+            seen, found = self._normalized_convolution(moved(place, tuple(box)), n_scales)
             seen &= missing[place]
             filled[place][seen] = found[seen]
             missing[place] &= ~seen
@@ -93,9 +91,8 @@ class Infilled:
     def _normalized_convolution(self, box: Block, n_scales: int) -> tuple[np.ndarray, np.ndarray]:
         """Return which pixels of a box see a valid one through `n_scales` steps of the pyramid, and what they see."""
         reach = 2 * (2**n_scales - 1)
-        pairs = list(zip(box, self.valid.shape, strict=True))
-        around = tuple(slice(max(0, part.start - reach), min(size, part.stop + reach)) for part, size in pairs)
-        inside = tuple(slice(p.start - a.start, p.stop - a.start) for p, a in zip(box, around, strict=True))
+        around = grown(box, ((reach, reach),) * len(box), 1, self.valid.shape)
+        inside = within(box, around)
         known = self.valid[around]
         source = np.where(known[..., np.newaxis], np.asarray(self._image[around], np.float64), 0.0)
         planes = [known.astype(np.float64), *np.moveaxis(source, -1, 0)]
@@ -114,15 +111,6 @@ class Infilled:
             for i in range(0, len(self), n_rows)
         ]
         return np.sum(sums, axis=0) / max(1, np.count_nonzero(self.valid))
-
-
-def _box_of(mask: np.ndarray) -> Block:
-    """Return the smallest box that holds all pixels of a mask that has some."""
-    box = []
-    for axis in range(mask.ndim):
-        hit = np.flatnonzero(mask.any(axis=tuple(other for other in range(mask.ndim) if other != axis)))
-        box.append(slice(int(hit[0]), int(hit[-1]) + 1))
-    return tuple(box)
 
 
 def _smoothed(plane: np.ndarray, dilation: int) -> np.ndarray:
