@@ -18,7 +18,7 @@ from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, choose_block_shape, split
 from dconv._feature_groups import available_groups, scale_of
 from dconv._filter_bank import FilterBank, as_filter_bank
-from dconv._intensity import Intensity, all_grey, intensity_of, mostly_grey, pooled
+from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, pooled
 from dconv._pyramid_bank import PyramidBank
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
@@ -77,8 +77,10 @@ class AtrousFeatures(FeatureImageTransformer):
         Whether the intensity of images becomes 0 in the mean, with a standard deviation of 1, and colours are divided
         by the latter too. ``"image"``: of each image by itself, so that one that is darker, or has less contrast, is
         as the others. ``"training"``: of those given to `fit` together. ``"auto"``: ``"image"`` if those given to
-        `fit` are grey, most at least (colour has less than 1 % of the variance of the intensity), else None; and where
-        all are grey, though with several channels, colour is left out.
+        `fit` are grey, most at least, else None; and where all are grey, though with several channels, colour is left
+        out. An image is grey if its colour has less than 1 % of the variance of the intensity, and all are if theirs
+        has less than 10 % of it, and less than 0.1 % of the mean square of the intensity, as of grey things in
+        photographs.
     spacing : sequence of float or None, default=None
         Distance between pixels along each spatial axis, in any unit, such as the voxel size of a volume; None if they
         are alike. A dilation of ``2**s`` is so many of the finest distance along every axis: taps are the nearest whole
@@ -365,7 +367,7 @@ def _normalization(normalize: Any, images: Images) -> tuple[str | None, Intensit
     intensities = [intensity_of(image) for image in images.arrays]
     if normalize == "training":
         return normalize, pooled(intensities), False
-    return "image" if mostly_grey(intensities) else None, None, all_grey(intensities)
+    return "image" if mostly_grey(intensities) else None, None, colorless(intensities)
 
 
 def _check_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, use: str) -> None:

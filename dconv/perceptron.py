@@ -13,6 +13,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from threadpoolctl import threadpool_limits
 
 from dconv._axes import as_int
 from dconv._threads import scikit_learn_alone
@@ -125,7 +126,8 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
                 max_iter=self.max_iter,
                 random_state=self.random_state,
             )
-            self.network_: Any = network.fit(rows, labels, **weighting)
+            with threadpool_limits(1, "blas"):  # its products are so small that threads only wait for each other
+                self.network_: Any = network.fit(rows, labels, **weighting)
         self.classes_, self.n_iter_ = self.network_.classes_, self.network_.n_iter_
         return self
 

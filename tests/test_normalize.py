@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dconv import AtrousFeatures, PixelClassifier
-from dconv._intensity import all_grey, intensity_of, mostly_grey, pooled
+from dconv._intensity import colorless, intensity_of, mostly_grey, pooled
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (70, 60), dtype=np.uint8)
@@ -112,7 +112,8 @@ def test_intensity_is_exact_and_of_any_size(monkeypatch):
     )
     assert found.mean == pytest.approx(grey.mean(), rel=1e-14)
     assert found.std == pytest.approx(grey.std(), rel=1e-6)
-    assert found.color == pytest.approx(colours / grey.var(), rel=1e-6)
+    assert found.color == pytest.approx(colours, rel=1e-6)
+    assert found.share_of_color == pytest.approx(colours / grey.var(), rel=1e-6)
     parts = [intensity_of(image[:17]), intensity_of(image[17:])]
     assert pooled(parts).mean == pytest.approx(found.mean, rel=1e-14)
     assert pooled(parts).std == pytest.approx(found.std, rel=1e-5)
@@ -120,11 +121,38 @@ def test_intensity_is_exact_and_of_any_size(monkeypatch):
 
 def test_constant_images_have_no_contrast():
     flat = np.full((40, 40), 7, np.uint8)
-    assert intensity_of(flat[..., np.newaxis])[:2] == (7.0, 1.0)
+    found = intensity_of(flat[..., np.newaxis])
+    assert (found.mean, found.std, found.share_of_color) == (7.0, 1.0, 0.0)
     assert np.isfinite(AtrousFeatures(2, normalize="image").fit_transform(flat)).all()
     tinted = np.broadcast_to(np.array([1.0, 2, 3]), (40, 40, 3))
-    assert all_grey([intensity_of(tinted)])  # colour that does not vary tells nothing
+    assert colorless([intensity_of(tinted)])  # colour that does not vary tells nothing
     assert mostly_grey([intensity_of(tinted)])
+
+
+def test_faint_colour_counts_beside_the_intensity_itself_and_beside_its_variance():
+    """Of a grey thing in a photograph: 4 % of the variance, and far less of what there is of light."""
+
+    def photograph(mean, std, color):
+        return rng.normal(mean, std, (60, 50, 1)) + color * rng.normal(size=(60, 50, 3))
+
+    faint = [intensity_of(photograph(130, 12, 1.6)) for _ in range(3)]  # colour: two planes, 1.6 each
+    assert min(each.share_of_color for each in faint) > 0.02  # not negligible
+    assert colorless(faint)
+    assert mostly_grey(faint)
+    for mean, std, color in ((75, 40, 6.0), (130, 3, 1.6), (0, 12, 1.6)):  # of the light; of the variance; no light
+        vivid = [intensity_of(photograph(mean, std, color)) for _ in range(3)]
+        assert not colorless(vivid)
+        assert not mostly_grey(vivid)
+    assert not colorless([*faint, intensity_of(photograph(130, 40, 25.0))])  # one in colour among them tells
+
+
+def test_faint_colour_is_left_out_by_auto():
+    image = rng.normal(130, 12, (60, 50, 1)) + 1.6 * rng.normal(size=(60, 50, 3))
+    bank = AtrousFeatures(2, normalize="auto", channel_axis=-1).fit(image)
+    assert bank.normalize_ == "image"
+    grey = AtrousFeatures(2, normalize="image").fit(image.mean(axis=-1))
+    assert list(bank.get_feature_names_out()) == list(grey.get_feature_names_out())
+    np.testing.assert_allclose(bank.transform(image), grey.transform(image.mean(axis=-1)), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("value", ["images", True, 1, ["image"]])
