@@ -34,6 +34,7 @@ STACK, VOLUMES = "vnc-sstem-volume", "hippocampus-mri-volumes"
 SETS = (*SETS_2D, STACK, VOLUMES)
 MANY_CLASSES = ("camvid", "labelmefacade")  # and many images: fewer pixels of each will do
 STACK_DEPTH = 4  # sections
+STACK_SPACING = (50.0, 4.6, 4.6)  # nanometres
 DEFAULT_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 Picture = tuple[str, np.ndarray, np.ndarray]  # name, image, labels
@@ -76,6 +77,7 @@ class Dataset:
     classes: list[int]  # without VOID
     n_dense: int  # labelled pixels per class and site in the dense regime
     smallest: tuple[int, ...]  # pixels along each spatial axis, over all images
+    spacing: tuple[float, ...] | None  # of pixels along these axes, None if they are alike
     train: Pictures
     test: Pictures | None
 
@@ -107,7 +109,8 @@ def load(name: str, n_images: int | None = None, test: bool = False) -> Dataset:
     smallest = tuple(map(min, zip(*shapes, strict=True)))
     channel_axis = -1 if train.images[0].ndim > ndim(name) else None
     n_dense = 250 if name in MANY_CLASSES else 1000
-    return Dataset(name, ndim(name), channel_axis, classes, n_dense, smallest, train, held)
+    spacing = STACK_SPACING if name == STACK else None
+    return Dataset(name, ndim(name), channel_axis, classes, n_dense, smallest, spacing, train, held)
 
 
 def _read_part(folder: Path, part: str, n_images: int | None) -> Pictures:

@@ -43,7 +43,7 @@ def candidate(name: str, standardise: bool = True) -> Callable[[Make], Make]:
 
     def register(make: Make) -> Make:
         def per_slice(dataset: Dataset, seed: int) -> Any:
-            return PerSlice(make(replace(dataset, ndim=2, smallest=dataset.smallest[1:]), seed))
+            return PerSlice(make(replace(dataset, ndim=2, smallest=dataset.smallest[1:], spacing=None), seed))
 
         CANDIDATES[name] = lambda dataset, seed: prepared(dataset, make(dataset, seed))
         CANDIDATES[name + PER_SLICE] = lambda dataset, seed: prepared(dataset, per_slice(dataset, seed))
@@ -111,11 +111,13 @@ def common(dataset: Dataset, seed: int) -> dict[str, Any]:
 
 
 def fitting_features(dataset: Dataset) -> dconv.AtrousFeatures | None:
-    """Return the default features, None, or with as many levels as the smallest image takes if they are too large.
+    """Return the default features, None, or with the set's spacing, or as many levels as the smallest image takes.
 
-    Level s has dilation 2**s and needs ``2 * 2**s + 1`` pixels along every axis: the 4 sections of vnc-sstem-volume
-    take one level, the volumes of hippocampus-mri-volumes and their sections 4.
+    Level s has dilation 2**s and needs ``2 * 2**s + 1`` pixels along every axis: the volumes of hippocampus-mri-volumes
+    and their sections take 4 levels. Those of vnc-sstem-volume take 5, as their 4 sections lie 11 pixels apart.
     """
+    if dataset.spacing is not None:
+        return dconv.AtrousFeatures(normalize="auto", spacing=dataset.spacing)
     n_levels = int(np.log2(min(dataset.smallest) - 1))
     return None if n_levels >= 5 else dconv.AtrousFeatures(n_levels, normalize="auto")
 

@@ -13,8 +13,9 @@ are those of ``_transform_block``; the features of a part need not stay when the
 ``_for_image(image)``, which returns the block transformer to use for the blocks of this image, if features depend on
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
 values that features cannot take or of their size, and returns the spatial shapes of their features. It may have
-`_fit_images(images)`, which is `fit` with images that know which of their pixels hold data. `_cacheable` is
-False if features may change though the transformer's attributes do not. Every other transformer is given whole images.
+`_fit_images(images)`, which is `fit` with images that know which of their pixels hold data. `spacing_` is how far apart
+pixels are, in units of the finest, or None. `_cacheable` is False if features may change though the transformer's
+attributes do not. Every other transformer is given whole images.
 """
 
 from __future__ import annotations
@@ -62,6 +63,11 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
 def prepared_for(features: Any, image: Any) -> Any:
     """Return what computes the features of the blocks of one image, which is seen as a whole where that is needed."""
     return features._for_image(image) if hasattr(features, "_for_image") else features
+
+
+def spacing_of(features: Any) -> tuple[float, ...] | None:
+    """Return how far apart pixels are along each axis, in units of the finest, None if alike or not told."""
+    return getattr(features, "spacing_", None)
 
 
 def reader_of_one(prepared: Any, image: Any) -> Reader:

@@ -58,11 +58,12 @@ class _ClassBank(Bank):
     def _level_margins(self, plane_index: int) -> list[Margin]:
         margins: list[Margin] = []
         for level in reversed(range(self.n_levels + 1)):
-            reach = 2**level if level in _NEIGHBOUR_LEVELS[self.ndim] else 0
-            wanted: list[Margin] = [((reach, reach),) * self.ndim]
+            steps = self.steps(level)
+            reach = 1 if level in _NEIGHBOUR_LEVELS[self.ndim] else 0
+            wanted: list[Margin] = [tuple((reach * step, reach * step) for step in steps)]
             if margins:
-                radius = SMOOTHING_RADIUS * 2**level
-                wanted.append(tuple((left + radius, right + radius) for left, right in margins[0]))
+                pairs = zip(margins[0], (SMOOTHING_RADIUS * step for step in steps), strict=True)
+                wanted.append(tuple((left + radius, right + radius) for (left, right), radius in pairs))
             margins.insert(0, widest(wanted))
         return margins
 
@@ -78,24 +79,28 @@ class _ClassBank(Bank):
             for level in _LEVELS[self.ndim]:
                 yield levels[level].over(start, stop)[0]
             for level in _NEIGHBOUR_LEVELS[self.ndim]:
-                for step in _neighbours(self.ndim) * 2**level:
+                for step in _neighbours(self.ndim) * self._scale(level).array:
                     low, high = (tuple(int(a + b) for a, b in zip(place, step, strict=True)) for place in (start, stop))
                     yield levels[level].over(low, high)[0]
 
 
 class ContextFeatures:
-    """A fitted block transformer, as :mod:`dconv._block_features` describes it, of images of class probabilities."""
+    """A fitted block transformer, as :mod:`dconv._block_features` describes it, of images of class probabilities.
 
-    def __init__(self, ndim: int, n_classes: int) -> None:
+    `spacing` is that of pixels in units of the finest, None if they are alike along all axes.
+    """
+
+    def __init__(self, ndim: int, n_classes: int, spacing: tuple[float, ...] | None = None) -> None:
         self.n_classes = n_classes
         if n_classes == 2:
             groups = tuple(name for name in _GROUPS if name in available_groups(ndim))
             plane = PlanePlan("probability", (0.0, 1.0), groups)
-            self._bank = Bank(ndim, _N_LEVELS[ndim], (plane,), _neighbour_filters(ndim), "reflect")
+            filters = _neighbour_filters(ndim)
+            self._bank = Bank(ndim, _N_LEVELS[ndim], (plane,), filters, "reflect", spacing=spacing)
         else:
             one_hot = np.eye(n_classes).tolist()
             planes = tuple(PlanePlan(f"class_{index}", tuple(row), ()) for index, row in enumerate(one_hot))
-            self._bank = _ClassBank(ndim, _LEVELS[ndim][-1], planes, None, "reflect")
+            self._bank = _ClassBank(ndim, _LEVELS[ndim][-1], planes, None, "reflect", spacing=spacing)
         self.halo_ = self._bank.halo()
         self.n_features_out_ = self._bank.n_features
 

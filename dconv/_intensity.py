@@ -12,8 +12,8 @@ from dconv._nodata import valid_pixels
 
 _CHUNK = 1 << 18  # samples that are looked at together, so that no image is copied whole
 _NEGLIGIBLE = 0.01  # variance of colour, relative to that of the intensity
-# More is faint if it is small both so and beside the mean square of the intensity. In photographs of the surface of
-# roads these are 0.05 and 0.0004, where colour tells nothing; of streets and from the air 0.03 and 0.008, where it does.
+# More is faint if it is small both so and beside the mean square of the intensity. In photographs of road surfaces
+# these are 0.05 and 0.0004, and colour tells nothing; of streets and from the air 0.03 and 0.008, and it does.
 _FAINT = (0.1, 0.001)
 
 

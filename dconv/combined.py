@@ -13,7 +13,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._bank import widest
 from dconv._base import FeatureImageTransformer
-from dconv._block_features import fit_to_images
+from dconv._block_features import fit_to_images, spacing_of
 from dconv._nodata import as_given
 from dconv._parts import new_features
 from dconv._validation import FLOAT64_MAX, Images, as_images, check_finite, check_n_channels
@@ -230,6 +230,11 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         if hasattr(part, "get_feature_names_out"):
             return len(part.get_feature_names_out())
         raise ValueError(f"{type(part).__name__} does not tell how many features it has; wrap it in CustomFeatures")
+
+    @property
+    def spacing_(self) -> tuple[float, ...] | None:
+        """The spacing of pixels in units of the finest, as the first transformer says that has one."""
+        return next((found for part in self.parts_ if (found := spacing_of(part)) is not None), None)
 
     @property
     def _cacheable(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dconv._axes import as_int
-from dconv._block_features import Reader
+from dconv._block_features import Reader, spacing_of
 from dconv._cascade_answers import Cascade
 from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
@@ -90,7 +90,7 @@ class ContextClassifier(PixelClassifier):
     What is held out from a stage after the second had a small part in it: the stage before learnt from the context
     that models made which did know it.
 
-    The context is measured in pixels, also where features have a `spacing`.
+    Where the features have a `spacing`, as :class:`~dconv.AtrousFeatures` may, the context has it too.
 
     There is no `partial_fit`: a stage can only learn when the one before it has learnt all.
 
@@ -184,7 +184,8 @@ class ContextClassifier(PixelClassifier):
         if folds is None and most > 1:
             most = 1 if automatic else most
             self._warn_of_no_folds(most)
-        context = ContextFeatures(lesson.images.n_axes, len(np.unique(lesson.targets)))
+        n_classes = len(np.unique(lesson.targets))
+        context = ContextFeatures(lesson.images.n_axes, n_classes, spacing_of(course.features))
         rows, practice_rows = course.rows, None if practice is None else practice.rows
         stages: list[Stage] = []
         before: list[Answerers] = []  # each stage as the next one is to see it
@@ -226,7 +227,7 @@ class ContextClassifier(PixelClassifier):
     def _keep(self, features: Any, stages: list[Stage], refine: Any, lesson: Lesson, *others: Any) -> None:
         super()._keep(features, stages, refine, lesson, *others)
         self.stages_, self.n_stages_ = stages, len(stages)
-        self._context = ContextFeatures(lesson.images.n_axes, len(self.classes_))
+        self._context = ContextFeatures(lesson.images.n_axes, len(self.classes_), spacing_of(features))
         self.n_context_features_ = self._context.n_features_out_
         agreements = [stage.agreement for stage in stages if stage.agreement is not None]
         self.distillation_agreement_ = min(agreements, default=None)

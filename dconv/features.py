@@ -105,6 +105,8 @@ class AtrousFeatures(FeatureImageTransformer):
         Channels of the images seen at fit.
     normalize_ : {"image", "training"} or None
         How images are normalized: what `normalize` says, or what "auto" has found.
+    spacing_ : tuple of float or None
+        `spacing` in units of the finest; None if pixels are alike along all axes.
     n_features_out_ : int
         Number of features of a pixel: 66 for grey and 98 for RGB images by default.
     halo_ : tuple of (int, int)
@@ -256,6 +258,7 @@ class AtrousFeatures(FeatureImageTransformer):
             raise ValueError(f"filters are named like features of the bank: {repeated} occur twice; rename the filters")
         self._bank, self.normalize_ = bank, normalize
         self.ndim_, self.channel_axis_ = ndim, channel_axis
+        self.spacing_ = spacing
         self.n_channels_in_ = images.n_channels
         self.n_features_out_ = len(names)
         self.halo_ = bank.halo()

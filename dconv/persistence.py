@@ -17,6 +17,7 @@ import sklearn
 from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
+from dconv._block_features import spacing_of
 from dconv._context_bank import ContextFeatures
 from dconv._definition import definition_of, difference, hash_of
 from dconv._pyramid_bank import PyramidBank
@@ -300,7 +301,8 @@ def _mend(estimator: Any) -> None:
     if isinstance(features, AtrousFeatures) and type(features._bank) is tuple:
         features._bank = PyramidBank(*features._bank)
     if isinstance(estimator, ContextClassifier):
-        estimator._context = ContextFeatures(estimator.ndim_, len(estimator.classes_))
+        spacing = spacing_of(estimator.features_)
+        estimator._context = ContextFeatures(estimator.ndim_, len(estimator.classes_), spacing)
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

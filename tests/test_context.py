@@ -13,7 +13,19 @@ from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
-from dconv import AtrousFeatures, ContextClassifier, DenseCRF, PixelClassifier, _cascade_answers, _pixels, _progress
+from dconv import (
+    AtrousFeatures,
+    ContextClassifier,
+    DenseCRF,
+    PixelClassifier,
+    PixelPosition,
+    _cascade_answers,
+    _pixels,
+    _progress,
+    load,
+    make_features,
+    save,
+)
 from dconv._context_bank import ContextFeatures
 from dconv._distillation import distill
 from dconv._held_out import HeldOut
@@ -370,3 +382,20 @@ def test_one_stage_needs_no_probabilities():
     segmenter = ContextClassifier(BANK, RidgeClassifier(), n_stages=1).fit(image, labels)
     assert not hasattr(segmenter, "predict_proba")
     assert segmenter.decision_function(image).shape == image.shape
+
+
+@pytest.mark.parametrize("joined", [False, True])
+def test_the_context_has_the_spacing_of_the_features(joined, tmp_path):
+    volume = np.random.default_rng(0).normal(size=(6, 24, 26))
+    volume[:, :, 13:] += 2
+    labels = np.zeros(volume.shape, int)
+    labels[::2, ::4, :10], labels[::2, ::4, 16:] = 1, 2
+    features = AtrousFeatures(2, spacing=(6.0, 2.0, 2.0), ndim=3)
+    if joined:
+        features = make_features(PixelPosition(ndim=3), features)
+    segmenter = ContextClassifier(features, GaussianNB(), ndim=3).fit(volume, labels)
+    assert segmenter._context.halo_ == ContextFeatures(3, 2, (3.0, 1.0, 1.0)).halo_
+    assert segmenter._context.halo_ != ContextFeatures(3, 2).halo_
+    pytest.importorskip("skops")
+    save(segmenter, tmp_path / "model.dconv")
+    np.testing.assert_array_equal(load(tmp_path / "model.dconv").predict_proba(volume), segmenter.predict_proba(volume))

@@ -19,10 +19,14 @@ def probabilities_of(shape, n_classes, seed=0):
     return np.random.default_rng(seed).dirichlet(np.ones(n_classes), shape).astype(np.float32)
 
 
-def context_of(probabilities):
+# Numbers of axes and the spacing of pixels
+SPACINGS = [(1, None), (2, None), (3, None), (2, (1.0, 3.0)), (3, (2.0, 1.0, 1.0)), (3, (1.0, 1.5, 11.0))]
+
+
+def context_of(probabilities, spacing=None):
     ndim, n_classes = probabilities.ndim - 1, probabilities.shape[-1]
     block = tuple(slice(0, size) for size in probabilities.shape[:-1])
-    return ContextFeatures(ndim, n_classes)._transform_block(probabilities, block)
+    return ContextFeatures(ndim, n_classes, spacing)._transform_block(probabilities, block)
 
 
 def neighbour_steps(ndim):
@@ -30,51 +34,66 @@ def neighbour_steps(ndim):
     return [step for step in steps if ndim < 3 or np.abs(step).sum() == 1]
 
 
-@pytest.mark.parametrize("ndim", SHAPES)
-def test_of_two_classes_it_is_the_bank_on_the_second(ndim):
+@pytest.mark.parametrize(("ndim", "spacing"), SPACINGS)
+def test_of_two_classes_it_is_the_bank_on_the_second(ndim, spacing):
     probabilities = probabilities_of(SHAPES[ndim], 2)
     steps = neighbour_steps(ndim)
     weight = np.zeros((len(steps), *(3,) * ndim, 1))
     for index, step in enumerate(steps):
         weight[(index, *(np.array(step) + 1), 0)] = 1
     groups = ["level", "gradient", "hessian", "std", "extrema"] + ["lines"] * (ndim > 1)
-    bank = AtrousFeatures(3 if ndim == 3 else 5, groups=groups, filters=filter_bank(weight), ndim=ndim)
-    np.testing.assert_array_equal(context_of(probabilities), bank.fit_transform(probabilities[..., 1]))
+    n_levels = 3 if ndim == 3 else 5
+    bank = AtrousFeatures(n_levels, groups=groups, filters=filter_bank(weight), spacing=spacing, ndim=ndim)
+    np.testing.assert_array_equal(context_of(probabilities, spacing), bank.fit_transform(probabilities[..., 1]))
 
 
-def operator(size, level, shift):
+def step_at(level, spacing=1.0):
+    """Return the dilation of a level in pixels that are so far apart: the nearest whole number."""
+    return int(np.ceil(2**level / spacing - 0.5))
+
+
+def operator(size, level, shift, spacing):
     """Return the matrix that smooths an axis to a level, and takes the value so many places further on."""
     far = 160
     rows = np.pad(np.eye(size), ((far, far), (0, 0)), mode="reflect")  # the axis continued without end
     for index in range(level):
-        taps = np.zeros(4 * 2**index + 1)
-        taps[:: 2**index] = np.array([1, 4, 6, 4, 1]) / 16
+        step = step_at(index, spacing)
+        if step == 0:
+            continue
+        taps = np.zeros(4 * step + 1)
+        taps[::step] = np.array([1, 4, 6, 4, 1]) / 16
         rows = correlate1d(rows, taps, axis=0, mode="constant")
     return rows[far + shift : far + shift + size]
 
 
-@pytest.mark.parametrize("ndim", SHAPES)
-def test_of_more_classes_it_is_levels_and_neighbours(ndim):
+@pytest.mark.parametrize(("ndim", "spacing"), SPACINGS)
+def test_of_more_classes_it_is_levels_and_neighbours(ndim, spacing):
     probabilities = probabilities_of(SHAPES[ndim], 3)
+    apart = spacing or (1.0,) * ndim
     wanted = [(level, (0,) * ndim) for level in LEVELS[ndim]]
-    wanted += [(level, 2**level * np.array(step)) for level in NEIGHBOURS_OF[ndim] for step in neighbour_steps(ndim)]
+    for level in NEIGHBOURS_OF[ndim]:
+        steps = np.array([step_at(level, each) for each in apart])
+        wanted += [(level, steps * np.array(step)) for step in neighbour_steps(ndim)]
     columns = []
     for plane in np.moveaxis(probabilities.astype(float), -1, 0):
         for level, shifts in wanted:
             column = plane
             for axis, shift in enumerate(shifts):
-                matrix = operator(plane.shape[axis], level, shift)
+                matrix = operator(plane.shape[axis], level, shift, apart[axis])
                 column = np.moveaxis(np.tensordot(matrix, column, (1, axis)), 0, axis)
             columns.append(column)
-    np.testing.assert_allclose(context_of(probabilities), np.stack(columns, axis=-1), atol=2e-6)
+    np.testing.assert_allclose(context_of(probabilities, spacing), np.stack(columns, axis=-1), atol=2e-6)
 
 
 @pytest.mark.parametrize("n_classes", [2, 3])
-@pytest.mark.parametrize("shape", [(300,), (20, 260), (1, 70), (3, 4), (9, 8, 7)])
-def test_blocks_see_as_far_as_the_halo_says_and_change_no_bit(shape, n_classes):
+@pytest.mark.parametrize(
+    ("shape", "spacing"),
+    [((300,), None), ((20, 260), None), ((1, 70), None), ((3, 4), None), ((9, 8, 7), None), ((30, 24, 6), (1, 1, 3.0))],
+)
+def test_blocks_see_as_far_as_the_halo_says_and_change_no_bit(shape, spacing, n_classes):
     probabilities = probabilities_of(shape, n_classes)
-    context = ContextFeatures(len(shape), n_classes)
-    whole = context_of(probabilities)
+    context = ContextFeatures(len(shape), n_classes, spacing)
+    whole = context_of(probabilities, spacing)
     block = tuple(slice(size // 2, size // 2 + max(1, size // 5)) for size in shape)
     np.testing.assert_array_equal(context._transform_block(probabilities, block), whole[block])
     into = np.empty((*(part.stop - part.start for part in block), context.n_features_out_ + 3), np.float32)
