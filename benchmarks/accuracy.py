@@ -21,7 +21,9 @@ class 1, of all pixels pooled (those of all folds too, though each has a model o
 The threshold of IoU is the one best on training images held out: dense, on whole images (while scoring by folds, those
 of the other folds); scribbles, on the labelled pixels, each stroke (of 3 images: each image) predicted from the others.
 More classes, by the most probable: mean IoU, average accuracy of classes and accuracy, over the classes that the truth
-has; a class that the labelled pixels did not show is missed.
+has; a class that the labelled pixels did not show is missed. Of any number: the expected calibration error (ECE) of the
+probability of the most probable class, corrected by Bayes' rule for how frequent classes are in the images learnt from;
+less is better.
 
 All candidates get the same labelled pixels. The table compares them with the first candidate, or `--baseline`, image by
 image: mean difference, on how many images it is positive, and p of Wilcoxon's signed-rank test, where the score of an
@@ -66,7 +68,8 @@ def score(dataset: segmentation_sets.Dataset, answers: list[regimes.Answer]) -> 
     """Return the scores of all pixels pooled, and of each image."""
     if dataset.binary:
         predicted = [answer.predicted >= answer.threshold for answer in answers]
-        truth, probability = (np.concatenate(part) for part in list(zip(*answers, strict=True))[1:3])
+        truth = np.concatenate([answer.truth for answer in answers])
+        probability = np.concatenate([answer.predicted for answer in answers])
         images = {
             answer.site: {
                 "AP": scores.average_precision(answer.truth, answer.predicted),
@@ -86,6 +89,8 @@ def score(dataset: segmentation_sets.Dataset, answers: list[regimes.Answer]) -> 
         pooled = scores.class_scores(sum(confusions.values()))
     for name in PAIRED[dataset.binary]:
         pooled[f"{name} an image"] = float(np.nanmean([image[name] for image in images.values()]))
+    sure = np.concatenate([answer.sure for answer in answers])
+    pooled["ECE"] = scores.calibration_error(sure, np.concatenate([answer.right for answer in answers]))
     paired = {site: {name: image[name] for name in PAIRED[dataset.binary]} for site, image in images.items()}
     return {"scores": pooled, "images": paired}
 

@@ -55,6 +55,10 @@ def check_scores() -> None:
         seen = predicted != 7  # which scikit-learn warns of
         found = scores.class_scores(scores.confusion_matrix(true[seen], predicted[seen], classes))
         same(found["class accuracy"], balanced_accuracy_score(true[seen], predicted[seen]))
+    sure = rng.uniform(0.5, 1, 20000)
+    ensure(scores.calibration_error(sure, rng.random(len(sure)) < sure) < 0.02, "what is said is so")
+    same(scores.calibration_error(np.full(8, 0.75), np.arange(8) < 2), 0.5)
+    same(scores.calibration_error(np.array([0.6, 1.0]), np.array([True, False])), 0.7)
     one = scores.compare({"a": 1.0, "b": 0.5, "c": 0.1, "d": 9.0}, {"a": 0.5, "b": 0.5, "c": 0.2})
     same(one.difference, 0.4 / 3)
     ensure((one.wins, one.n) == (1, 3), "wins are of common images")

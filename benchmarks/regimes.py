@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from zlib import crc32
@@ -31,13 +31,23 @@ class Lesson(NamedTuple):
 
 class Answer(NamedTuple):
     """The pixels of one site that count. Of two classes, `truth` is whether it is class 1, `predicted` the probability
-    of that and `threshold` the least that is predicted so; of more, both are labels.
+    of that and `threshold` the least that is predicted so; of more, both are labels. `sure` is the largest probability,
+    at the frequencies that classes have in the images learnt from, and `right` whether it is that of the truth.
     """
 
     site: str
     truth: np.ndarray
     predicted: np.ndarray
+    sure: np.ndarray
+    right: np.ndarray
     threshold: float | None = None
+
+
+class Learnt(NamedTuple):
+    """A fitted estimator, and what corrects its probabilities for how frequent classes are in these images."""
+
+    estimator: Any
+    factors: np.ndarray
 
 
 @dataclass
@@ -84,8 +94,8 @@ def _run_dense(dataset: Dataset, make: Make, seed: int, folds: list[list[int]], 
             yield from (answer._replace(threshold=threshold) for answer in fold_answers)
         return
     threshold = choose_threshold([answer for part in held_out(Clock()) for answer in part]) if binary else None
-    estimator = learn(make, train, lesson, clock)
-    for answer in answers(estimator, dataset.test, range(len(dataset.test.names)), binary, clock):
+    learnt = learn(make, train, lesson, clock)
+    for answer in answers(learnt, dataset.test, range(len(dataset.test.names)), binary, clock):
         yield answer._replace(threshold=threshold)
 
 
@@ -98,31 +108,36 @@ def _run_scribbles(
     threshold = None
     if dataset.binary:
         parts = list(_group_answers(dataset.train, make, lesson))
-        threshold = choose_threshold(parts) if parts else 0.5
-    estimator = learn(make, dataset.train, lesson.labels, clock)
+        threshold = _threshold_of(parts) if parts else 0.5
+    learnt = learn(make, dataset.train, lesson.labels, clock)
     scored, numbers = (dataset.train, held) if held else (dataset.test, range(len(dataset.test.names)))
-    for answer in answers(estimator, scored, numbers, dataset.binary, clock):
+    for answer in answers(learnt, scored, numbers, dataset.binary, clock):
         yield answer._replace(threshold=threshold)
 
 
-def _group_answers(train: Pictures, make: Make, lesson: Lesson) -> Iterator[Answer]:
-    """Yield the labelled pixels of every group of a lesson with two classes, predicted from the other groups."""
+def _group_answers(train: Pictures, make: Make, lesson: Lesson) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the labelled pixels of every group of a lesson with two classes: whether they are class 1, and the
+    probability of that, predicted from the other groups.
+    """
     for group in range(max(int(groups.max()) for groups in lesson.groups) + 1):
         pairs = zip(lesson.labels, lesson.groups, strict=True)
         others = [np.where(groups == group, VOID, labels) for labels, groups in pairs]
         if len(np.unique(np.concatenate([labels[labels != VOID] for labels in others]))) < 2:
             continue  # the group has all there is of a class
-        estimator = learn(make, train, others, Clock())
+        learnt = learn(make, train, others, Clock())
         for image, labels, groups in zip(train.images, lesson.labels, lesson.groups, strict=True):
             inside = groups == group
             if inside.any():
-                probability = predict(estimator, image, True, Clock())
-                yield Answer(str(group), labels[inside] == 1, probability[inside])
+                yield labels[inside] == 1, probability_of_one(learnt, predict(learnt, image, Clock()))[inside]
 
 
-def choose_threshold(answers: list[Answer]) -> float:
+def choose_threshold(answers: Iterable[Answer]) -> float:
     """Return the threshold of the largest IoU of all these pixels."""
-    return scores.best_threshold(*(np.concatenate(part) for part in list(zip(*answers, strict=True))[1:3]))
+    return _threshold_of((answer.truth, answer.predicted) for answer in answers)
+
+
+def _threshold_of(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
+    return scores.best_threshold(*(np.concatenate(part) for part in zip(*parts, strict=True)))
 
 
 def generator(*key: Any) -> np.random.Generator:
@@ -169,39 +184,56 @@ def choose_sites(dataset: Dataset, n_sites: int, pool: list[int], rng: np.random
     return [sites[i] for i in max(choices, key=n_classes)]
 
 
-def learn(make: Make, pictures: Pictures, labels: Labels, clock: Clock) -> Any:
+def learn(make: Make, pictures: Pictures, labels: Labels, clock: Clock) -> Learnt:
     """Return a fitted estimator; images without a label are not shown to it."""
-    pairs = [pair for pair in zip(pictures.images, labels, strict=True) if (pair[1] != VOID).any()]
-    images, targets = map(list, zip(*pairs, strict=True))
+    triples = zip(pictures.images, labels, pictures.labels, strict=True)
+    shown = [triple for triple in triples if (triple[1] != VOID).any()]
+    images, targets, truths = map(list, zip(*shown, strict=True))
     start = time.perf_counter()
     estimator = make().fit(images, targets)
     clock.fits.append(time.perf_counter() - start)
-    return estimator
+    return Learnt(estimator, _frequencies(truths, estimator.classes_) / _frequencies(targets, estimator.classes_))
 
 
-def predict(estimator: Any, image: np.ndarray, binary: bool, clock: Clock) -> np.ndarray:
-    """Return the probability of class 1 of every pixel, or if there are more than two classes the labels."""
+def _frequencies(labels: Labels, classes: np.ndarray) -> np.ndarray:
+    """Return the share of each class among the pixels of these classes."""
+    counts = np.array([sum(np.count_nonzero(each == c) for each in labels) for c in classes])
+    return counts / counts.sum()
+
+
+def predict(learnt: Learnt, image: np.ndarray, clock: Clock) -> np.ndarray:
+    """Return the probabilities of every pixel."""
     start = time.perf_counter()
-    probabilities = estimator.predict_proba([image])[0]
+    probabilities = learnt.estimator.predict_proba([image])[0]
     clock.predict += time.perf_counter() - start
     clock.pixels += probabilities[..., 0].size
-    classes = np.asarray(estimator.classes_)
-    if binary:
-        return probabilities[..., list(classes).index(1)].astype(np.float32)
-    return classes[probabilities.argmax(axis=-1)].astype(np.uint8)
+    return probabilities
 
 
-def answers(estimator: Any, pictures: Pictures, numbers: Sequence[int], binary: bool, clock: Clock) -> Iterator[Answer]:
+def probability_of_one(learnt: Learnt, probabilities: np.ndarray) -> np.ndarray:
+    """Return the probability of class 1."""
+    return probabilities[..., list(learnt.estimator.classes_).index(1)].astype(np.float32)
+
+
+def answers(learnt: Learnt, pictures: Pictures, numbers: Sequence[int], binary: bool, clock: Clock) -> Iterator[Answer]:
     """Yield the answers to all sites of these images."""
+    classes = np.asarray(learnt.estimator.classes_).astype(np.uint8)
     for number in numbers:
-        predicted = predict(estimator, pictures.images[number], binary, clock)
+        probabilities = predict(learnt, pictures.images[number], clock)
         for site in pictures.sites([number]):
             truth = pictures.labels[number][site.part]
             counts = truth != VOID
-            truth = truth[counts] == 1 if binary else truth[counts]
-            yield Answer(site.name, truth, predicted[site.part][counts])
+            truth, rows = truth[counts], probabilities[site.part][counts]
+            weighted = rows * learnt.factors.astype(np.float32)
+            sure = weighted.max(axis=-1) / weighted.sum(axis=-1)
+            right = classes[weighted.argmax(axis=-1)] == truth
+            if binary:
+                yield Answer(site.name, truth == 1, probability_of_one(learnt, rows), sure, right)
+            else:
+                yield Answer(site.name, truth, classes[rows.argmax(axis=-1)], sure, right)
     if clock.features is None:
-        clock.features = features_seconds(estimator, pictures.images[numbers[0]], pictures.labels[numbers[0]].size)
+        first = numbers[0]
+        clock.features = features_seconds(learnt.estimator, pictures.images[first], pictures.labels[first].size)
 
 
 def features_seconds(estimator: Any, image: np.ndarray, n_pixels: int) -> float | None:

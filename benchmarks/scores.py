@@ -33,6 +33,19 @@ def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
     return float((float(values[best]) + float(below)) / 2)
 
 
+def calibration_error(sure: np.ndarray, right: np.ndarray, n_bins: int = 15) -> float:
+    """Return the expected calibration error: how far the share of right answers is from the probability, on average.
+
+    Pixels are cut into bins of equal width by the probability of the answer.
+
+    Reference: M. P. Naeini, G. F. Cooper and M. Hauskrecht, "Obtaining well calibrated probabilities using Bayesian
+    binning", AAAI 2015.
+    """
+    bins = np.minimum((sure * n_bins).astype(int), n_bins - 1)
+    gaps = np.bincount(bins, right, n_bins) - np.bincount(bins, sure, n_bins)
+    return float(np.abs(gaps).sum() / len(sure))
+
+
 def confusion_matrix(truth: np.ndarray, predicted: np.ndarray, classes: list[int]) -> np.ndarray:
     """Return the number of pixels by true class (row) and predicted class (column)."""
     row, column = np.searchsorted(classes, truth), np.searchsorted(classes, predicted)
