@@ -1,7 +1,8 @@
 """dconv: dilated convolutions for scikit-learn. The public names, nothing else."""
 
-from dconv import distributed, filters, metrics, predictors, shapes
+from dconv import distributed, filters, layers, metrics, predictors, shapes
 from dconv._threads import show_config
+from dconv.backbone import AtrousBackbone
 from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
@@ -29,6 +30,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveVote",
+    "AtrousBackbone",
     "AtrousFeatures",
     "ContextClassifier",
     "CustomFeatures",
@@ -51,6 +53,7 @@ __all__ = [
     "find_objects",
     "fold",
     "group_importance",
+    "layers",
     "load",
     "make_features",
     "metrics",
