@@ -60,7 +60,8 @@ def run_plan(
         if not n_taps:
             target[...] = 0 if bias is None else bias
             continue
-        layout = (plan.groups, lanes, _lanes_in_a_step(plan, rows, x, lanes, level), level)
+        n_lanes = _lanes_in_a_step(plan, rows, x, lanes, level) if lanes == _conv.PIXELS else 0
+        layout = (plan.groups, lanes, n_lanes, level)
         if packings is None or (layout, weight.shape) not in packings:
             packed, biases = _pack(layout[0], kernels, bias, *layout[1:])
             if packings is not None:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from dconv._axes import as_tuple, span
+from dconv._axes import as_int, as_tuple, span
 from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU, pool_sizes
 from dconv._receptive import Margin, Pair
 
@@ -212,11 +212,10 @@ def _chosen(taps: Any, names: list[str]) -> list[int]:
                 raise ValueError(f"taps has {tap!r}, but the layers are {', '.join(names)}")
             places.append(names.index(tap))
             continue
-        if isinstance(tap, bool) or not isinstance(tap, int):
-            raise TypeError(f"taps must hold names or places of layers, got {tap!r}")
-        if not -len(names) <= tap < len(names):
+        place = as_int(tap, "taps", rule="None or a list of names or places of layers")
+        if not -len(names) <= place < len(names):
             raise ValueError(f"taps has {tap}, but there are {len(names)} layers")
-        places.append(tap % len(names))
+        places.append(place % len(names))
     if len(set(places)) < len(places):
         raise ValueError(f"taps={list(taps)!r} takes a layer twice")
     return sorted(places)

@@ -12,7 +12,6 @@ import numpy as np
 from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU
 from dconv._validation import as_array
 
-# Where filters, kernel and channels stand in a weight of each layout, so that they come to stand in dconv's.
 _LAYOUTS = ("dconv", "torch", "keras")
 
 
@@ -58,7 +57,8 @@ def from_arrays(items: Sequence[Any], *, layout: str = "dconv", relu: bool = Tru
             continue
         if not isinstance(item, tuple | list) or len(item) not in (2, 3):
             raise TypeError(
-                f"items[{index}] must be a pair of weight and bias, a triple with a name, or a layer, got {item!r:.60}"
+                f"items[{index}] must be a pair of weight and bias, a triple with a name, or a layer, got "
+                f"{type(item).__name__}"
             )
         weight, bias, name = (*item, None)[:3]
         layers += convolution_of(weight, bias, name, layout, relu, f"items[{index}]")

@@ -245,6 +245,15 @@ def test_dask_arrays_have_the_same_labels():
     np.testing.assert_array_equal(lazy.compute(scheduler="threads"), model.predict(image))
 
 
+def test_file_of_a_net_that_wants_large_images(tmp_path):
+    net = [layers.Convolution(np.ones((2, 5, 5, 1)), dilation=(8, 10))]
+    image = make_image(n_channels=1, sizes=(60, 70))[..., 0]
+    labels = 1 + (image > 0).astype(int)
+    model = dconv.PixelClassifier(AtrousBackbone(net, taps=[np.int64(0)]), LogisticRegression()).fit(image, labels)
+    dconv.save(model, tmp_path / "model.dconv")
+    np.testing.assert_array_equal(dconv.load(tmp_path / "model.dconv").predict(image), model.predict(image))
+
+
 def test_copies_share_weights():
     model = backbone()
     copy = clone(model)
@@ -280,7 +289,7 @@ def test_parameters_that_cannot_be_used():
     fails(net, "taps has 11, but there are 11 layers", taps=[11])
     fails(net, "takes a layer twice", taps=[0, "conv0"])
     fails(net, "taps must be None or a list", TypeError, taps="conv0")
-    fails(net, "taps must hold names or places", TypeError, taps=[1.0])
+    fails(net, "taps must be None or a list of names or places of layers, got 1.0", TypeError, taps=[1.0])
     fails(net, "tile_memory must be an int", TypeError, tile_memory=1e9)
     fails(net, "mean must be one number or 3", mean=(1, 2))
     fails(net, "std must be positive", std=0)
