@@ -16,6 +16,7 @@ from dconv.objects import find_objects
 from dconv.perceptron import PerceptronClassifier
 from dconv.persistence import load, save
 from dconv.position import PixelPosition
+from dconv.pyramid import AtrousPyramid
 from dconv.rocket import MiniRocket
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
@@ -32,6 +33,7 @@ __all__ = [
     "AdaptiveVote",
     "AtrousBackbone",
     "AtrousFeatures",
+    "AtrousPyramid",
     "ContextClassifier",
     "CustomFeatures",
     "DenseCRF",

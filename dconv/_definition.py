@@ -77,6 +77,8 @@ def _least_side(features: Any) -> int:
     """Return how many pixels along every axis a transformer, or any in it, wants an image to have at least."""
     if hasattr(features, "parts_"):
         return max(_least_side(part) for part in features.parts_)
+    if hasattr(features, "inner_"):
+        return _least_side(features.inner_)
     if hasattr(features, "_net"):
         return max(features._net.least_size())
     # The least that holds the neighbours at the largest dilation.

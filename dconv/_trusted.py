@@ -42,6 +42,8 @@ _OWN = frozenset(
         "dconv.features.AtrousFeatures",
         "dconv.perceptron.PerceptronClassifier",
         "dconv.position.PixelPosition",
+        "dconv.pyramid.AtrousPyramid",
+        "dconv.pyramid.Branch",
         "dconv.scaling.SoftClipScaler",
         "dconv.segmentation.PixelClassifier",
         "dconv.transformers.DilatedConv",

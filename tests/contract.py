@@ -28,6 +28,7 @@ from dconv.custom import CustomFeatures
 from dconv.features import AtrousFeatures
 from dconv.filters import bilinear_upsampling, gaussian
 from dconv.position import PixelPosition
+from dconv.pyramid import AtrousPyramid
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
@@ -132,6 +133,12 @@ def backbone(ndim: int, **parameters: Any) -> AtrousBackbone:
     return AtrousBackbone(net, output_stride=2, taps=[0, 3], channels=(0, -1), ndim=ndim, **parameters)
 
 
+def pyramid(ndim: int, **parameters: Any) -> AtrousPyramid:
+    """Return branches over a bank of one filter."""
+    inner = DilatedConv(gaussian(0.8, ndim=min(ndim, 3)), dilation=(1, 2))
+    return AtrousPyramid(inner, dilations=(2, 5), n_components=3, random_state=0, ndim=ndim, **parameters)
+
+
 def dilated_conv(ndim: int, **parameters: Any) -> DilatedConv:
     """Return a bank of one filter at two dilations."""
     return DilatedConv(gaussian(0.8, ndim=ndim), dilation=(1, 2), ndim=ndim, **parameters)
@@ -161,6 +168,7 @@ CASES = [
         (atrous_features, 1, False),
         (pyramid_features, 1, False),
         (backbone, 1, False),
+        (pyramid, 1, False),
         (dilated_conv, 1, False),
         (custom_features, 1, True),
         (combined_features, 1, False),

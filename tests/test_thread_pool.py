@@ -43,6 +43,7 @@ CUSTOM = dconv.CustomFeatures(np.negative)
 UNION = dconv.make_features(FEATURES, POSITION)
 NET = [layers.Convolution(WEIGHT[..., :1], padding=1), layers.MaxPool(2), layers.AveragePool(3, 1, 1), layers.ReLU()]
 BACKBONE = dconv.AtrousBackbone(NET, output_stride=1, taps=[0, -1])
+PYRAMID = dconv.AtrousPyramid(BANK, dilations=(3, 9), n_components=3, random_state=0)
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
@@ -226,6 +227,11 @@ CALLS = {
     "DenseCRF.tune": lambda: CRF.tune(IMAGE, PROBABILITIES[..., :2] + PROBABILITIES[..., 2:] / 2, LABELS).score,
     "DenseCRF.prepare": lambda: CRF.prepare(IMAGE).refine(PROBABILITIES),
     "DenseCRF.prepare: one for all": lambda: fitted(CRF).refine(PROBABILITIES),
+    "AtrousPyramid": fit(lambda: dconv.AtrousPyramid(BANK, random_state=0, n_jobs=2)),
+    "AtrousPyramid.fit": lambda: dconv.AtrousPyramid(BANK, projection="lda").fit(IMAGE, SCRIBBLES).halo_,
+    "AtrousPyramid.transform": lambda: fitted(PYRAMID).transform(IMAGE),
+    "AtrousPyramid.get_feature_names_out": lambda: fitted(PYRAMID).get_feature_names_out(),
+    "AtrousPyramid.set_output": lambda: fitted(PYRAMID).set_output(transform="default").transform(IMAGE),
     "DilatedConv": fit(lambda: dconv.DilatedConv(filters.gabor(0.2), stride=2, n_jobs=2)),
     "DilatedConv.fit": lambda: dconv.DilatedConv(filters.laplacian(), dilation=3).fit(IMAGE).halo_,
     "DilatedConv.transform": lambda: fitted(BANK).transform(IMAGE),
