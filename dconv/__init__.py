@@ -1,7 +1,8 @@
 """dconv: dilated convolutions for scikit-learn. The public names, nothing else."""
 
-from dconv import distributed, filters, metrics, predictors, shapes
+from dconv import distributed, filters, layers, metrics, predictors, shapes
 from dconv._threads import show_config
+from dconv.backbone import AtrousBackbone
 from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
@@ -15,6 +16,7 @@ from dconv.objects import find_objects
 from dconv.perceptron import PerceptronClassifier
 from dconv.persistence import load, save
 from dconv.position import PixelPosition
+from dconv.pyramid import AtrousPyramid
 from dconv.rocket import MiniRocket
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
@@ -29,7 +31,9 @@ __version__ = "0.1.0"
 
 __all__ = [
     "AdaptiveVote",
+    "AtrousBackbone",
     "AtrousFeatures",
+    "AtrousPyramid",
     "ContextClassifier",
     "CustomFeatures",
     "DenseCRF",
@@ -51,6 +55,7 @@ __all__ = [
     "find_objects",
     "fold",
     "group_importance",
+    "layers",
     "load",
     "make_features",
     "metrics",

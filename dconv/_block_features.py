@@ -70,6 +70,13 @@ def spacing_of(features: Any) -> tuple[float, ...] | None:
     return getattr(features, "spacing_", None)
 
 
+def sees_whole_image(features: Any) -> bool:
+    """Tell whether a transformer, or any in it, has to see an image as a whole before it computes blocks of it."""
+    inner = [*getattr(features, "parts_", ()), *([features.inner_] if hasattr(features, "inner_") else [])]
+    own = getattr(features, "normalize_", None) == "image" or getattr(features, "_pool", False)
+    return own or any(map(sees_whole_image, inner))
+
+
 def reader_of_one(prepared: Any, image: Any) -> Reader:
     """Return the reader of one image, number 0, from what :func:`prepared_for` returned, or "passthrough"."""
     if isinstance(prepared, str):
@@ -98,15 +105,25 @@ def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None) -> Im
     return as_images(X, ndim, channel_axis)
 
 
-def fit_features(features: Any, X: Any, images: Images, channel_axis: int | None) -> None:
+def fit_features(
+    features: Any,
+    X: Any,
+    images: Images,
+    channel_axis: int | None,
+    masks: Sequence[np.ndarray] | None = None,
+    targets: np.ndarray | None = None,
+) -> None:
     """Fit a transformer and check, before it transforms, that it can give every pixel its features.
 
-    `images` are those of `X`, maybe with pixels filled that hold no data.
+    `images` are those of `X`, maybe with pixels filled that hold no data; `masks` and `targets` say which pixels are
+    labelled and how.
     """
     by_blocks = hasattr(features, "_check_images")
     if not by_blocks:
         check_images(features, images)  # first, as its fit may be work
-    if not isinstance(features, str):
+    if hasattr(features, "_fit_labelled"):
+        features._fit_labelled(images, masks, targets)
+    elif not isinstance(features, str):
         fit_to_images(features, X, images, channel_axis)
     if by_blocks:
         check_images(features, images)  # which a fitted one alone can tell

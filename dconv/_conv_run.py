@@ -9,6 +9,7 @@ on sizes, so all parts of an image take the same and a tile equals the whole.
 from __future__ import annotations
 
 import math
+from typing import TypeAlias
 
 import numpy as np
 
@@ -21,6 +22,9 @@ _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
 _FEW_FILTERS = 4
 
+# One weight and its bias as the loops have read them before, so that they need not be packed again.
+Packings: TypeAlias = dict[tuple, tuple[np.ndarray, np.ndarray | None]]
+
 
 def run_plan(
     plan: ConvPlan,
@@ -30,10 +34,15 @@ def run_plan(
     out: np.ndarray,
     n_threads: int,
     level: str | None = None,
+    *,
+    packings: Packings | None = None,
+    relu: bool = False,
 ) -> None:
     """Write the convolution that `plan` describes to `out`; arrays of one dtype, as :func:`dconv.conv` prepares them.
 
-    `level` is a CPU level of :func:`dconv._kernels._dispatch.supported_levels`; None is the active one.
+    `level` is a CPU level of :func:`dconv._kernels._dispatch.supported_levels`; None is the active one. `packings` is
+    for those who run a convolution, not a transposed one, with the same weight and bias again: it starts empty. With
+    `relu` what is negative becomes 0, likewise of a convolution.
     """
     # Vectors need numbers beside each other: the channels of a pixel or, of one channel, the pixels of a row.
     beside = -1 if x.shape[-1] > 1 else -2
@@ -51,12 +60,19 @@ def run_plan(
         if not n_taps:
             target[...] = 0 if bias is None else bias
             continue
-        packed, biases = _pack(plan.groups, kernels, bias, lanes, _lanes_in_a_step(plan, rows, x, lanes, level), level)
+        n_lanes = _lanes_in_a_step(plan, rows, x, lanes, level) if lanes == _conv.PIXELS else 0
+        layout = (plan.groups, lanes, n_lanes, level)
+        if packings is None or (layout, weight.shape) not in packings:
+            packed, biases = _pack(layout[0], kernels, bias, *layout[1:])
+            if packings is not None:
+                packings[layout, weight.shape] = packed, biases
+        else:
+            packed, biases = packings[layout, weight.shape]
         threads = max(1, min(n_threads, target.size * n_taps // rows.out_step // _MULTIPLY_ADDS_PER_THREAD))
         _conv.conv_rows(
             x.transpose(order), packed, biases, target.transpose(order), rows.axes, rows.borders, rows.phases,
             rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row,
-            tap.per_position, rows.out_step, lanes, rows.piece, threads, level,
+            tap.per_position, rows.out_step, lanes, rows.piece, threads, level, relu,
         )  # fmt: skip
 
 

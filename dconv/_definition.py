@@ -73,10 +73,21 @@ def difference(saved: dict, found: dict) -> str | None:
     return None
 
 
+def _least_side(features: Any) -> int:
+    """Return how many pixels along every axis a transformer, or any in it, wants an image to have at least."""
+    if hasattr(features, "parts_"):
+        return max(_least_side(part) for part in features.parts_)
+    if hasattr(features, "inner_"):
+        return _least_side(features.inner_)
+    if hasattr(features, "_net"):
+        return max(features._net.least_size())
+    # The least that holds the neighbours at the largest dilation.
+    return 2 ** getattr(getattr(features, "_bank", None), "n_levels", 1) + 1
+
+
 def _values(features: Any, n_channels: int, ndim: int, channel_axis: int | None) -> list[list[float]]:
     """Return the features at some pixels, one list for each."""
-    n_levels = getattr(getattr(features, "_bank", None), "n_levels", 1)
-    shape = (max(_SIDE, 2**n_levels + 1),) * ndim  # the least that holds the neighbours at the largest dilation
+    shape = (max(_SIDE, _least_side(features)),) * ndim
     place = np.indices((*shape, n_channels))
     # Sums of products of the coordinates, modulo a prime: no axis and no channel is like another, and no two pixels.
     image = (sum((7 * axis + 5) * each + each * place[0] for axis, each in enumerate(place)) % 97).astype(np.float32)

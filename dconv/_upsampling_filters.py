@@ -1,6 +1,7 @@
 """Filters that upsample: B-splines for a transposed convolution. Public as part of :mod:`dconv.filters`."""
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -123,16 +124,23 @@ def spreads(method: str, factors: tuple[int, ...], align: str) -> list[Spread]:
     """
     if not isinstance(align, str) or align not in ("center", "first"):
         raise ValueError(f"align must be 'center' or 'first', but got {align!r}")
-    degree = DEGREES[method]
     # In half pixels, in which the offset and where the spline ends are whole numbers.
     offsets = [factor - 1 if align == "center" else 0 for factor in factors]
+    return spreads_at(method, factors, offsets)
+
+
+def spreads_at(method: str, factors: Sequence[int], offsets: Sequence[int]) -> list[Spread]:
+    """Return the same where the first sample of each axis lies `offsets` half pixels behind the first output."""
+    degree = DEGREES[method]
     reaches = [(degree + 1) * factor for factor in factors]
     places = [
         range((offset - reach) // 2 + 1, -(-(offset + reach) // 2))
         for offset, reach in zip(offsets, reaches, strict=True)
     ]
     if math.prod(map(len, places)) > MAX_TAPS:
-        raise ValueError(f"factor={factors} gives a filter of more than {MAX_TAPS} taps; upsample in several steps")
+        raise ValueError(
+            f"factor={tuple(factors)} gives a filter of more than {MAX_TAPS} taps; upsample in several steps"
+        )
     return [
         Spread(_spline(degree, (2 * np.array(place) - offset) / (2 * factor)), -place.start)
         for place, offset, factor in zip(places, offsets, factors, strict=True)

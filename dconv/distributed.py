@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from dconv._block_features import check_images, reader_of_one
+from dconv._block_features import check_images, reader_of_one, sees_whole_image
 from dconv._boxes import grown, sizes
 from dconv._fingerprint import fingerprint
 from dconv._intensity import Intensity, intensity_from, rows_summed, sums_of_rows
@@ -18,6 +18,7 @@ from dconv._lazy_images import Window
 from dconv._prediction import BoxAnswers
 from dconv._receptive import Margin
 from dconv._validation import Images, check_finite, real_dtype
+from dconv.features import AtrousFeatures
 from dconv.segmentation import PixelClassifier
 from dconv.tiling import check_blockwise
 
@@ -91,6 +92,12 @@ def predict(estimator: PixelClassifier, x: Any, proba: bool = False) -> Any:
     """
     da = _import_dask_array()
     check_blockwise(estimator, proba)
+    features = estimator.features_
+    if type(features) is not AtrousFeatures and sees_whole_image(features):
+        raise ValueError(
+            f"features of {type(features).__name__} see each image as a whole first, to normalize it or for its means, "
+            "which workers that have chunks of it cannot; use normalize=None and pool=False, or predict_blocks"
+        )
     if not isinstance(x, da.Array):
         raise TypeError(f"x must be a dask array, got {type(x).__name__}; dask.array.from_array makes one of an array")
     real_dtype(x, "x")

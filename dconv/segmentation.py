@@ -228,7 +228,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         self._say(str(lesson))
 
         start = perf_counter()
-        fit_features(features, X, images, channel_axis)
+        fit_features(features, X, images, channel_axis, lesson.masks, lesson.targets)
         if unlabeled is not None:
             check_images(features, unlabeled)
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)

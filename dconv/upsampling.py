@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dconv._axes import Ints, as_tuple
 from dconv._blocks import check_padding_mode, read_block
 from dconv._filter_bank import outer_product
-from dconv._upsampling_filters import DEGREES, spreads
+from dconv._upsampling_filters import DEGREES, Spread, spreads
 from dconv._validation import as_array, real_dtype
 from dconv.functional import conv_transpose
 
@@ -113,21 +115,39 @@ def upsample(
     out_size = _out_size(size, factors, output_size)
     if isinstance(out, np.ndarray) and np.may_share_memory(out, array):
         raise ValueError("out must not overlap x in memory, because x is read while out is written")
+    return interpolated(array, axes, factors, (0,) * len(size), out_size, padding_mode, out=out, n_threads=n_threads)
+
+
+def interpolated(
+    x: np.ndarray,
+    axes: Sequence[Spread],
+    factors: Sequence[int],
+    first: Sequence[int],
+    stop: Sequence[int],
+    padding_mode: str,
+    *,
+    out: np.ndarray | None = None,
+    n_threads: int | None = None,
+) -> np.ndarray:
+    """Return the outputs from `first` to `stop` of images (batch, *spatial, channels) whose samples are spread.
+
+    Sample i adds ``axes[a].weights[k]`` to output ``i * factors[a] - axes[a].left + k`` along each axis `a`.
+    """
     # Output o takes tap k from sample i = (o + left - k) / factor.
-    start = [(axis.left - len(axis.weights)) // f + 1 for axis, f in zip(axes, factors, strict=True)]
-    stop = [(n - 1 + axis.left) // f + 1 for axis, n, f in zip(axes, out_size, factors, strict=True)]
-    extended = read_block(array, start, stop, padding_mode, first_axis=1)
-    cut_left = [axis.left - first * f for axis, first, f in zip(axes, start, factors, strict=True)]
+    low = [(o + axis.left - len(axis.weights)) // f + 1 for axis, f, o in zip(axes, factors, first, strict=True)]
+    high = [(o - 1 + axis.left) // f + 1 for axis, f, o in zip(axes, factors, stop, strict=True)]
+    extended = read_block(x, low, high, padding_mode, first_axis=1)
+    cut_left = [axis.left + o - sample * f for axis, sample, f, o in zip(axes, low, factors, first, strict=True)]
     cut_right = [
-        (n - 1) * f + len(axis.weights) - cut - wanted
-        for axis, n, f, cut, wanted in zip(axes, extended.shape[1:-1], factors, cut_left, out_size, strict=True)
+        (n - 1) * f + len(axis.weights) - cut - (end - begin)
+        for axis, n, f, cut, begin, end in zip(axes, extended.shape[1:-1], factors, cut_left, first, stop, strict=True)
     ]
     kernel = outer_product([axis.weights for axis in axes])
-    n_channels = array.shape[-1]
+    n_channels = x.shape[-1]
     return conv_transpose(
         extended,
         np.broadcast_to(kernel[..., np.newaxis], (n_channels, *kernel.shape, 1)),
-        stride=factors,
+        stride=tuple(factors),
         padding=tuple(zip(cut_left, cut_right, strict=True)),
         groups=n_channels,
         out=out,

@@ -20,12 +20,15 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import NotFittedError
 from sklearn.utils import get_tags
 
+from dconv import layers
+from dconv.backbone import AtrousBackbone
 from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
 from dconv.custom import CustomFeatures
 from dconv.features import AtrousFeatures
 from dconv.filters import bilinear_upsampling, gaussian
 from dconv.position import PixelPosition
+from dconv.pyramid import AtrousPyramid
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
@@ -118,6 +121,24 @@ def combined_features(ndim: int, channel_axis: int | None = None, **parameters: 
     return make_features(*parts, ndim=ndim, channel_axis=channel_axis, **parameters)
 
 
+def backbone(ndim: int, **parameters: Any) -> AtrousBackbone:
+    """Return a net of two convolutions and a pooling on the first and the last channel, which wants four pixels."""
+    rng, rank = np.random.default_rng(0), min(ndim, 3)
+    net = [
+        layers.Convolution(rng.normal(size=(6, *(3,) * rank, 2)), padding=1),
+        layers.ReLU(),
+        layers.MaxPool(2),
+        layers.Convolution(rng.normal(size=(4, *(2,) * rank, 6)), stride=2),
+    ]
+    return AtrousBackbone(net, output_stride=2, taps=[0, 3], channels=(0, -1), ndim=ndim, **parameters)
+
+
+def pyramid(ndim: int, **parameters: Any) -> AtrousPyramid:
+    """Return branches over a bank of one filter."""
+    inner = DilatedConv(gaussian(0.8, ndim=min(ndim, 3)), dilation=(1, 2))
+    return AtrousPyramid(inner, dilations=(2, 5), n_components=3, random_state=0, ndim=ndim, **parameters)
+
+
 def dilated_conv(ndim: int, **parameters: Any) -> DilatedConv:
     """Return a bank of one filter at two dilations."""
     return DilatedConv(gaussian(0.8, ndim=ndim), dilation=(1, 2), ndim=ndim, **parameters)
@@ -146,6 +167,8 @@ CASES = [
     for build, factor, any_size in (
         (atrous_features, 1, False),
         (pyramid_features, 1, False),
+        (backbone, 1, False),
+        (pyramid, 1, False),
         (dilated_conv, 1, False),
         (custom_features, 1, True),
         (combined_features, 1, False),

@@ -23,7 +23,7 @@ def test_docstrings(name):
 
 def test_public_names_have_examples():
     finder = doctest.DocTestFinder()
-    modules = (dconv, dconv.distributed, dconv.filters, dconv.metrics, dconv.predictors, dconv.shapes)
+    modules = (dconv, dconv.distributed, dconv.filters, dconv.layers, dconv.metrics, dconv.predictors, dconv.shapes)
     public = {f"{module.__name__}.{name}": getattr(module, name) for module in modules for name in module.__all__}
     # Named tuples are shown by the functions that return or take them.
     things = {name: thing for name, thing in public.items() if callable(thing) and not hasattr(thing, "_fields")}

@@ -215,3 +215,19 @@ def test_every_cpu_level_has_no_borders_between_threads_and_tiles(level, case, d
     padded = case.padded(x)
     inside = dataclasses.replace(case, shape=padded.shape, padding="valid")
     assert_bitwise(run(plan_of(case), x, data.draw(st.integers(2, 4))), run(plan_of(inside), padded, 1))
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@MANY
+@given(case=cases(), n_threads=st.integers(1, 3))
+def test_relu_in_the_convolution_is_one_after_it(level, case, n_threads):
+    x, weight, bias = case.arrays()
+    plan, packings = plan_of(case), {}
+    plain, clipped, again = (np.full(plan.out_shape, np.nan, case.dtype) for _ in range(3))
+    with small_threads():
+        _conv_run.run_plan(plan, x, weight, bias, plain, n_threads, level)
+        for out in (clipped, again):  # the second from the weights that the first has packed
+            _conv_run.run_plan(plan, x, weight, bias, out, n_threads, level, packings=packings, relu=True)
+    expected = np.where(plain < 0, 0, plain)
+    assert_bitwise(clipped, expected)
+    assert_bitwise(again, expected)

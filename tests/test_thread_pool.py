@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 
 import dask.array as da
+import h5py
 import numpy as np
 import pytest
 from images import TREES, make_image, scribble
@@ -20,7 +21,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 import dconv
-from dconv import filters, metrics, predictors, shapes
+from dconv import filters, layers, metrics, predictors, shapes
 
 N_THREADS = 8
 N_CALLS = 64
@@ -40,6 +41,9 @@ FEATURES = dconv.AtrousFeatures(3)
 POSITION = dconv.PixelPosition()
 CUSTOM = dconv.CustomFeatures(np.negative)
 UNION = dconv.make_features(FEATURES, POSITION)
+NET = [layers.Convolution(WEIGHT[..., :1], padding=1), layers.MaxPool(2), layers.AveragePool(3, 1, 1), layers.ReLU()]
+BACKBONE = dconv.AtrousBackbone(NET, output_stride=1, taps=[0, -1])
+PYRAMID = dconv.AtrousPyramid(BANK, dilations=(3, 9), n_components=3, random_state=0)
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
@@ -125,6 +129,22 @@ def saved():
         return dconv.load(f"{folder}/model.dconv").predict_proba(IMAGE)
 
 
+def from_keras():
+    """Return the layers in a file of Keras."""
+    with tempfile.TemporaryDirectory() as folder:
+        with h5py.File(f"{folder}/net.weights.h5", "w") as file:
+            file["conv/vars/0"] = np.moveaxis(WEIGHT, 0, -1)
+        return str(layers.from_keras_h5(f"{folder}/net.weights.h5", ["conv"]))
+
+
+def refusal(call):
+    """Return how a call is refused."""
+    try:
+        call()
+    except Exception as error:
+        return type(error).__name__
+
+
 def fit(make):
     """Return a call that fits an estimator of its own and applies it."""
 
@@ -169,6 +189,13 @@ CALLS = {
     "upsample": lambda: dconv.upsample(X, 3),
     "upsample: two threads each": lambda: dconv.upsample(X, (2, 4), method="b3_spline", align="first", n_threads=2),
     "show_config": show_config,
+    "AtrousBackbone": fit(lambda: dconv.AtrousBackbone(NET, tile_memory=10**5, n_jobs=2)),
+    "AtrousBackbone.fit": lambda: dconv.AtrousBackbone(NET).fit(IMAGE).halo_,
+    "AtrousBackbone.transform": lambda: fitted(BACKBONE).transform(IMAGE),
+    "AtrousBackbone.maps": lambda: tuple(fitted(BACKBONE).maps(IMAGE).values()),
+    "AtrousBackbone.cost": lambda: str(BACKBONE.cost(500)),
+    "AtrousBackbone.get_feature_names_out": lambda: fitted(BACKBONE).get_feature_names_out(),
+    "AtrousBackbone.set_output": lambda: fitted(BACKBONE).set_output(transform="default").transform(IMAGE),
     "AtrousFeatures": fit(lambda: dconv.AtrousFeatures(2, filters=filters.b3_spline(), n_jobs=2)),
     "AtrousFeatures.fit": lambda: dconv.AtrousFeatures(2).fit(IMAGE).halo_,
     "AtrousFeatures.transform": lambda: fitted(FEATURES).transform(IMAGE),
@@ -200,6 +227,11 @@ CALLS = {
     "DenseCRF.tune": lambda: CRF.tune(IMAGE, PROBABILITIES[..., :2] + PROBABILITIES[..., 2:] / 2, LABELS).score,
     "DenseCRF.prepare": lambda: CRF.prepare(IMAGE).refine(PROBABILITIES),
     "DenseCRF.prepare: one for all": lambda: fitted(CRF).refine(PROBABILITIES),
+    "AtrousPyramid": fit(lambda: dconv.AtrousPyramid(BANK, random_state=0, n_jobs=2)),
+    "AtrousPyramid.fit": lambda: dconv.AtrousPyramid(BANK, projection="lda").fit(IMAGE, SCRIBBLES).halo_,
+    "AtrousPyramid.transform": lambda: fitted(PYRAMID).transform(IMAGE),
+    "AtrousPyramid.get_feature_names_out": lambda: fitted(PYRAMID).get_feature_names_out(),
+    "AtrousPyramid.set_output": lambda: fitted(PYRAMID).set_output(transform="default").transform(IMAGE),
     "DilatedConv": fit(lambda: dconv.DilatedConv(filters.gabor(0.2), stride=2, n_jobs=2)),
     "DilatedConv.fit": lambda: dconv.DilatedConv(filters.laplacian(), dilation=3).fit(IMAGE).halo_,
     "DilatedConv.transform": lambda: fitted(BANK).transform(IMAGE),
@@ -278,6 +310,15 @@ CALLS = {
     "filters.pca_patches": lambda: filters.pca_patches([PIXELS], 4, (3, 3), n_patches=300, random_state=0).weight,
     "filters.random_normal": lambda: filters.random_normal(5, (3, 3), random_state=0).weight,
     "filters.two_valued": lambda: filters.two_valued().weight,
+    "layers.AveragePool": lambda: str(layers.AveragePool(2)),
+    "layers.Convolution": lambda: layers.Convolution(WEIGHT).weight,
+    "layers.MaxPool": lambda: str(layers.MaxPool((2, 3))),
+    "layers.ReLU": lambda: str(layers.ReLU("a")),
+    "layers.fold_batch_norm": lambda: layers.fold_batch_norm(NET[0], np.zeros(16), np.ones(16)).weight,
+    "layers.from_arrays": lambda: str(layers.from_arrays([(WEIGHT, None)])),
+    "layers.from_keras_h5": from_keras,
+    "layers.from_onnx": lambda: refusal(lambda: layers.from_onnx("nothing.onnx")),
+    "layers.from_torch": lambda: refusal(lambda: layers.from_torch(WEIGHT)),
     "metrics.mean_iou_score": lambda: metrics.mean_iou_score(LABELS, SCRIBBLES, average=None),
     "metrics.object_f1_score": lambda: metrics.object_f1_score(LABELS, SCRIBBLES),
     "predictors.NotCompilable": lambda: str(predictors.NotCompilable("why")),

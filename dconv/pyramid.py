@@ -1,0 +1,434 @@
+"""AtrousPyramid: parallel dilated branches over feature maps, and what the whole image has in the mean."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, NamedTuple, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+
+from dconv._axes import as_int, as_tuple, items_of
+from dconv._base import FeatureImageTransformer
+from dconv._block_features import check_images, fit_to_images, prepared_for, reader_of_one
+from dconv._blocks import read_block
+from dconv._filter_bank import outer_product
+from dconv._nodata import as_given
+from dconv._parts import new_features
+from dconv._pixels import Block, blocks_of, rows_in_block
+from dconv._threads import effective_n_jobs, run_tasks
+from dconv._validation import Images, as_images, as_labels, check_n_channels
+from dconv.functional import conv
+
+_PROJECTIONS = ("gaussian", "random", "pca", "lda")
+_TAPS = 3  # of a branch along each axis
+
+
+class Branch(NamedTuple):
+    """One dilated convolution of the feature maps."""
+
+    dilation: int
+    weight: np.ndarray  # as `conv` takes it
+    bias: np.ndarray | None
+    groups: int
+
+
+class AtrousPyramid(FeatureImageTransformer):
+    """Turn images into feature maps, the same maps seen through kernels of several dilations, and their means.
+
+    The atrous spatial pyramid pooling of DeepLab [1]_: kernels of 3 taps along each axis look at the same maps, each at
+    a dilation of its own, and one branch sees the mean of every map over the image. There the weights are trained by
+    back-propagation; here they are fixed, or learnt from pixels by linear algebra.
+
+    Parameters
+    ----------
+    inner : transformer, "passthrough" or None, default=None
+        What makes the maps: a transformer of images that works block by block, such as :class:`dconv.AtrousFeatures` or
+        :class:`dconv.AtrousBackbone`; None is ``AtrousFeatures(normalize="auto")``, and "passthrough" takes the
+        channels of images as maps, as of probabilities.
+    dilations : sequence of int, default=(6, 12, 18, 24)
+        Distance in pixels between the taps of each branch.
+    pool : bool, default=True
+        Whether the mean of every map over the image is a feature of all its pixels. Then the maps of an image are
+        computed twice.
+    projection : {"pca", "gaussian", "random", "lda"}, default="pca"
+        What the kernels are. "gaussian": every map is smoothed by itself, by ``[1, 2, 1] / 4`` along each axis.
+        "random": directions of equal distribution. "pca": those in which the windows of pixels differ most. "lda":
+        those that tell classes apart, at most one less than there are classes; only with labels, which
+        :class:`dconv.PixelClassifier` gives. All but "gaussian" see maps divided by their standard deviation.
+    n_components : int, default=16
+        Features of each branch, for all but "gaussian".
+    n_samples : int, default=10_000
+        Pixels that are learnt from at most, drawn in equal shares from all images.
+    random_state : int, RandomState instance or None, default=None
+        Draws pixels, and directions.
+    ndim : {1, 2, 3}, default=2
+        Number of spatial axes.
+    channel_axis : int or None, default=None
+        Axis of one image that holds its channels; None for grey images.
+    n_jobs : int or None, default=None
+        Number of threads. None and -1 are as many as there are physical cores for this process, or what
+        ``OMP_NUM_THREADS`` says, as in joblib's worker processes; 1 in joblib's threads.
+
+    Attributes
+    ----------
+    inner_ : transformer or "passthrough"
+        What makes the maps, fitted.
+    ndim_, channel_axis_ : int, int or None
+        `ndim` and `channel_axis` as they were at fit; changes of parameters take effect at the next `fit`.
+    n_channels_in_ : int
+        Channels of the images seen at fit.
+    n_features_out_ : int
+        Number of features of a pixel: the maps, the branches and, with `pool`, the means of the maps.
+    halo_ : tuple of (int, int)
+        Pixels that the maps and the branches see left and right of their own, per spatial axis. The means see all.
+
+    See Also
+    --------
+    dconv.AtrousBackbone : Maps of a trained net.
+
+    Notes
+    -----
+    Features are ordered maps, branches by dilation, means. Beyond the border a map goes on as its last pixel. What
+    pixels are drawn does not depend on the number of threads, nor do the features, by a bit.
+
+    References
+    ----------
+    .. [1] L.-C. Chen, G. Papandreou, I. Kokkinos, K. Murphy and A. L. Yuille, "DeepLab: semantic image segmentation
+       with deep convolutional nets, atrous convolution, and fully connected CRFs", IEEE Transactions on Pattern
+       Analysis and Machine Intelligence 40(4), 2018, doi:10.1109/TPAMI.2017.2699184.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dconv import AtrousFeatures, AtrousPyramid
+    >>> image = np.random.default_rng(0).normal(size=(64, 64))
+    >>> pyramid = AtrousPyramid(AtrousFeatures(3), dilations=(4, 8), n_components=5, random_state=0)
+    >>> pyramid.fit_transform(image).shape
+    (64, 64, 90)
+    >>> pyramid.get_feature_names_out()[[0, 40, 89]].tolist()
+    ['intensity_level_d1', 'pca_0_d4', 'mean_intensity_level_d8']
+    """
+
+    def __init__(
+        self,
+        inner: Any = None,
+        *,
+        dilations: Sequence[int] = (6, 12, 18, 24),
+        pool: bool = True,
+        projection: str = "pca",
+        n_components: int = 16,
+        n_samples: int = 10_000,
+        random_state: int | np.random.RandomState | None = None,
+        ndim: int = 2,
+        channel_axis: int | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.inner = inner
+        self.dilations = dilations
+        self.pool = pool
+        self.projection = projection
+        self.n_components = n_components
+        self.n_samples = n_samples
+        self.random_state = random_state
+        self.ndim = ndim
+        self.channel_axis = channel_axis
+        self.n_jobs = n_jobs
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Fit what makes the maps, and learn the kernels of the branches.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, finite real numbers.
+        y : array_like or list of array_like, default=None
+            Label images, for "lda": 0 means "not labelled". Not used otherwise.
+
+        Returns
+        -------
+        self : AtrousPyramid
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the labels cannot be used; if `inner` does not work block by block; if "lda"
+            has no labels, or those of one class only.
+        """
+        _, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        images = as_images(X, ndim, channel_axis)
+        if self.projection != "lda" or y is None:
+            return self._fit_labelled(images, None, None)
+        labels = as_labels(y, images)
+        masks = [each != 0 for each in labels]
+        return self._fit_labelled(
+            images, masks, np.concatenate([each[mask] for each, mask in zip(labels, masks, strict=True)])
+        )
+
+    def _fit_images(self, images: Images) -> Self:
+        """Fit to images, as :mod:`dconv._block_features` describes."""
+        return self._fit_labelled(images, None, None)
+
+    def _fit_labelled(self, images: Images, masks: Sequence[np.ndarray] | None, targets: np.ndarray | None) -> Self:
+        """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
+        effective_n_jobs(self.n_jobs)
+        dilations = self._checked()
+        if self.projection == "lda" and (targets is None or len(np.unique(targets)) < 2):
+            raise ValueError(
+                "projection='lda' needs pixels of two classes at least: fit it with label images, as "
+                "PixelClassifier.fit does, or use projection='pca'"
+            )
+        inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        if not isinstance(inner, str):
+            fit_to_images(inner, as_given(images, channel_axis), images, channel_axis)
+            if not hasattr(inner, "_transform_block"):
+                raise ValueError(
+                    f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
+                    "CustomFeatures with a halo"
+                )
+        check_images(inner, images)
+        # Tried on a copy: what fails leaves the attributes of the last fit.
+        trial = copy(self)
+        trial.inner_, trial.ndim_, trial.channel_axis_ = inner, ndim, channel_axis
+        trial.n_channels_in_ = images.n_channels
+        trial._n_maps = images.n_channels if isinstance(inner, str) else inner.n_features_out_
+        trial._reach, trial._pool = max(dilations), self.pool
+        trial._branches = trial._new_branches(images, dilations, masks, targets)
+        of_branches = sum(len(branch.weight) for branch in trial._branches)
+        trial.n_features_out_ = trial._n_maps * (1 + self.pool) + of_branches
+        around = ((0, 0),) * ndim if isinstance(inner, str) else inner.halo_
+        trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in around)
+        self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return the features of every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, with the channels seen at fit.
+
+        Returns
+        -------
+        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
+            float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If the images cannot be used, as in :meth:`fit`.
+        """
+        check_is_fitted(self)
+        images = as_images(X, self.ndim_, self.channel_axis_)
+        check_n_channels(images, self.n_channels_in_, self)
+        self._check_images(images)
+        shapes = images.spatial_shapes
+        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
+        for image, shape, out in zip(images.arrays, shapes, outputs, strict=True):
+            prepared = self._for_image(image)
+
+            def work(block: Block, prepared: Any = prepared, image: Any = image, out: Any = out) -> None:
+                out[block] = prepared._transform_block(image, block)
+
+            run_tasks(work, list(blocks_of(shape, self.n_features_out_)), effective_n_jobs(self.n_jobs))
+        return result
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the name of every feature: those of the maps, ``<projection>_<number>_d<dilation>``, ``mean_<map>``.
+
+        Parameters
+        ----------
+        input_features : Any, default=None
+            Not used; pixels have no names.
+
+        Returns
+        -------
+        names : ndarray of str objects of shape (n_features_out_,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        """
+        check_is_fitted(self)
+        maps = [f"channel_{index}" for index in range(self._n_maps)]
+        if not isinstance(self.inner_, str):
+            maps = [str(name) for name in self.inner_.get_feature_names_out()]
+        names = list(maps)
+        for branch in self._branches:
+            names += [f"{self._kind}_{index}_d{branch.dilation}" for index in range(len(branch.weight))]
+        return np.array([*names, *(f"mean_{name}" for name in maps if self._pool)], dtype=object)
+
+    def _feature_keys(self) -> list[tuple[str, str, str]]:
+        """Return plane, group and scale of every feature."""
+        keys = [("maps", "maps", "maps")] * self._n_maps
+        if hasattr(self.inner_, "_feature_keys"):
+            keys = list(self.inner_._feature_keys())
+        for branch in self._branches:
+            keys += [("pyramid", "branches", f"d{branch.dilation}")] * len(branch.weight)
+        return keys + [("pyramid", "means", "image")] * (self._n_maps * self._pool)
+
+    def _checked(self) -> tuple[int, ...]:
+        """Check the parameters, and return the dilations."""
+        if not isinstance(self.projection, str) or self.projection not in _PROJECTIONS:
+            raise ValueError(f"projection must be one of {', '.join(map(repr, _PROJECTIONS))}, got {self.projection!r}")
+        if not isinstance(self.pool, bool):
+            raise TypeError(f"pool must be a bool, got {self.pool!r}")
+        as_int(self.n_components, "n_components", 1)
+        as_int(self.n_samples, "n_samples", 2)
+        dilations = items_of(self.dilations)
+        if not dilations:
+            raise TypeError(f"dilations must be a sequence of ints, not empty, got {self.dilations!r}")
+        return as_tuple(dilations, len(dilations), "dilations", 1)
+
+    def _new_branches(
+        self, images: Images, dilations: tuple[int, ...], masks: Sequence[np.ndarray] | None, targets: Any
+    ) -> tuple[Branch, ...]:
+        """Return the kernels of all branches."""
+        self._kind = self.projection
+        kernel = (_TAPS,) * self.ndim_
+        if self.projection == "gaussian":
+            weights = outer_product([np.array([1, 2, 1]) / 4] * self.ndim_)[np.newaxis, ..., np.newaxis]
+            weights = np.repeat(weights, self._n_maps, axis=0).astype(np.float32)
+            return tuple(Branch(dilation, weights, None, self._n_maps) for dilation in dilations)
+        random_state = check_random_state(self.random_state)
+        chosen, labels = self._chosen(images, masks, targets, random_state)
+        windows = self._windows(images, dilations, chosen)
+        branches = []
+        for dilation, rows in zip(dilations, windows, strict=True):
+            by_map = rows.reshape(-1, self._n_maps).astype(np.float64)
+            center, spread = by_map.mean(axis=0), by_map.std(axis=0)
+            spread[spread <= 1e-6 * np.abs(center).max(initial=1e-30)] = 1.0
+            n_taps = _TAPS**self.ndim_
+            scaled = (rows.astype(np.float64) - np.tile(center, n_taps)) / np.tile(spread, n_taps)
+            directions, middle = self._directions(scaled, labels, random_state)
+            weight = directions / np.tile(spread, n_taps)
+            bias = -directions @ (np.tile(center / spread, n_taps) + middle)
+            shaped = weight.reshape(len(weight), *kernel, self._n_maps).astype(np.float32)
+            branches.append(Branch(dilation, shaped, bias.astype(np.float32), 1))
+        return tuple(branches)
+
+    def _directions(
+        self, rows: np.ndarray, labels: np.ndarray | None, random_state: np.random.RandomState
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Return what windows are projected on, (n_components, taps), and what is subtracted from them before."""
+        n = min(self.n_components, rows.shape[1])
+        if self.projection == "random":
+            directions = random_state.normal(size=(n, rows.shape[1]))
+            return directions / np.linalg.norm(directions, axis=1, keepdims=True), np.zeros(rows.shape[1])
+        if self.projection == "pca":
+            found = PCA(min(n, len(rows)), svd_solver="full" if len(rows) < rows.shape[1] else "covariance_eigh").fit(
+                rows
+            )
+            return found.components_, found.mean_
+        assert labels is not None
+        analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(rows, labels)
+        return analysis.scalings_[:, : min(n, len(analysis.classes_) - 1)].T, rows.mean(axis=0)
+
+    def _chosen(
+        self, images: Images, masks: Sequence[np.ndarray] | None, targets: Any, random_state: np.random.RandomState
+    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        """Return which pixels of every image are learnt from, and their labels."""
+        share = max(1, math.ceil(self.n_samples / len(images.arrays)))
+        learnt = masks is not None and self.projection == "lda"
+        chosen, labels, done = [], [], 0
+        for index, shape in enumerate(images.spatial_shapes):
+            places = np.flatnonzero(masks[index]) if masks is not None and learnt else np.arange(math.prod(shape))
+            kept = np.sort(random_state.permutation(len(places))[:share])
+            mask = np.zeros(shape, bool)
+            mask.flat[places[kept]] = True
+            chosen.append(mask)
+            if learnt:
+                labels.append(targets[done : done + len(places)][kept])
+                done += len(places)
+        return chosen, np.concatenate(labels) if labels else None
+
+    def _windows(self, images: Images, dilations: Sequence[int], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """Return what the kernel of each branch sees of the masked pixels, (n_pixels, taps * maps)."""
+        n_pixels = [int(mask.sum()) for mask in masks]
+        found = [np.empty((sum(n_pixels), _TAPS**self.ndim_, self._n_maps), np.float32) for _ in dilations]
+        starts = np.cumsum([0, *n_pixels])
+        for index, (image, mask) in enumerate(zip(images.arrays, masks, strict=True)):
+            prepared, positions = prepared_for(self.inner_, image), np.flatnonzero(mask)
+
+            def work(block: Block, index: int = index, image: Any = image, prepared: Any = prepared,
+                     mask: np.ndarray = mask, positions: np.ndarray = positions) -> None:  # fmt: skip
+                maps = self._extended(prepared, image, block)
+                rows = starts[index] + rows_in_block(positions, mask, block)
+                places = np.nonzero(mask[block])
+                for dilation, windows in zip(dilations, found, strict=True):
+                    steps = itertools.product((-dilation, 0, dilation), repeat=self.ndim_)
+                    for tap, step in enumerate(steps):
+                        at = tuple(place + self._reach + by for place, by in zip(places, step, strict=True))
+                        windows[rows, tap] = maps[at]
+
+            blocks = [block for block in blocks_of(mask.shape, self._n_maps) if mask[block].any()]
+            run_tasks(work, blocks, effective_n_jobs(self.n_jobs))
+        return [windows.reshape(len(windows), -1) for windows in found]
+
+    def _extended(self, prepared: Any, image: Any, block: Block) -> np.ndarray:
+        """Return the maps of a block and what branches see around it, as the border's pixels beyond the border."""
+        size = image.shape[:-1]
+        box = tuple(
+            slice(max(part.start - self._reach, 0), min(part.stop + self._reach, n))
+            for part, n in zip(block, size, strict=True)
+        )
+        maps = reader_of_one(prepared, image).read(0, box)
+        low = [part.start - self._reach - whole.start for part, whole in zip(block, box, strict=True)]
+        high = [part.stop + self._reach - whole.start for part, whole in zip(block, box, strict=True)]
+        return read_block(maps, low, high, "edge")
+
+    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
+        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
+        check_images(self.inner_, images)
+        return images.spatial_shapes
+
+    def _for_image(self, image: Any) -> Self:
+        """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
+        transformer = copy(self)
+        transformer._prepared = prepared_for(self.inner_, image)
+        transformer._means = self._means_of(transformer._prepared, image) if self._pool else None
+        return transformer
+
+    def _means_of(self, prepared: Any, image: Any) -> np.ndarray:
+        """Return the mean of every map over an image."""
+        reader, blocks = reader_of_one(prepared, image), list(blocks_of(image.shape[:-1], self._n_maps))
+        sums = np.zeros((len(blocks), self._n_maps))
+
+        def work(number: int) -> None:
+            sums[number] = reader.read(0, blocks[number]).reshape(-1, self._n_maps).sum(axis=0, dtype=np.float64)
+
+        run_tasks(work, range(len(blocks)), effective_n_jobs(self.n_jobs))
+        return (sums.sum(axis=0) / math.prod(image.shape[:-1])).astype(np.float32)
+
+    def _transform_block(self, image: Any, block: Block) -> np.ndarray:
+        """Return the features of one block, as described in :mod:`dconv._block_features`."""
+        prepared = getattr(self, "_prepared", None)
+        if prepared is None:
+            return self._for_image(image)._transform_block(image, block)
+        maps = self._extended(prepared, image, block)
+        out = np.empty((*(part.stop - part.start for part in block), self.n_features_out_), np.float32)
+        out[..., : self._n_maps] = maps[(slice(self._reach, -self._reach),) * self.ndim_]
+        done = self._n_maps
+        for branch in self._branches:
+            cut = self._reach - branch.dilation
+            seen = maps[tuple(slice(cut, n - cut) for n in maps.shape[:-1])][np.newaxis]
+            more = len(branch.weight)
+            response = conv(
+                seen, branch.weight, branch.bias, dilation=branch.dilation, groups=branch.groups, n_threads=1
+            )
+            out[..., done : done + more] = response[0]
+            done += more
+        if self._pool:
+            out[..., done:] = self._means
+        return out

@@ -1,0 +1,165 @@
+"""AtrousPyramid: branches against windows cut by hand, means, labels, blocks, files, bad input."""
+
+import itertools
+
+import numpy as np
+import pytest
+from images import make_image, scribble
+from scipy import ndimage
+from sklearn.decomposition import PCA
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+from sklearn.linear_model import LogisticRegression
+from sklearn.naive_bayes import GaussianNB
+
+import dconv
+from dconv import AtrousFeatures, AtrousPyramid
+
+BANK = AtrousFeatures(2, groups=["level", "gradient"])
+IMAGE, LABELS = make_image((40, 50))
+DILATIONS = (3, 7)
+
+
+def pyramid(inner=BANK, **parameters):
+    return AtrousPyramid(inner, **{"dilations": DILATIONS, "n_components": 4, "random_state": 0, **parameters})
+
+
+def windows_of(maps, dilation):
+    """Return what a kernel of three taps along each axis sees of every pixel, (n_pixels, taps * maps)."""
+    ndim = maps.ndim - 1
+    padded = np.pad(maps, [(dilation, dilation)] * ndim + [(0, 0)], mode="edge")
+    steps = itertools.product((0, dilation, 2 * dilation), repeat=ndim)
+    cut = [
+        padded[tuple(slice(a, a + n) for a, n in zip(step, maps.shape[:-1], strict=True))].reshape(-1, maps.shape[-1])
+        for step in steps
+    ]
+    return np.concatenate(cut, axis=1)
+
+
+def standardized(rows, n_maps):
+    by_map = rows.reshape(-1, n_maps)
+    n_taps = rows.shape[1] // n_maps
+    return (rows - np.tile(by_map.mean(axis=0), n_taps)) / np.tile(by_map.std(axis=0), n_taps)
+
+
+def parts_of(model, image):
+    """Return maps, the features of every branch, and means, from `transform`."""
+    features = model.transform(image).astype(np.float64)
+    sizes = [model._n_maps, *(len(branch.weight) for branch in model._branches)]
+    maps, *branches, means = np.split(features, np.cumsum(sizes), axis=-1)
+    return maps, branches, means
+
+
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_gaussian_branches_smooth_every_map(ndim):
+    image = np.random.default_rng(0).normal(size=(40, 19, 18)[:ndim]).astype(np.float32)
+    model = pyramid(projection="gaussian", inner=AtrousFeatures(2, groups=["level"]), ndim=ndim).fit(image)
+    maps, branches, means = parts_of(model, image)
+    np.testing.assert_array_equal(maps, AtrousFeatures(2, groups=["level"], ndim=ndim).fit_transform(image))
+    for dilation, found in zip(DILATIONS, branches, strict=True):
+        kernel = np.zeros(2 * dilation + 1)
+        kernel[[0, dilation, -1]] = 0.25, 0.5, 0.25
+        expected = maps
+        for axis in range(ndim):
+            expected = ndimage.correlate1d(expected, kernel, axis=axis, mode="nearest")
+        np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(means - maps.mean(axis=tuple(range(ndim))), 0, atol=1e-6)
+
+
+def test_pca_branches_are_the_components_of_windows():
+    model = pyramid(n_samples=IMAGE.size).fit(IMAGE)
+    maps, branches, _ = parts_of(model, IMAGE)
+    for dilation, found in zip(DILATIONS, branches, strict=True):
+        rows = standardized(windows_of(maps, dilation), maps.shape[-1])
+        expected = PCA(4).fit_transform(rows)
+        np.testing.assert_allclose(np.abs(found.reshape(-1, 4)), np.abs(expected), atol=1e-3 * np.abs(expected).max())
+
+
+def test_lda_branches_are_the_discriminants_of_windows():
+    labels = np.where(np.indices(IMAGE.shape)[1] < 20, LABELS, 3)
+    model = pyramid(projection="lda", n_samples=IMAGE.size).fit(IMAGE, labels)
+    maps, branches, _ = parts_of(model, IMAGE)
+    for dilation, found in zip(DILATIONS, branches, strict=True):
+        rows = standardized(windows_of(maps, dilation), maps.shape[-1])
+        analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(rows, labels.ravel())
+        expected = (rows - rows.mean(axis=0)) @ analysis.scalings_[:, :2]
+        assert found.shape[-1] == 2  # three classes
+        np.testing.assert_allclose(found.reshape(-1, 2), expected, atol=2e-3 * np.abs(expected).max())
+
+
+def test_random_branches_are_linear_maps_of_unit_directions():
+    model = pyramid(projection="random", n_samples=IMAGE.size).fit(IMAGE)
+    maps, branches, _ = parts_of(model, IMAGE)
+    rows = standardized(windows_of(maps, 3), maps.shape[-1])
+    solution, *_ = np.linalg.lstsq(rows, branches[0].reshape(-1, 4), rcond=None)
+    np.testing.assert_allclose(rows @ solution, branches[0].reshape(-1, 4), atol=1e-3)
+    again = pyramid(projection="random", n_samples=IMAGE.size).fit(IMAGE).transform(IMAGE)
+    np.testing.assert_array_equal(model.transform(IMAGE), again)
+
+
+def test_labels_come_from_the_classifier(tmp_path):
+    scribbles = scribble(LABELS, 0.3)
+    model = dconv.PixelClassifier(pyramid(projection="lda"), LogisticRegression(), random_state=0).fit(IMAGE, scribbles)
+    rows = model.features_.transform(IMAGE)
+    by_hand = pyramid(projection="lda").fit(IMAGE, scribbles)
+    np.testing.assert_array_equal(rows, by_hand.transform(IMAGE))
+    expected = model.predict_proba(IMAGE)
+    flat = model.classifier_.predict_proba(rows.reshape(-1, rows.shape[-1]))
+    np.testing.assert_allclose(expected.reshape(flat.shape), flat, atol=1e-5)
+    out = np.zeros(IMAGE.shape, np.uint8)
+    dconv.predict_blocks(model, IMAGE, out, block_shape=16, progress=False)
+    np.testing.assert_array_equal(out, model.predict(IMAGE))
+    dconv.save(model, tmp_path / "model.dconv")
+    np.testing.assert_array_equal(dconv.load(tmp_path / "model.dconv").predict_proba(IMAGE), expected)
+
+
+def test_maps_of_probabilities_and_of_a_backbone():
+    probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=(30, 34)).astype(np.float32)
+    model = pyramid("passthrough", channel_axis=-1, projection="gaussian").fit(probabilities)
+    np.testing.assert_array_equal(model.transform(probabilities)[..., :3], probabilities)
+    net = dconv.layers.from_arrays([(np.random.default_rng(0).normal(size=(5, 3, 3, 1)), None)])
+    assert pyramid(dconv.AtrousBackbone(net), pool=False).fit_transform(IMAGE).shape[-1] == 5 + 2 * 4
+
+
+def test_blocks_change_no_bit_and_halo_is_exact():
+    image = np.random.default_rng(0).normal(size=(90, 80)).astype(np.float32)
+    model = pyramid(pool=False).fit(image)
+    expected = model.transform(image)
+    for block in [(slice(0, 5), slice(70, 80)), (slice(33, 60), slice(10, 11))]:
+        np.testing.assert_array_equal(model._transform_block(image[..., np.newaxis], block), expected[block])
+    changed = image.copy()
+    changed[45, 40] += 100
+    touched = np.argwhere((model.transform(changed) != expected).any(axis=-1))
+    (left, right), _ = model.halo_
+    assert touched[:, 0].max() - 45 == left
+    assert 45 - touched[:, 0].min() == right
+
+
+def test_dask_workers_cannot_see_the_mean():
+    da = pytest.importorskip("dask.array", reason="dask is not installed (pip install dconv[dask])")
+    lazy = da.from_array(IMAGE, chunks=25)
+    scribbles = scribble(LABELS, 0.3)
+    for features in (pyramid(), dconv.make_features(AtrousFeatures(2, normalize="image"), dconv.PixelPosition())):
+        model = dconv.PixelClassifier(features, GaussianNB()).fit(IMAGE, scribbles)
+        with pytest.raises(ValueError, match="see each image as a whole first"):
+            dconv.distributed.predict(model, lazy)
+    model = dconv.PixelClassifier(pyramid(pool=False), GaussianNB()).fit(IMAGE, scribbles)
+    labels = dconv.distributed.predict(model, lazy).compute(scheduler="threads")
+    np.testing.assert_array_equal(labels, model.predict(IMAGE))
+
+
+def test_bad_input():
+    def fails(match, error=ValueError, y=None, **parameters):
+        with pytest.raises(error, match=match):
+            pyramid(**parameters).fit(IMAGE, y)
+
+    fails("projection must be one of 'gaussian', 'random', 'pca', 'lda', got 'svd'", projection="svd")
+    fails("dilations must be a sequence of ints, not empty", TypeError, dilations=6)
+    fails("dilations must be at least 1", dilations=(6, 0))
+    fails("pool must be a bool", TypeError, pool="mean")
+    fails("n_components must be at least 1", n_components=0)
+    fails("n_samples must be at least 2", n_samples=1)
+    fails("projection='lda' needs pixels of two classes", projection="lda")
+    fails("projection='lda' needs pixels of two classes", projection="lda", y=np.ones(IMAGE.shape, int))
+    fails("y has shape", projection="lda", y=np.ones((3, 3), int))
+    fails("inner must work block by block, but CustomFeatures", inner=dconv.CustomFeatures(np.negative))
+    fails("features must be", inner="bank")
