@@ -18,7 +18,7 @@ from dconv._block_features import Bands, Reader, block_readers, gather_rows
 from dconv._blocks import choose_block_shape, split
 from dconv._boxes import grown, sizes, within
 from dconv._context_bank import ContextFeatures
-from dconv._pixels import Block, blocks_of, masked_boxes, rows_in_block
+from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes, pixel_set
 from dconv._prediction import Answerers, answer_box
 from dconv._threads import run_tasks
 from dconv._validation import Images
@@ -50,27 +50,31 @@ class Cascade(NamedTuple):
 
             self._share(work, tasks)
 
-    def gather_context(self, masks: Sequence[np.ndarray]) -> np.ndarray:
+    def gather_context(self, masks: Sequence[PixelSet]) -> np.ndarray:
         """Return what a further stage would see of the last one at the masked pixels, float32 rows in the order of
         :func:`dconv._block_features.gather_rows`.
         """
-        positions = [np.flatnonzero(mask) for mask in masks]
-        bounds = np.cumsum([0, *map(len, positions)])
+        bounds = np.cumsum([0, *(mask.n_pixels for mask in masks)])
         rows = np.empty((bounds[-1], self.context.n_features_out_), np.float32)
         for reader in block_readers(self.features, self.images, self.channel_axis):
             tasks = [(i, box) for i in reader.numbers for box in masked_boxes(masks[i], self._outer_blocks(i))]
 
             def work(index: int, box: Block, n_jobs: int, reader: Reader = reader) -> None:
-                seen = grown(box, self.context.halo_, 1, masks[index].shape)
-                probabilities = np.empty((*sizes(seen), self.context.n_classes), np.float32)
-                self.answer(reader, index, seen, probabilities, n_jobs, lambda: None)
-                mask = np.zeros(sizes(seen), bool)
-                mask[within(box, seen)] = masks[index][box]
-                place = bounds[index] + rows_in_block(positions[index], masks[index], box)
-                rows[place] = gather_rows(self.context, Images([probabilities], "image"), -1, [mask], n_jobs)
+                rows[bounds[index] + masks[index].ranks(box)] = self.context_rows(
+                    reader, index, box, masks[index].crop(box), n_jobs
+                )
 
             self._share(work, tasks)
         return rows
+
+    def context_rows(self, reader: Reader, index: int, box: Block, mask: PixelSet, n_jobs: int) -> np.ndarray:
+        """Return what a further stage would see at the masked pixels of a box."""
+        seen = grown(box, self.context.halo_, 1, self.images.spatial_shapes[index])
+        probabilities = np.empty((*sizes(seen), self.context.n_classes), np.float32)
+        self.answer(reader, index, seen, probabilities, n_jobs, lambda: None)
+        whole = np.zeros(sizes(seen), bool)
+        whole[within(box, seen)] = np.asarray(mask)
+        return gather_rows(self.context, Images([probabilities], "image"), -1, [pixel_set(whole)], n_jobs)
 
     def _outer_blocks(self, index: int) -> Iterator[Block]:
         shape = self.images.spatial_shapes[index]
@@ -97,8 +101,9 @@ class Cascade(NamedTuple):
         self, reader: Reader, index: int, box: Block, out: np.ndarray, n_jobs: int, step: Callable[[], None]
     ) -> None:
         """Write what the last stage answers in `box` of an image to `out` (*box, ...)."""
-        seen = reader
         *windows, _ = self._windows(index, box)
+        reader = reader.over(index, windows[0] if windows else box)
+        seen = reader
         for stage, window in zip(self.stages[:-1], windows, strict=True):
             probabilities = np.empty((*sizes(window), self.context.n_classes), np.float32)
             answer_box(seen, index, window, stage, probabilities, n_jobs, step)
@@ -120,4 +125,4 @@ def _with_context(reader: Reader, context: ContextFeatures, probabilities: np.nd
     def bands(index: int, block: Block) -> Bands:
         return iter([(block, read(index, block))])
 
-    return Reader(reader.numbers, n_features + context.n_features_out_, read, bands)
+    return reader._replace(n_features=n_features + context.n_features_out_, read=read, bands=bands)

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from dconv._axes import as_int
 from dconv._block_features import Reader, check_images, images_for
 from dconv._lesson import no_label_message, with_label
-from dconv._nodata import fill_nodata, valid_pixels
-from dconv._pixels import Block, take_weights
+from dconv._nodata import blank, fill_nodata, valid_pixels
+from dconv._pixels import Block, any_pixel, check_weights
 from dconv._prediction import (
     BoxAnswers,
     answer_box,
@@ -245,19 +245,19 @@ class PixelAnswers:
         labels = as_labels(y, images)
         weights = as_weights(sample_weight, images)
         masks = [with_label(*pair, self.ignore_label_) for pair in zip(images.arrays, labels, strict=True)]
-        if not any(mask.any() for mask in masks):
+        if not any(any_pixel(mask) for mask in masks):
             raise ValueError(no_label_message(self.ignore_label_))
         if weights is not None:
-            take_weights(weights, masks)
+            check_weights(weights, masks)
         right, total = self._weigh_right(images, labels, masks, weights)
         return right / total
 
     def _weigh_right(
         self,
         images: Images,
-        labels: list[np.ndarray],
-        masks: list[np.ndarray],
-        weights: list[np.ndarray] | None,
+        labels: list[Any],
+        masks: list[Any],
+        weights: list[Any] | None,
     ) -> tuple[float, float]:
         """Return the weight of the masked pixels that get their label, and the weight of all of them."""
         if self._needs_surroundings:
@@ -302,7 +302,7 @@ class PixelAnswers:
         for image, output in zip(images.arrays, outputs, strict=True):
             valid = valid_pixels(image)
             if valid is not None:
-                output[~valid] = self.nodata_ if method == "predict" else np.nan
+                blank(output, valid, self.nodata_ if method == "predict" else np.nan)
         return result
 
     def _answer_shape(self, method: str, exact: bool) -> tuple[int, ...]:

@@ -10,15 +10,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._block_features import check_images, prepared_for, reader_of_one
 from dconv._blocks import split
-from dconv._boxes import grown, sizes
+from dconv._boxes import sizes
 from dconv._fingerprint import fingerprint
 from dconv._journal import Journal, digest_of_block, name_of
 from dconv._kernels import _dispatch
-from dconv._lazy_images import LazyImage, RowBands, Window, as_lazy_image, digest_of_image
+from dconv._lazy_images import as_lazy_image, as_lazy_mask, digest_of_array
+from dconv._nodata import fill_nodata, valid_pixels
 from dconv._outputs import block_shape_for, check_output, journal_path, make_room
 from dconv._pipeline import run_pipeline
 from dconv._pixels import Block
 from dconv._progress import progress_bar
+from dconv._regions import margin_of, read_around
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images
 from dconv.segmentation import PixelClassifier
@@ -31,6 +33,7 @@ def predict_blocks(
     source: Any,
     out: Any,
     *,
+    mask: Any = None,
     block_shape: Any = None,
     proba: bool = False,
     n_jobs: int | None = None,
@@ -51,7 +54,10 @@ def predict_blocks(
         One image of the kind seen at fit: a NumPy array, memory map, Zarr array, HDF5 data set, or anything that has
         shape and dtype and gives arrays when it is sliced.
     out : array of shape (*spatial) or (*spatial, n_classes)
-        Written to: of a dtype that holds the labels, or floating for probabilities.
+        Written to: of a dtype that holds the labels, and `nodata` if some pixels may hold none, or floating for
+        probabilities.
+    mask : array of bool of shape (*spatial), default=None
+        True where a pixel holds data, read in blocks likewise; for an estimator with `nodata`.
     block_shape : int, sequence of int or None, default=None
         Pixels of a block along each spatial axis, whole chunks of `out`. None is about two million pixels, fewer where
         the source of a block would take more than 128 MiB.
@@ -89,8 +95,8 @@ def predict_blocks(
     -----
     Memory is that of some blocks and threads, whatever the size of the image: some hundred MB with two threads.
 
-    Pixels that are NaN are refused, also by an estimator with `nodata`: only :meth:`dconv.PixelClassifier.predict`
-    fills them.
+    An estimator with `nodata` gives that label, or NaN for probabilities, to pixels that are NaN or outside of `mask`.
+    What its features see in their place comes from up to 62 pixels beyond the halo, which are read too.
 
     Examples
     --------
@@ -118,29 +124,34 @@ def predict_blocks(
         )
     spatial, classes = image.shape[:-1], estimator.classes_
     dtype = np.dtype(np.float32) if proba else classes.dtype
-    check_output(out, spatial + ((len(classes),) if proba else ()), dtype, None if proba else classes)
+    missing = [estimator.nodata_] if _may_miss(image, mask, estimator) else []
+    written = None if proba else np.array([*classes.tolist(), *missing])
+    check_output(out, spatial + ((len(classes),) if proba else ()), dtype, written)
     method = "predict_proba" if proba else "predict"
     answers = estimator._box_answers(method)
-    n_bytes = image.dtype.itemsize * image.shape[-1]
-    block_shape = block_shape_for(block_shape, out, spatial, answers.margin, n_bytes)
 
-    rows: Any = RowBands(image)
-    check_images(estimator.features_, Images([rows], "image"))
-    prepared = prepared_for(estimator.features_, rows)
+    mask = None if mask is None else as_lazy_mask(mask, image)
+    pixels = fill_nodata(Images([image], "image"), mask, estimator.nodata_).arrays[0]
+    n_bytes = image.dtype.itemsize * image.shape[-1]
+    block_shape = block_shape_for(block_shape, out, spatial, margin_of(pixels, answers.margin), n_bytes)
+    check_images(estimator.features_, Images([pixels], "image"))
+    prepared = prepared_for(estimator.features_, pixels)
     path = journal_path(out)
-    facts = {} if path is None else _facts(estimator, rows, method, out, block_shape)
+    facts = {} if path is None else _facts(estimator, image, mask, method, out, block_shape)
     journal = Journal(path, facts, resume)
     make_room(out)
-    del rows  # and the band that it holds
 
     together = min(n_jobs, _SIDE_BY_SIDE)
 
-    def read(box: Block) -> Window:
-        return _window(image, grown(box, answers.margin, 1, spatial))
+    def read(box: Block) -> Any:
+        return read_around(pixels, box, answers.margin)
 
-    def compute(box: Block, window: Window) -> np.ndarray:
+    def compute(box: Block, window: Any) -> np.ndarray:
         found = np.empty(sizes(box) + tuple(out.shape[len(spatial) :]), dtype)
         answers.write(reader_of_one(prepared, window), window, box, found, math.ceil(n_jobs / together))
+        valid = valid_pixels(window)
+        if valid is not None:
+            found[~valid[box]] = np.nan if proba else estimator.nodata_
         return found.astype(out.dtype, copy=False)
 
     boxes = list(split(spatial, block_shape))
@@ -182,11 +193,14 @@ def check_blockwise(estimator: Any, proba: bool) -> None:
         )
 
 
-def _window(image: LazyImage, box: Block) -> Window:
-    return Window(image.shape, box, image[box], image)
+def _may_miss(image: Any, mask: Any, estimator: Any) -> bool:
+    """Tell whether some pixels may hold no data."""
+    return estimator.nodata_ is not None and (mask is not None or image.dtype.kind == "f")
 
 
-def _facts(estimator: Any, rows: RowBands, method: str, out: Any, block_shape: tuple[int, ...]) -> dict[str, Any]:
+def _facts(
+    estimator: Any, image: Any, mask: Any, method: str, out: Any, block_shape: tuple[int, ...]
+) -> dict[str, Any]:
     """Return what must be the same for blocks of two runs to fit together."""
     from dconv import __version__
 
@@ -199,13 +213,15 @@ def _facts(estimator: Any, rows: RowBands, method: str, out: Any, block_shape: t
             "stages_",
             "classes_",
             "prior_factors_",
+            "nodata_",
             "ndim_",
             "channel_axis_",
         )
     }
     return {
         "model": fingerprint(type(estimator), fitted),
-        "source": digest_of_image(rows),
+        "source": digest_of_array(image),
+        "mask": None if mask is None else digest_of_array(mask),
         "method": method,
         "shape of out": list(out.shape),
         "dtype of out": str(out.dtype),

@@ -155,6 +155,64 @@ def test_a_read_only_source_and_no_change_to_it():
     assert_array_equal(image, IMAGE)
 
 
+@pytest.mark.parametrize("proba", [False, True])
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("kind", [PixelClassifier, ContextClassifier])
+def test_pixels_without_data(tmp_path, proba, with_mask, kind):
+    rng = np.random.default_rng(0)
+    image, labels = make_image((150, 170))
+    image[:, 20:160][rng.random((150, 140)) < 0.2] = np.nan
+    image[30:140, 30:150] = np.nan  # more than filling sees: the mean of the image is left
+    mask = rng.random(image.shape) < 0.9 if with_mask else None
+    model = fitted(AtrousFeatures(2, normalize="image"), cls=kind, image=image, labels=labels, nodata=-1)
+    out = np.empty(image.shape + (2,) * proba, "f4" if proba else "i2")
+    stored = None if mask is None else memory_map(tmp_path, "mask", mask.shape, bool, None)
+    if stored is not None:
+        stored[...] = mask
+    expected = (model.predict_proba if proba else model.predict)(image, mask=mask)
+    source = Recorded(image)
+    assert_array_equal(predict_blocks(model, source, out, mask=stored, block_shape=32, proba=proba), expected)
+    assert (expected == -1).any() or np.isnan(expected).any()
+    assert all(b - a <= 32 + 2 * (model._box_answers("predict").margin[0][0] + 62) for a, b in source.boxes[-1])
+
+
+def test_a_mask_of_an_image_of_integers(tmp_path):
+    image = np.clip(IMAGE, 0, 255).astype(np.uint8)
+    mask = np.indices(IMAGE.shape)[1] < 60
+    model = fitted(image=image, nodata=0)
+    out = predict_blocks(model, image, np.empty(IMAGE.shape, "u1"), mask=mask, block_shape=16)
+    assert_array_equal(out, model.predict(image, mask=mask))
+    assert_array_equal(predict_blocks(model, image, np.empty(IMAGE.shape, "u1")), model.predict(image))
+    everything = predict_blocks(model, image, np.empty(IMAGE.shape, "u1"), mask=np.ones(IMAGE.shape, bool))
+    assert_array_equal(everything, model.predict(image))
+
+
+def test_masks_refused():
+    holed = np.where(np.indices(IMAGE.shape)[0] < 5, np.nan, IMAGE)
+    with pytest.raises(ValueError, match="nodata=None"):
+        predict_blocks(EXPECTED_MODEL, IMAGE, np.empty(IMAGE.shape, "i8"), mask=np.ones(IMAGE.shape, bool))
+    with pytest.raises(ValueError, match="holds nan"):
+        predict_blocks(EXPECTED_MODEL, holed, np.empty(IMAGE.shape, "i8"))
+    model = fitted(nodata=-1)
+    with pytest.raises(ValueError, match=r"dtype uint8, which cannot hold the classes \[1, 2, -1\]"):
+        predict_blocks(model, holed, np.empty(IMAGE.shape, "u1"))
+    with pytest.raises(ValueError, match="mask has shape"):
+        predict_blocks(model, IMAGE, np.empty(IMAGE.shape, "i8"), mask=np.ones((3, 4), bool))
+    with pytest.raises(TypeError, match="mask must be boolean"):
+        predict_blocks(model, IMAGE, np.empty(IMAGE.shape, "i8"), mask=np.ones(IMAGE.shape))
+
+
+def test_another_mask_is_refused(tmp_path):
+    model = fitted(nodata=-1)
+    mask = np.indices(IMAGE.shape)[1] < 60
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.int16, IMAGE.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dconv._journal.Journal.remove", lambda self: None)
+        predict_blocks(model, IMAGE, out, mask=mask, block_shape=16)
+    with pytest.raises(ValueError, match="another mask"):
+        predict_blocks(model, IMAGE, out, mask=~mask, block_shape=16)
+
+
 # --- which blocks are read and written ---
 
 
