@@ -26,10 +26,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._lazy_arrays import engine_of
 from dconv._nodata import as_given, valid_pixels, whole
 from dconv._pixels import Block, PixelSet
 from dconv._receptive import Margin
-from dconv._regions import is_lazy, plan_regions, read_around, run_regions
+from dconv._regions import Region, is_lazy, plan_regions, read_around, run_regions
 from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
 
 Bands = Iterator[tuple[Block, np.ndarray]]
@@ -44,6 +45,7 @@ class Reader(NamedTuple):
     bands: Callable[[int, Block], Bands]  # of the same, in parts of which each may overwrite the one before
     halo: Margin  # that its features see around a block
     over: Callable[[int, Block], Any]  # of image, box: the reader for the blocks in it, which reads its pixels now
+    prepared: Mapping[int, Any]  # what computes the features of each image, "passthrough" if it is features
 
 
 def block_readers(features: Any, images: Images, channel_axis: int | None) -> Iterator[Reader]:
@@ -87,6 +89,14 @@ def readers_of(prepared: Mapping[int, tuple[Any, Any]]) -> Reader:
     return _block_reader(features, prepared)
 
 
+def sees_other_end(features: Any) -> bool:
+    """Tell whether features at one end of an image see the other, which no halo says."""
+    if hasattr(features, "parts_"):
+        return any(sees_other_end(part) for part in features.parts_)
+    mode = getattr(getattr(features, "_bank", None), "padding_mode", getattr(features, "padding_mode_", None))
+    return mode == "circular"
+
+
 def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Reader:
     """Return a reader that computes the features of blocks, each image by the transformer prepared for it."""
     read = partial(_read_block, prepared)
@@ -98,7 +108,8 @@ def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Rea
             return reader
         return _block_reader(features, {index: (of_image, read_around(image, box, features.halo_))})
 
-    reader = Reader(list(prepared), features.n_features_out_, read, bands, features.halo_, over)
+    by_number = {index: of_image for index, (of_image, _) in prepared.items()}
+    reader = Reader(list(prepared), features.n_features_out_, read, bands, features.halo_, over, by_number)
     return reader
 
 
@@ -113,7 +124,8 @@ def _feature_image_reader(arrays: Mapping[int, Any]) -> Reader:
             _feature_image_reader({index: read_around(arrays[index], box, halo)}) if is_lazy(arrays[index]) else reader
         )
 
-    reader = Reader(list(arrays), image.shape[-1], read, partial(_one_band, read), halo, over)
+    prepared = dict.fromkeys(arrays, "passthrough")
+    reader = Reader(list(arrays), image.shape[-1], read, partial(_one_band, read), halo, over, prepared)
     return reader
 
 
@@ -181,11 +193,46 @@ def gather_rows(
         if rows is None:
             rows = np.empty((bounds[-1], reader.n_features), np.float32)
         regions = plan_regions(images.arrays, reader.numbers, reader.halo, reader.n_features, masks)
+        engine = engine_of(*images.arrays)
+        if engine is not None:
+            for region, found in _gather_elsewhere(engine, features, reader, images, regions, masks):
+                rows[bounds[region.number] + masks[region.number].ranks(region.box)] = found
+            continue
 
         def work(near: Reader, index: int, block: Block, rows: np.ndarray = rows) -> None:
             rows[bounds[index] + masks[index].ranks(block)] = near.read(index, block)[masks[index][block]]
 
         run_regions(reader, images.arrays, regions, work, n_jobs)
+    return rows
+
+
+def _gather_elsewhere(
+    engine: Any,
+    features: Any,
+    reader: Reader,
+    images: Images,
+    regions: Sequence[Region],
+    masks: Sequence[PixelSet],
+) -> Iterator[tuple[Region, np.ndarray]]:
+    """Yield regions of images that do not lie here, with the features of their masked pixels in row-major order."""
+    if sees_other_end(features):
+        raise ValueError(
+            'features with padding_mode="circular" see the other end of an image, which chunks do not hold; use '
+            "another padding_mode, or fit on one machine"
+        )
+    tasks = [
+        (number, images.arrays[number], box, reader.halo, (blocks, masks[number].within(box)))
+        for number, box, blocks in regions
+    ]
+    return zip(regions, engine.map_boxes(_rows_of_blocks, None, reader.prepared, tasks), strict=True)
+
+
+def _rows_of_blocks(image: Any, common: None, prepared: Any, blocks: Sequence[Block], mask: PixelSet) -> np.ndarray:
+    """Return the features of the masked pixels, which are those of some blocks, in row-major order."""
+    reader = reader_of_one(prepared, image)
+    rows = np.empty((mask.n_pixels, reader.n_features), np.float32)
+    for block in blocks:
+        rows[mask.ranks(block)] = reader.read(0, block)[mask[block]]
     return rows
 
 

@@ -14,10 +14,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dconv import _memory
-from dconv._block_features import Bands, Reader, block_readers, gather_rows
+from dconv._block_features import Bands, Reader, block_readers, gather_rows, readers_of
 from dconv._blocks import choose_block_shape, split
 from dconv._boxes import grown, sizes, within
 from dconv._context_bank import ContextFeatures
+from dconv._lazy_arrays import engine_of
 from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes, pixel_set
 from dconv._prediction import Answerers, answer_box
 from dconv._threads import run_tasks
@@ -58,6 +59,11 @@ class Cascade(NamedTuple):
         rows = np.empty((bounds[-1], self.context.n_features_out_), np.float32)
         for reader in block_readers(self.features, self.images, self.channel_axis):
             tasks = [(i, box) for i in reader.numbers for box in masked_boxes(masks[i], self._outer_blocks(i))]
+            engine = engine_of(*self.images.arrays)
+            if engine is not None:
+                for (i, box), found in zip(tasks, self._elsewhere(engine, reader, tasks, masks), strict=True):
+                    rows[bounds[i] + masks[i].ranks(box)] = found
+                continue
 
             def work(index: int, box: Block, n_jobs: int, reader: Reader = reader) -> None:
                 rows[bounds[index] + masks[index].ranks(box)] = self.context_rows(
@@ -66,6 +72,18 @@ class Cascade(NamedTuple):
 
             self._share(work, tasks)
         return rows
+
+    def _elsewhere(
+        self, engine: Any, reader: Reader, tasks: Sequence[tuple[int, Block]], masks: Sequence[PixelSet]
+    ) -> Iterator[np.ndarray]:
+        """Yield what :meth:`context_rows` returns for boxes of images that do not lie here."""
+        outlines = Images([Outline(array.shape) for array in self.images.arrays], "list")
+        sent = self._replace(images=outlines, features=None, n_jobs=1)
+        each = []
+        for i, box in tasks:
+            first, *_ = self._windows(i, grown(box, self.context.halo_, 1, self.images.spatial_shapes[i]))
+            each.append((i, self.images.arrays[i], first, reader.halo, (i, box, masks[i].crop(box))))
+        return engine.map_boxes(_context_rows_of_box, sent, reader.prepared, each)
 
     def context_rows(self, reader: Reader, index: int, box: Block, mask: PixelSet, n_jobs: int) -> np.ndarray:
         """Return what a further stage would see at the masked pixels of a box."""
@@ -109,6 +127,18 @@ class Cascade(NamedTuple):
             answer_box(seen, index, window, stage, probabilities, n_jobs, step)
             seen = _with_context(reader, self.context, probabilities, window)
         answer_box(seen, index, box, self.stages[-1], out, n_jobs, step)
+
+
+class Outline(NamedTuple):
+    """An image without its pixels."""
+
+    shape: tuple[int, ...]
+
+
+def _context_rows_of_box(
+    image: Any, cascade: Cascade, prepared: Any, index: int, box: Block, mask: PixelSet
+) -> np.ndarray:
+    return cascade.context_rows(readers_of({index: (prepared, image)}), index, box, mask, 1)
 
 
 def _with_context(reader: Reader, context: ContextFeatures, probabilities: np.ndarray, window: Block) -> Reader:

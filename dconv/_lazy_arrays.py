@@ -291,7 +291,9 @@ def map_rows(function: Callable[..., Any], n_rows: int, *arrays: Any) -> Iterato
 def engine_of(*arrays: Any) -> Any:
     """Return what works on parts of the first array that does not lie here, None if all do."""
     for array in arrays:
-        found = engine_of(*array.sources) if isinstance(array, Derived) else getattr(array, "engine", None)
+        # A filled image has a source and the mask of its valid pixels.
+        sources = array.sources if isinstance(array, Derived) else (getattr(array, "source", None),)
+        found = getattr(array, "engine", None) or (engine_of(*sources) if any(s is not None for s in sources) else None)
         if found is not None:
             return found
     return None

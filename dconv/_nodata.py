@@ -19,7 +19,7 @@ from scipy import ndimage
 
 from dconv._axes import as_int
 from dconv._boxes import grown, moved, within
-from dconv._lazy_arrays import Derived, box_of, map_rows
+from dconv._lazy_arrays import Derived, box_of, engine_of, map_rows
 from dconv._pixels import Block, masked_boxes
 from dconv._validation import Images, as_masks
 
@@ -192,7 +192,18 @@ def blank(answers: np.ndarray, valid: Any, value: Any) -> None:
 
 
 def whole(image: Any) -> np.ndarray:
-    """Return an image as an array of the user's own dtype, filled where it has no data."""
+    """Return an image as an array of the user's own dtype, filled where it has no data.
+
+    Raises
+    ------
+    ValueError
+        If it lies elsewhere.
+    """
+    if engine_of(image) is not None:
+        raise ValueError(
+            "features that are computed of whole images, or learnt from them, would bring them all here: use "
+            "AtrousFeatures or DilatedConv, and CustomFeatures of a function with a halo"
+        )
     if not isinstance(image, Infilled):
         return np.asarray(image)
     filled, dtype = np.asarray(image), image.given_dtype

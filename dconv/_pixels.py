@@ -93,6 +93,10 @@ class PixelSet:
         """Return the pixels of a box, as an image of its own."""
         return PixelSet(tuple(part.stop - part.start for part in box), self._inside(box)[1])
 
+    def within(self, box: Block) -> PixelSet:
+        """Return the pixels of a box alone."""
+        return PixelSet(self.shape, self.places[self.ranks(box)])
+
     def ranks(self, box: Block) -> np.ndarray:
         """Return where the pixels of a box stand among all, in the row-major order of the box."""
         return self._inside(box)[0]

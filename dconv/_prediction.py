@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,11 +27,16 @@ class BoxAnswers(NamedTuple):
 
     margin: Margin  # pixels that are seen left and right of a box, per spatial axis
     write: Callable[[Reader, Any, Block, np.ndarray, int], None]  # reader, image, box, out (*box, ...), n_jobs
+    n_bytes: int = 0  # to count for a pixel of a box and its margin, if more than a pixel of the source has
 
 
 def everywhere(respond: Respond) -> Answerers:
     """Return who answers for all pixels: `respond`."""
-    return lambda index, block: [(..., respond)]
+    return partial(_everywhere, respond)
+
+
+def _everywhere(respond: Respond, index: int, block: Block) -> Iterable[tuple[Any, Respond]]:
+    return [(..., respond)]
 
 
 def answer_box(

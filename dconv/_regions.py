@@ -60,8 +60,12 @@ def _window(source: Any, box: Block) -> Any:
 def regions_of(image: Any, halo: Margin) -> Iterator[Block]:
     """Yield the boxes of an image that are read at once."""
     shape = image.shape[:-1]
-    if not is_lazy(image):
+    source = image.source if isinstance(image, Infilled) else image
+    if not isinstance(source, LazyArray):
         yield tuple(slice(0, size) for size in shape)
+        return
+    if source.engine is not None and source.chunks is not None:
+        yield from split(shape, source.chunks[:-1])
         return
     n_pixels, n_bytes, margin = _REGION_PIXELS, image.dtype.itemsize * image.shape[-1], margin_of(image, halo)
     while True:
