@@ -24,7 +24,7 @@ from dconv._prediction import (
     weigh_right_pixels,
 )
 from dconv._progress import progress_bar
-from dconv._refinement import Write, write_refined
+from dconv._refinement import Write, refined_boxes, write_refined
 from dconv._responses import Respond, response_of, with_prior
 from dconv._suggestions import spread_peaks
 from dconv._threads import effective_n_jobs
@@ -329,7 +329,13 @@ class PixelAnswers:
         return write
 
     def _box_answers(self, method: str) -> BoxAnswers:
-        """Return how labels or probabilities, not refined, are given for boxes of one image."""
+        """Return how labels or probabilities are given for boxes of one image."""
+        if self.refine_ is None:
+            return self._plain_box_answers(method)
+        return refined_boxes(self.refine_, self._plain_box_answers("predict_proba"), self.classes_, method)
+
+    def _plain_box_answers(self, method: str) -> BoxAnswers:
+        """Return how they are given before they are refined."""
         answerers = everywhere(self._responder(method, exact=False))
 
         def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:

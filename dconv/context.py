@@ -252,8 +252,8 @@ class ContextClassifier(PixelClassifier):
 
         return write
 
-    def _box_answers(self, method: str) -> BoxAnswers:
-        alone = super()._box_answers(method)
+    def _plain_box_answers(self, method: str) -> BoxAnswers:
+        alone = super()._plain_box_answers(method)
         if self.n_stages_ == 1:
             return alone
         stages = self._answering_stages(method, exact=False)

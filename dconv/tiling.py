@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -16,7 +17,7 @@ from dconv._journal import Journal, digest_of_block, name_of
 from dconv._kernels import _dispatch
 from dconv._lazy_images import as_lazy_image, as_lazy_mask, digest_of_array
 from dconv._nodata import fill_nodata, valid_pixels
-from dconv._outputs import block_shape_for, check_output, journal_path, make_room
+from dconv._outputs import block_shape_for, check_output, journal_path, make_room, settle
 from dconv._pipeline import run_pipeline
 from dconv._pixels import Block
 from dconv._progress import progress_bar
@@ -42,14 +43,14 @@ def predict_blocks(
 ) -> Any:
     """Segment an image of any size: read it block by block, and write labels or probabilities to an array.
 
-    The result is that of ``estimator.predict(image)`` to the last bit. Images are read twice or three times: first from
-    top to bottom, to tell what they are, whether their values can be used and how bright they are, then in blocks, each
-    with what its features see around it, while other blocks are worked on and written.
+    The result is that of ``estimator.predict(image)`` to the last bit, but for `refine`. Images are read twice or three
+    times: first from top to bottom, to tell what they are, whether their values can be used and how bright they are,
+    then in blocks, each with what its features see around it, while other blocks are worked on and written.
 
     Parameters
     ----------
     estimator : PixelClassifier or ContextClassifier
-        Fitted, and without `refine`, as a CRF joins all pixels of an image.
+        Fitted. With `refine` each block is refined together with the pixels around it: see Notes.
     source : array
         One image of the kind seen at fit: a NumPy array, memory map, Zarr array, HDF5 data set, or anything that has
         shape and dtype and gives arrays when it is sliced.
@@ -69,9 +70,9 @@ def predict_blocks(
         Whether a progress bar is shown, after two seconds.
     resume : bool, default=True
         Whether to continue a run that was killed. Finished blocks are kept in a journal, a file with the ending
-        ``.dconv-journal`` beside a memory map or a local Zarr array, until all are done. Those that the output still
-        holds, which is checked, are not done again. False begins anew. An HDF5 file may not outlive a killed process,
-        and arrays in memory do not: they have no journal.
+        ``.dconv-journal`` beside a memory map, a local Zarr array or an HDF5 file, until all are done. Those that the
+        output still holds, which is checked, are not done again. False begins anew. HDF5 files are flushed after each
+        block; one that cannot be opened again after all must be made anew. Arrays in memory have no journal.
 
     Returns
     -------
@@ -94,6 +95,11 @@ def predict_blocks(
     Notes
     -----
     Memory is that of some blocks and threads, whatever the size of the image: some hundred MB with two threads.
+
+    A CRF (`refine`) joins every pixel of an image to every other. In blocks it sees those around a block, as many as
+    three of its `appearance_sigma`, 240 by default; labels then differ from those of the whole image at less than one
+    pixel in a thousand (measured, docs/scaling.md), and memory is about 0.5 GB more. An image of one block has the
+    bits of the whole.
 
     An estimator with `nodata` gives that label, or NaN for probabilities, to pixels that are NaN or outside of `mask`.
     What its features see in their place comes from up to 62 pixels beyond the halo, which are read too.
@@ -132,7 +138,7 @@ def predict_blocks(
 
     mask = None if mask is None else as_lazy_mask(mask, image)
     pixels = fill_nodata(Images([image], "image"), mask, estimator.nodata_).arrays[0]
-    n_bytes = image.dtype.itemsize * image.shape[-1]
+    n_bytes = max(image.dtype.itemsize * image.shape[-1], answers.n_bytes)
     block_shape = block_shape_for(block_shape, out, spatial, margin_of(pixels, answers.margin), n_bytes)
     check_images(estimator.features_, Images([pixels], "image"))
     prepared = prepared_for(estimator.features_, pixels)
@@ -162,6 +168,7 @@ def predict_blocks(
 
     def write(box: Block, found: np.ndarray) -> None:
         _write_block(out, box, found)
+        settle(out)
         journal.add(box, digest_of_block(found))
         step()
 
@@ -175,11 +182,10 @@ def check_blockwise(estimator: Any, proba: bool) -> None:
     if not isinstance(estimator, PixelClassifier):
         raise TypeError(f"estimator must be a PixelClassifier or ContextClassifier, got {type(estimator).__name__}")
     check_is_fitted(estimator)
-    if estimator.refine_ is not None:
+    if estimator.refine_ is not None and not hasattr(estimator.refine_, "_refine_part"):
         raise ValueError(
-            "estimator has refine=DenseCRF(...), which joins every pixel of an image to every other, and cannot be "
-            "worked on in blocks; fit it with refine=None and, if the probabilities of proba=True fit in memory, "
-            "refine them with DenseCRF.refine"
+            f"estimator has refine={type(estimator.refine_).__name__}(...), which refines whole images and cannot be "
+            "worked on in blocks; use DenseCRF, or fit with refine=None"
         )
     features = estimator.features_
     if not isinstance(features, str) and not hasattr(features, "_transform_block"):
@@ -214,6 +220,7 @@ def _facts(
             "classes_",
             "prior_factors_",
             "nodata_",
+            "refine_",
             "ndim_",
             "channel_axis_",
         )
@@ -236,8 +243,9 @@ def _finished(boxes: list[Block], out: Any, journal: Journal, n_jobs: int) -> se
     finished: set[str] = set()
 
     def work(box: Block) -> None:
-        if digest_of_block(np.asarray(out[box])) == journal.done[name_of(box)]:
-            finished.add(name_of(box))
+        with contextlib.suppress(OSError):  # what cannot be read, as a chunk cut off in HDF5, is done again
+            if digest_of_block(np.asarray(out[box])) == journal.done[name_of(box)]:
+                finished.add(name_of(box))
 
     run_tasks(work, [box for box in boxes if name_of(box) in journal.done], n_jobs)
     return finished
