@@ -61,6 +61,7 @@ class PixelAnswers:
     prior_factors_: np.ndarray | None
     n_channels_in_: int
     n_features_: int
+    n_pixels_per_class_: np.ndarray
 
     def predict(
         self, X: ArrayLike, *, mask: ArrayLike | None = None, exact: bool = False

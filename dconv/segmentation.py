@@ -90,6 +90,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels seen at fit.
+    n_pixels_per_class_ : ndarray of int of shape (n_classes,)
+        How many pixels of each class were learnt from, by all calls of `partial_fit` together.
     classifier_ : classifier
         The fitted classifier.
     student_ : Pipeline or None
@@ -314,7 +316,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         with scikit_learn_alone(), warnings.catch_warnings():
             classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
         stages = [Stage(classifier)]
+        before = getattr(self, "n_pixels_per_class_", 0) if goes_on else 0
         self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
+        self.n_pixels_per_class_ = self.n_pixels_per_class_ + before
         return self
 
     def _fit_stages(self, course: Course) -> list[Stage]:
@@ -367,6 +371,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.ignore_label_, self.nodata_ = rules.ignore_label, rules.nodata
         self.prior_factors_ = lesson.prior_factors
+        self.n_pixels_per_class_ = np.array([np.count_nonzero(lesson.targets == label) for label in self.classes_])
         self.n_channels_in_, self.n_features_ = lesson.images.n_channels, n_features
 
     def _cache(self) -> FeatureCache:
