@@ -98,8 +98,8 @@ def predict_blocks(
 
     A CRF (`refine`) joins every pixel of an image to every other. In blocks it sees those around a block, as many as
     three of its `appearance_sigma`, 240 by default; labels then differ from those of the whole image at less than one
-    pixel in a thousand (measured, docs/scaling.md), and memory is about 0.6 GB more (two threads, 2 classes). An image of one block has the
-    bits of the whole.
+    pixel in a thousand (measured, docs/scaling.md), and memory is about 0.7 GB more with two threads. An image of one
+    block has the bits of the whole.
 
     An estimator with `nodata` gives that label, or NaN for probabilities, to pixels that are NaN or outside of `mask`.
     What its features see in their place comes from up to 62 pixels beyond the halo, which are read too.

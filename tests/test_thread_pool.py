@@ -187,6 +187,7 @@ CALLS = {
     "FeatureImageUnion.fit": lambda: dconv.make_features(FEATURES).fit(IMAGE).halo_,
     "FeatureImageUnion.transform": lambda: fitted(UNION).transform(IMAGE),
     "FeatureImageUnion.get_feature_names_out": lambda: fitted(UNION).get_feature_names_out(),
+    "FeatureImageUnion.spacing_": lambda: fitted(UNION).spacing_,
     "FeatureImageUnion.get_params": lambda: sorted(UNION.get_params()),
     "FeatureImageUnion.set_params": lambda: dconv.make_features(FEATURES).set_params(n_jobs=1).n_jobs,
     "FeatureImageUnion.set_output": lambda: fitted(UNION).set_output(transform="default").transform(IMAGE),
