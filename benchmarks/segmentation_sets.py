@@ -98,9 +98,7 @@ def ndim(name: str) -> int:
 
 def load(name: str, n_images: int | None = None, test: bool = False) -> Dataset:
     """Return a set, with at most `n_images` images a part, evenly picked; the test part only if `test`."""
-    folder = Path(os.environ.get("DCONV_DATA", DEFAULT_DATA), name)
-    if not folder.is_dir():
-        raise SystemExit(f"{folder} is missing: set DCONV_DATA to the folder that holds the sets, or choose --sets")
+    folder = _folder(name)
     rows = (folder / "classes.csv").read_text().splitlines()[1:]
     classes = sorted({int(row.split(",")[0]) for row in rows} - {VOID})
     train = _read_part(folder, "train", n_images)
@@ -111,6 +109,20 @@ def load(name: str, n_images: int | None = None, test: bool = False) -> Dataset:
     n_dense = 250 if name in MANY_CLASSES else 1000
     spacing = STACK_SPACING if name == STACK else None
     return Dataset(name, ndim(name), channel_axis, classes, n_dense, smallest, spacing, train, held)
+
+
+def load_scribbled(name: str, n_images: int | None = None) -> tuple[Pictures, list[np.ndarray]]:
+    """Return the test part of a set whose images have strokes of their own to learn from, and these."""
+    folder = _folder(name)
+    pictures = _read_part(folder, "test", n_images)
+    return pictures, [imread(folder / "scribbles1" / f"{each}.png") for each in pictures.names]
+
+
+def _folder(name: str) -> Path:
+    folder = Path(os.environ.get("DCONV_DATA", DEFAULT_DATA), name)
+    if not folder.is_dir():
+        raise SystemExit(f"{folder} is missing: set DCONV_DATA to the folder that holds the sets, or choose --sets")
+    return folder
 
 
 def _read_part(folder: Path, part: str, n_images: int | None) -> Pictures:

@@ -13,22 +13,24 @@ are those of ``_transform_block``; the features of a part need not stay when the
 ``_for_image(image)``, which returns the block transformer to use for the blocks of this image, if features depend on
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
 values that features cannot take or of their size, and returns the spatial shapes of their features. It may have
-`_fit_images(images)`, which is `fit` with images that know which of their pixels hold data. `spacing_` is how far apart
-pixels are, in units of the finest, or None. `_cacheable` is False if features may change though the transformer's
-attributes do not. Every other transformer is given whole images.
+`_fit_images(images)`, which is `fit` with images that know which of their pixels hold data, and may have to be read
+piece by piece. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if
+features may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._lazy_arrays import engine_of
 from dconv._nodata import as_given, valid_pixels, whole
-from dconv._pixels import Block, masked_blocks, rows_in_block
-from dconv._threads import run_tasks
+from dconv._pixels import Block, PixelSet
+from dconv._receptive import Margin
+from dconv._regions import Region, is_lazy, plan_regions, read_around, run_regions
 from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
 
 Bands = Iterator[tuple[Block, np.ndarray]]
@@ -41,6 +43,9 @@ class Reader(NamedTuple):
     n_features: int
     read: Callable[[int, Block], np.ndarray]  # of image, block
     bands: Callable[[int, Block], Bands]  # of the same, in parts of which each may overwrite the one before
+    halo: Margin  # that its features see around a block
+    over: Callable[[int, Block], Any]  # of image, box: the reader for the blocks in it, which reads its pixels now
+    prepared: Mapping[int, Any]  # what computes the features of each image, "passthrough" if it is features
 
 
 def block_readers(features: Any, images: Images, channel_axis: int | None) -> Iterator[Reader]:
@@ -51,13 +56,14 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
     """
     everything = range(len(images.arrays))
     if isinstance(features, str):
-        yield _whole_blocks(everything, images.n_channels, partial(_read_feature_image, images.arrays))
+        yield _feature_image_reader(dict(enumerate(images.arrays)))
     elif hasattr(features, "_transform_block"):
-        yield _block_reader(features, [(prepared_for(features, image), image) for image in images.arrays])
+        yield _block_reader(
+            features, {i: (prepared_for(features, images.arrays[i]), images.arrays[i]) for i in everything}
+        )
     else:
         for index in everything:
-            feature_image = _transform_whole(features, images, index, channel_axis)
-            yield _whole_blocks((index,), feature_image.shape[-1], partial(_read_feature_image, {index: feature_image}))
+            yield _feature_image_reader({index: _transform_whole(features, images, index, channel_axis)})
 
 
 def prepared_for(features: Any, image: Any) -> Any:
@@ -79,22 +85,60 @@ def sees_whole_image(features: Any) -> bool:
 
 def reader_of_one(prepared: Any, image: Any) -> Reader:
     """Return the reader of one image, number 0, from what :func:`prepared_for` returned, or "passthrough"."""
-    if isinstance(prepared, str):
-        return _whole_blocks((0,), image.shape[-1], partial(_read_feature_image, [image]))
-    return _block_reader(prepared, [(prepared, image)])
+    return readers_of({0: (prepared, image)})
 
 
-def _block_reader(features: Any, prepared: Sequence[tuple[Any, Any]]) -> Reader:
+def readers_of(prepared: Mapping[int, tuple[Any, Any]]) -> Reader:
+    """Return the reader of images by their numbers, each with what :func:`prepared_for` returned, or "passthrough"."""
+    features, _ = next(iter(prepared.values()))
+    if isinstance(features, str):
+        return _feature_image_reader({index: image for index, (_, image) in prepared.items()})
+    return _block_reader(features, prepared)
+
+
+def sees_other_end(features: Any) -> bool:
+    """Tell whether features at one end of an image see the other, which no halo says."""
+    if hasattr(features, "parts_"):
+        return any(sees_other_end(part) for part in features.parts_)
+    mode = getattr(getattr(features, "_bank", None), "padding_mode", getattr(features, "padding_mode_", None))
+    return mode == "circular"
+
+
+def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Reader:
     """Return a reader that computes the features of blocks, each image by the transformer prepared for it."""
-    numbers, read = range(len(prepared)), partial(_read_block, prepared)
-    if hasattr(features, "_transform_bands"):
-        return Reader(numbers, features.n_features_out_, read, partial(_read_bands, prepared))
-    return _whole_blocks(numbers, features.n_features_out_, read)
+    read = partial(_read_block, prepared)
+    bands = partial(_read_bands, prepared) if hasattr(features, "_transform_bands") else partial(_one_band, read)
+
+    def over(index: int, box: Block) -> Reader:
+        of_image, image = prepared[index]
+        if not is_lazy(image):
+            return reader
+        return _block_reader(features, {index: (of_image, read_around(image, box, features.halo_))})
+
+    by_number = {index: of_image for index, (of_image, _) in prepared.items()}
+    reader = Reader(list(prepared), features.n_features_out_, read, bands, features.halo_, over, by_number)
+    return reader
 
 
-def _whole_blocks(numbers: Sequence[int], n_features: int, read: Callable[[int, Block], np.ndarray]) -> Reader:
-    """Return a reader that knows no parts of blocks."""
-    return Reader(numbers, n_features, read, lambda index, block: iter([(block, read(index, block))]))
+def _feature_image_reader(arrays: Mapping[int, Any]) -> Reader:
+    """Return a reader of images that are features."""
+    image = next(iter(arrays.values()))
+    halo = ((0, 0),) * (image.ndim - 1)
+    read = partial(_read_feature_image, arrays)
+
+    def over(index: int, box: Block) -> Reader:
+        return (
+            _feature_image_reader({index: read_around(arrays[index], box, halo)}) if is_lazy(arrays[index]) else reader
+        )
+
+    prepared = dict.fromkeys(arrays, "passthrough")
+    reader = Reader(list(arrays), image.shape[-1], read, partial(_one_band, read), halo, over, prepared)
+    return reader
+
+
+def _one_band(read: Callable[[int, Block], np.ndarray], index: int, block: Block) -> Bands:
+    """Return a block as the only part of itself."""
+    return iter([(block, read(index, block))])
 
 
 def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None) -> Images:
@@ -130,13 +174,17 @@ def fit_features(
 
 
 def fit_to_images(features: Any, X: Any, images: Images, channel_axis: int | None) -> None:
-    """Fit a transformer to images, filled where they have no data, which only `_fit_images` can tell apart."""
-    if all(valid_pixels(image) is None for image in images.arrays):
-        features.fit(X)
-    elif hasattr(features, "_fit_images"):
+    """Fit a transformer to images, which are those of `X` as they are to be seen; None for an `X` that is not there.
+
+    Only `_fit_images` can tell pixels that were filled, and leaves images that are read when they are sliced where they
+    are: a transformer of another library is given all of them.
+    """
+    if hasattr(features, "_fit_images"):
         features._fit_images(images)
-    else:
+    elif X is None or any(valid_pixels(image) is not None or is_lazy(image) for image in images.arrays):
         features.fit(as_given(images, channel_axis))
+    else:
+        features.fit(X)
 
 
 def check_images(features: Any, images: Images) -> None:
@@ -151,25 +199,57 @@ def check_images(features: Any, images: Images) -> None:
 
 
 def gather_rows(
-    features: Any, images: Images, channel_axis: int | None, masks: Sequence[np.ndarray], n_jobs: int
+    features: Any, images: Images, channel_axis: int | None, masks: Sequence[PixelSet], n_jobs: int
 ) -> np.ndarray:
     """Return the features of the masked pixels, float32 of shape (n_pixels, n_features): image after image, and in
     an image in row-major order, whatever the blocks and threads.
     """
-    positions = [np.flatnonzero(mask) for mask in masks]
-    bounds = np.cumsum([0, *map(len, positions)])
+    bounds = np.cumsum([0, *(mask.n_pixels for mask in masks)])
     rows: Any = None  # allocated once the first reader tells how many features there are
     for reader in block_readers(features, images, channel_axis):
         if rows is None:
             rows = np.empty((bounds[-1], reader.n_features), np.float32)
-        tasks = [(i, block) for i in reader.numbers for block in masked_blocks(masks[i], reader.n_features)]
+        regions = plan_regions(images.arrays, reader.numbers, reader.halo, reader.n_features, masks)
+        engine = engine_of(*images.arrays)
+        if engine is not None:
+            for region, found in _gather_elsewhere(engine, features, reader, images, regions, masks):
+                rows[bounds[region.number] + masks[region.number].ranks(region.box)] = found
+            continue
 
-        def work(task: tuple[int, Block], reader: Reader = reader, rows: np.ndarray = rows) -> None:
-            index, block = task
-            place = bounds[index] + rows_in_block(positions[index], masks[index], block)
-            rows[place] = reader.read(index, block)[masks[index][block]]
+        def work(near: Reader, index: int, block: Block, rows: np.ndarray = rows) -> None:
+            rows[bounds[index] + masks[index].ranks(block)] = near.read(index, block)[masks[index][block]]
 
-        run_tasks(work, tasks, n_jobs)
+        run_regions(reader, images.arrays, regions, work, n_jobs)
+    return rows
+
+
+def _gather_elsewhere(
+    engine: Any,
+    features: Any,
+    reader: Reader,
+    images: Images,
+    regions: Sequence[Region],
+    masks: Sequence[PixelSet],
+) -> Iterator[tuple[Region, np.ndarray]]:
+    """Yield regions of images that do not lie here, with the features of their masked pixels in row-major order."""
+    if sees_other_end(features):
+        raise ValueError(
+            'features with padding_mode="circular" see the other end of an image, which chunks do not hold; use '
+            "another padding_mode, or fit on one machine"
+        )
+    tasks = [
+        (number, images.arrays[number], box, reader.halo, (blocks, masks[number].within(box)))
+        for number, box, blocks in regions
+    ]
+    return zip(regions, engine.map_boxes(_rows_of_blocks, None, reader.prepared, tasks), strict=True)
+
+
+def _rows_of_blocks(image: Any, common: None, prepared: Any, blocks: Sequence[Block], mask: PixelSet) -> np.ndarray:
+    """Return the features of the masked pixels, which are those of some blocks, in row-major order."""
+    reader = reader_of_one(prepared, image)
+    rows = np.empty((mask.n_pixels, reader.n_features), np.float32)
+    for block in blocks:
+        rows[mask.ranks(block)] = reader.read(0, block)[mask[block]]
     return rows
 
 
@@ -177,12 +257,12 @@ def _read_feature_image(arrays: Any, index: int, block: Block) -> np.ndarray:
     return np.ascontiguousarray(arrays[index][block], np.float32)
 
 
-def _read_block(prepared: Sequence[tuple[Any, np.ndarray]], index: int, block: Block) -> np.ndarray:
+def _read_block(prepared: Mapping[int, tuple[Any, Any]], index: int, block: Block) -> np.ndarray:
     features, image = prepared[index]
     return features._transform_block(image, block)
 
 
-def _read_bands(prepared: Sequence[tuple[Any, np.ndarray]], index: int, block: Block) -> Bands:
+def _read_bands(prepared: Mapping[int, tuple[Any, Any]], index: int, block: Block) -> Bands:
     features, image = prepared[index]
     return features._transform_bands(image, block)
 

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from dconv import _memory
-from dconv._block_features import Bands, Reader, block_readers, gather_rows
+from dconv._block_features import Bands, Reader, block_readers, gather_rows, readers_of
 from dconv._blocks import choose_block_shape, split
 from dconv._boxes import grown, sizes, within
 from dconv._context_bank import ContextFeatures
-from dconv._pixels import Block, blocks_of, masked_boxes, rows_in_block
+from dconv._lazy_arrays import engine_of
+from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes, pixel_set
 from dconv._prediction import Answerers, answer_box
 from dconv._threads import run_tasks
 from dconv._validation import Images
@@ -50,27 +51,48 @@ class Cascade(NamedTuple):
 
             self._share(work, tasks)
 
-    def gather_context(self, masks: Sequence[np.ndarray]) -> np.ndarray:
+    def gather_context(self, masks: Sequence[PixelSet]) -> np.ndarray:
         """Return what a further stage would see of the last one at the masked pixels, float32 rows in the order of
         :func:`dconv._block_features.gather_rows`.
         """
-        positions = [np.flatnonzero(mask) for mask in masks]
-        bounds = np.cumsum([0, *map(len, positions)])
+        bounds = np.cumsum([0, *(mask.n_pixels for mask in masks)])
         rows = np.empty((bounds[-1], self.context.n_features_out_), np.float32)
         for reader in block_readers(self.features, self.images, self.channel_axis):
             tasks = [(i, box) for i in reader.numbers for box in masked_boxes(masks[i], self._outer_blocks(i))]
+            engine = engine_of(*self.images.arrays)
+            if engine is not None:
+                for (i, box), found in zip(tasks, self._elsewhere(engine, reader, tasks, masks), strict=True):
+                    rows[bounds[i] + masks[i].ranks(box)] = found
+                continue
 
             def work(index: int, box: Block, n_jobs: int, reader: Reader = reader) -> None:
-                seen = grown(box, self.context.halo_, 1, masks[index].shape)
-                probabilities = np.empty((*sizes(seen), self.context.n_classes), np.float32)
-                self.answer(reader, index, seen, probabilities, n_jobs, lambda: None)
-                mask = np.zeros(sizes(seen), bool)
-                mask[within(box, seen)] = masks[index][box]
-                place = bounds[index] + rows_in_block(positions[index], masks[index], box)
-                rows[place] = gather_rows(self.context, Images([probabilities], "image"), -1, [mask], n_jobs)
+                rows[bounds[index] + masks[index].ranks(box)] = self.context_rows(
+                    reader, index, box, masks[index].crop(box), n_jobs
+                )
 
             self._share(work, tasks)
         return rows
+
+    def _elsewhere(
+        self, engine: Any, reader: Reader, tasks: Sequence[tuple[int, Block]], masks: Sequence[PixelSet]
+    ) -> Iterator[np.ndarray]:
+        """Yield what :meth:`context_rows` returns for boxes of images that do not lie here."""
+        outlines = Images([Outline(array.shape) for array in self.images.arrays], "list")
+        sent = self._replace(images=outlines, features=None, n_jobs=1)
+        each = []
+        for i, box in tasks:
+            first, *_ = self._windows(i, grown(box, self.context.halo_, 1, self.images.spatial_shapes[i]))
+            each.append((i, self.images.arrays[i], first, reader.halo, (i, box, masks[i].crop(box))))
+        return engine.map_boxes(_context_rows_of_box, sent, reader.prepared, each)
+
+    def context_rows(self, reader: Reader, index: int, box: Block, mask: PixelSet, n_jobs: int) -> np.ndarray:
+        """Return what a further stage would see at the masked pixels of a box."""
+        seen = grown(box, self.context.halo_, 1, self.images.spatial_shapes[index])
+        probabilities = np.empty((*sizes(seen), self.context.n_classes), np.float32)
+        self.answer(reader, index, seen, probabilities, n_jobs, lambda: None)
+        whole = np.zeros(sizes(seen), bool)
+        whole[within(box, seen)] = np.asarray(mask)
+        return gather_rows(self.context, Images([probabilities], "image"), -1, [pixel_set(whole)], n_jobs)
 
     def _outer_blocks(self, index: int) -> Iterator[Block]:
         shape = self.images.spatial_shapes[index]
@@ -97,13 +119,26 @@ class Cascade(NamedTuple):
         self, reader: Reader, index: int, box: Block, out: np.ndarray, n_jobs: int, step: Callable[[], None]
     ) -> None:
         """Write what the last stage answers in `box` of an image to `out` (*box, ...)."""
-        seen = reader
         *windows, _ = self._windows(index, box)
+        reader = reader.over(index, windows[0] if windows else box)
+        seen = reader
         for stage, window in zip(self.stages[:-1], windows, strict=True):
             probabilities = np.empty((*sizes(window), self.context.n_classes), np.float32)
             answer_box(seen, index, window, stage, probabilities, n_jobs, step)
             seen = _with_context(reader, self.context, probabilities, window)
         answer_box(seen, index, box, self.stages[-1], out, n_jobs, step)
+
+
+class Outline(NamedTuple):
+    """An image without its pixels."""
+
+    shape: tuple[int, ...]
+
+
+def _context_rows_of_box(
+    image: Any, cascade: Cascade, prepared: Any, index: int, box: Block, mask: PixelSet
+) -> np.ndarray:
+    return cascade.context_rows(readers_of({index: (prepared, image)}), index, box, mask, 1)
 
 
 def _with_context(reader: Reader, context: ContextFeatures, probabilities: np.ndarray, window: Block) -> Reader:
@@ -120,4 +155,4 @@ def _with_context(reader: Reader, context: ContextFeatures, probabilities: np.nd
     def bands(index: int, block: Block) -> Bands:
         return iter([(block, read(index, block))])
 
-    return Reader(reader.numbers, n_features + context.n_features_out_, read, bands)
+    return reader._replace(n_features=n_features + context.n_features_out_, read=read, bands=bands)

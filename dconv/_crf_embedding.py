@@ -32,6 +32,8 @@ class Features:
         Of the kernel, above 0.
     remedy : str
         What to change where the lattice grows too large.
+    start : tuple of int
+        The place of the first pixel, for a part of an image: its lattice is then part of that of the whole.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Features:
     scales: tuple[float, ...]
     weight: float
     remedy: str
+    start: tuple[int, ...] = (0, 0, 0)
 
     @property
     def n_features(self) -> int:
@@ -74,8 +77,9 @@ class Embedding:
         scale = math.sqrt(2 / 3) * (d + 1) / np.sqrt(np.arange(1, d + 1) * np.arange(2, d + 2))
         factors = scale / np.array([*features.widths[::-1], *features.scales])
         self.reference, highest = _channel_range(features.channels)
-        low = np.concatenate([np.zeros(n_axes), self.reference]) * factors
-        high = np.concatenate([np.array(sizes[::-1][:n_axes]) - 1.0, highest]) * factors
+        corner = np.array(features.start[::-1][:n_axes], np.float64)
+        low = np.concatenate([corner, self.reference]) * factors
+        high = np.concatenate([corner + sizes[::-1][:n_axes] - 1.0, highest]) * factors
         # Coordinate j is the sum of features from j on, minus j times the one before.
         elevate = np.triu(np.ones((d + 1, d)))
         elevate[np.arange(1, d + 1), np.arange(d)] = -np.arange(1, d + 1)
@@ -91,7 +95,9 @@ class Embedding:
             strides = np.random.default_rng(0).integers(1 << 63, size=d, dtype=np.uint64).tolist()
         self.factors = factors.astype(np.float32)
         self.strides = np.array([*strides, 0], np.uint64)
-        starts = np.concatenate([boxes[:, 4::-2][:, :n_axes], np.tile(self.reference, (len(boxes), 1))], axis=1)
+        starts = np.concatenate(
+            [boxes[:, 4::-2][:, :n_axes] + corner, np.tile(self.reference, (len(boxes), 1))], axis=1
+        )
         elevated = starts * factors @ elevate.T
         cells = np.rint(elevated / (d + 1))
         cells[:, d] = -cells[:, :d].sum(axis=1)  # a point of the lattice, like all that are counted from it

@@ -11,8 +11,10 @@ import numpy as np
 from dconv._axes import items_of
 from dconv._crf_embedding import Features
 from dconv._kernels import _lattice
+from dconv._receptive import Margin
 from dconv._validation import Images, Kind, as_array, check_finite, real_dtype
 
+_SPATIAL_SIGMAS, _APPEARANCE_SIGMAS = 10, 3  # that a part of an image is refined with: measured, see docs/scaling.md
 ASYMMETRY = 1e-4  # of a compatibility, relative, that counts as rounding
 
 
@@ -164,6 +166,47 @@ def as_kernels(kernels: Any, index: int, kind: Kind, ndim: int, spatial: tuple[i
         )  # fmt: skip
         found.append((described, compatibility))
     return found
+
+
+def default_kernels(crf: Any, image: np.ndarray, start: tuple[int, ...]) -> list[Features]:
+    """Return the spatial and the appearance kernel of a CRF on an image, channels last, or on the part of one that
+    begins at `start`.
+    """
+    place = (*(0,) * (3 - len(start)), *start)
+    ndim, n_channels = image.ndim - 1, image.shape[-1]
+    spatial_weight = as_weight(crf.spatial_weight, "spatial_weight")
+    appearance_weight = as_weight(crf.appearance_weight, "appearance_weight")
+    spatial_sigma = as_widths(crf.spatial_sigma, ndim, "spatial_sigma", "spatial axis")
+    appearance_sigma = as_widths(crf.appearance_sigma, ndim, "appearance_sigma", "spatial axis")
+    kernels = [
+        Features(
+            "the spatial kernel",
+            spatial_sigma,
+            to_3d(image[..., :0]),
+            (),
+            spatial_weight,
+            "raise spatial_sigma",
+            place,
+        )
+    ]
+    if n_channels > 0:
+        color_sigma = as_widths(crf.color_sigma, n_channels, "color_sigma", "channel")
+        remedy = "raise color_sigma, to which the image's values are compared, or appearance_sigma"
+        name, channels = "the appearance kernel", to_3d(image)
+        kernels.append(Features(name, appearance_sigma, channels, color_sigma, appearance_weight, remedy, place))
+    return kernels
+
+
+def part_overlap(crf: Any, ndim: int) -> Margin:
+    """Return the pixels around a part of an image that a CRF is to see, per spatial axis."""
+    spatial = as_widths(crf.spatial_sigma, ndim, "spatial_sigma", "spatial axis")
+    appearance = as_widths(crf.appearance_sigma, ndim, "appearance_sigma", "spatial axis")
+    counts = as_weight(crf.appearance_weight, "appearance_weight") > 0
+    reach = [
+        math.ceil(max(_SPATIAL_SIGMAS * near, _APPEARANCE_SIGMAS * far if counts else 0))
+        for near, far in zip(spatial, appearance, strict=True)
+    ]
+    return tuple((pixels, pixels) for pixels in reach)
 
 
 def check_n_features(kernels: Sequence[Features]) -> None:

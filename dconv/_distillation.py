@@ -23,7 +23,7 @@ from threadpoolctl import threadpool_limits
 from dconv._block_features import gather_rows
 from dconv._nodata import valid_pixels
 from dconv._parts import check_probabilities
-from dconv._pixels import blocks_of
+from dconv._pixels import PixelSet, blocks_of
 from dconv._responses import Respond, response_of
 from dconv._threads import scikit_learn_alone
 from dconv._validation import Images
@@ -53,8 +53,8 @@ def as_distill(distill: Any, classifier: Any) -> bool:
     return bool(distill)
 
 
-def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomState) -> list[np.ndarray]:
-    """Return masks of about `N_PIXELS` pixels, drawn from a few blocks of the images, each with the same share."""
+def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomState) -> list[PixelSet]:
+    """Return about `N_PIXELS` pixels, drawn from a few blocks of the images, each with the same share."""
     blocks = [
         (i, block)
         for i, shape in enumerate(images.spatial_shapes)
@@ -73,13 +73,18 @@ def draw_pixels(images: Images, n_features: int, random_state: np.random.RandomS
         blocks = [blocks[number] for number in sorted(order, key=rank.__getitem__)[:n_blocks]]
     total = sum(_n_valid(images.arrays[index], block) for index, block in blocks)
     share = min(1.0, N_PIXELS / max(1, total))
-    masks = [np.zeros(shape, bool) for shape in images.spatial_shapes]
+    places: list[list[np.ndarray]] = [[] for _ in images.arrays]
     for index, block in blocks:
-        masks[index][block] = random_state.random_sample(masks[index][block].shape) < share
+        drawn = random_state.random_sample([part.stop - part.start for part in block]) < share
         valid = valid_pixels(images.arrays[index])
         if valid is not None:
-            masks[index][block] &= valid[block]
-    return masks
+            drawn &= valid[block]
+        where = tuple(along + part.start for along, part in zip(np.nonzero(drawn), block, strict=True))
+        places[index].append(np.ravel_multi_index(where, images.spatial_shapes[index]))
+    return [
+        PixelSet(shape, np.sort(np.concatenate([np.empty(0, np.intp), *of_image])))
+        for shape, of_image in zip(images.spatial_shapes, places, strict=True)
+    ]
 
 
 def _n_valid(image: Any, block: Sequence[slice]) -> int:
@@ -136,7 +141,7 @@ class Practice(NamedTuple):
     """Pixels that students learn from: masks of groups of images, and the features of all, group after group."""
 
     groups: Sequence[Images]
-    masks: list[list[np.ndarray]]
+    masks: list[list[PixelSet]]
     rows: np.ndarray
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from dconv._pixels import Block, cells_along, cells_of_pixels
+from dconv._pixels import Block, PixelSet, cells_along, cells_of_pixels
 
 _FIRST_CELLS = 16  # of an image that is cut, and from there on twice as many along every axis, ...
 _REFINEMENTS = 5  # ... so often
@@ -28,7 +28,7 @@ class Folds:
     n_folds : int
     """
 
-    def __init__(self, masks: Sequence[np.ndarray], n_cells: int, of_cell: Sequence[np.ndarray]) -> None:
+    def __init__(self, masks: Sequence[PixelSet], n_cells: int, of_cell: Sequence[np.ndarray]) -> None:
         self._n_cells, self._of_cell = n_cells, of_cell
         self.n_folds = 1 + max(int(folds.max()) for folds in of_cell)
         self._shapes = [mask.shape for mask in masks]
@@ -41,9 +41,7 @@ class Folds:
         return self._of_cell[index][np.ix_(*(number[part] for number, part in zip(cells, block, strict=True)))]
 
 
-def new_folds(
-    masks: Sequence[np.ndarray], targets: np.ndarray, weights: np.ndarray | None, n_folds: int
-) -> Folds | None:
+def new_folds(masks: Sequence[PixelSet], targets: np.ndarray, weights: np.ndarray | None, n_folds: int) -> Folds | None:
     """Return at most `n_folds` folds, each of which leaves every class to be learnt from the others, or None.
 
     `targets` and `weights` are those of the masked pixels, image after image in row-major order.
@@ -74,7 +72,7 @@ def _grids(ndim: int) -> Iterator[int]:
     yield from (first * 2**times for times in range(_REFINEMENTS))
 
 
-def _count(masks: Sequence[np.ndarray], classes: np.ndarray, heavy: np.ndarray, n_cells: int) -> list[np.ndarray]:
+def _count(masks: Sequence[PixelSet], classes: np.ndarray, heavy: np.ndarray, n_cells: int) -> list[np.ndarray]:
     """Return how many heavy pixels of each class are in each cell of each image, (*cells, n_classes)."""
     counts, done = [], 0
     for mask in masks:

@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from dconv._folds import Folds
 from dconv._pixels import Block
-from dconv._responses import Respond, response_of
+from dconv._responses import Respond, Responder
 from dconv._stages import Course
 
 _LEAST = 1e-6  # probability: one pixel for which a model is sure and wrong must not outweigh all others
@@ -21,12 +21,13 @@ class HeldOut:
 
     def __init__(self, course: Course, rows: np.ndarray, folds: Folds) -> None:
         lesson = course.lesson
-        self._folds, self._responds = folds, []
+        self._folds = folds
+        self._responds: list[Respond] = []
         for fold in range(folds.n_folds):
             learnt = folds.of_pixel != fold
             model = clone(course.classifier)
             lesson.teach(model, rows, learnt)
-            self._responds.append(response_of(model, "predict_proba"))
+            self._responds.append(Responder(model, "predict_proba"))
 
     def answer(self, index: int, block: Block) -> Iterable[tuple[Any, Respond]]:
         """Return who answers for the pixels of a block of an image, as in :mod:`dconv._cascade_answers`."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._lazy_arrays import map_rows
 from dconv._nodata import valid_pixels
 
 _CHUNK = 1 << 18  # samples that are looked at together, so that no image is copied whole
@@ -45,8 +47,9 @@ def intensity_of(image: Any) -> Intensity:
     """
     first = np.asarray(image[(0,) * (image.ndim - 1)], np.float64)  # variances are taken about it, to keep digits
     valid = valid_pixels(image)
-    sums = sums_of_rows(image, first, rows_summed(image.shape), valid)
-    return intensity_from(sums, first, math.prod(image.shape[:-1]) if valid is None else int(np.count_nonzero(valid)))
+    source = image if valid is None else image.source
+    sums = map_rows(partial(sums_of_rows, first, image.dtype), rows_summed(image.shape), source, valid)
+    return intensity_from(list(sums), first, math.prod(image.shape[:-1]) if valid is None else image.n_valid)
 
 
 def rows_summed(shape: Sequence[int]) -> int:
@@ -55,20 +58,17 @@ def rows_summed(shape: Sequence[int]) -> int:
 
 
 def sums_of_rows(
-    rows: np.ndarray, first: np.ndarray, n_rows: int, valid: np.ndarray | None = None
-) -> list[list[float]]:
-    """Return what :func:`intensity_from` needs of rows of an image, whose first is a multiple of `n_rows`.
+    first: np.ndarray, dtype: np.dtype, start: int, rows: np.ndarray, valid: np.ndarray | None
+) -> list[float]:
+    """Return what :func:`intensity_from` needs of some rows of an image, whose values are rounded to `dtype`.
 
     `valid` are the pixels that count, None is all.
     """
-    sums = []
-    for start in range(0, len(rows), n_rows):
-        values = np.asarray(rows[start : start + n_rows], np.float64).reshape(-1, len(first)) - first
-        if valid is not None:
-            values = values[valid[start : start + n_rows].ravel()]
-        grey = values.mean(axis=1)
-        sums.append([grey.sum(), grey @ grey, *values.sum(axis=0), np.vdot(values, values)])
-    return sums
+    values = np.asarray(np.asarray(rows, dtype), np.float64).reshape(-1, len(first)) - first
+    if valid is not None:
+        values = values[valid.ravel()]
+    grey = values.mean(axis=1)
+    return [grey.sum(), grey @ grey, *values.sum(axis=0), np.vdot(values, values)]
 
 
 def intensity_from(sums: Sequence[Sequence[float]], first: np.ndarray, n_pixels: int) -> Intensity:

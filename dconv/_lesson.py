@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 from sklearn.utils.validation import has_fit_parameter
 
 from dconv._block_features import images_for
+from dconv._lazy_arrays import Derived
 from dconv._nodata import fill_nodata, valid_pixels
-from dconv._pixels import Rules, cells_of_pixels, choose_pixels, labelled, take, take_weights
+from dconv._pixels import PixelSet, Rules, cells_of_pixels, choose_pixels, labelled, take, take_weights
 from dconv._priors import class_weights, prior_factors
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
@@ -23,7 +25,7 @@ class Lesson(NamedTuple):
     """Pixels to learn from: masks of the images, and the label of each, image after image in row-major order."""
 
     images: Images
-    masks: list[np.ndarray]
+    masks: list[PixelSet]
     targets: np.ndarray
     weighting: dict[str, np.ndarray]  # for the classifier's fit: weights under their name, if there are any
     grouping: dict[str, np.ndarray]  # likewise groups, if it takes them
@@ -74,10 +76,9 @@ def new_lesson(
     return Lesson(images, masks, targets, weighting, grouping, factors)
 
 
-def with_label(image: Any, labels: np.ndarray, ignore_label: int | None) -> np.ndarray:
+def with_label(image: Any, labels: Any, ignore_label: int | None) -> Derived:
     """Return which pixels of an image have a label that counts, and data."""
-    valid = valid_pixels(image)
-    return labelled(labels, ignore_label) if valid is None else labelled(labels, ignore_label) & valid
+    return Derived(partial(labelled, ignore_label), tuple(labels.shape), labels, valid_pixels(image))
 
 
 def check_nodata(nodata: int | None, targets: np.ndarray) -> None:
@@ -93,10 +94,10 @@ def check_nodata(nodata: int | None, targets: np.ndarray) -> None:
         )
 
 
-def groups_of(masks: list[np.ndarray]) -> np.ndarray:
+def groups_of(masks: list[PixelSet]) -> np.ndarray:
     """Return for every pixel to learn from which group it is alike with: its image, or of a single one its region."""
     if len(masks) > 1:
-        return np.repeat(np.arange(len(masks)), [int(mask.sum()) for mask in masks])
+        return np.repeat(np.arange(len(masks)), [mask.n_pixels for mask in masks])
     (mask,) = masks
     per_axis = round(_REGIONS ** (1 / mask.ndim))
     return np.ravel_multi_index(cells_of_pixels(mask, per_axis), (per_axis,) * mask.ndim)

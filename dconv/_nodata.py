@@ -19,11 +19,13 @@ from scipy import ndimage
 
 from dconv._axes import as_int
 from dconv._boxes import grown, moved, within
+from dconv._lazy_arrays import Derived, box_of, engine_of, map_rows
 from dconv._pixels import Block, masked_boxes
 from dconv._validation import Images, as_masks
 
 _N_SCALES = 5  # of dilations 1, 2, 4, ...: the first at which a valid pixel is seen fills; then the mean does
 _B3 = np.array([1, 4, 6, 4, 1]) / 16
+REACH = 2 * (2**_N_SCALES - 1)  # pixels around a box that the values of its invalid ones may come from
 _CHUNK = 1 << 20  # samples looked at together
 
 
@@ -32,46 +34,44 @@ class Infilled:
 
     Parameters
     ----------
-    image : ndarray of shape (*spatial, channels)
-        Maybe a memory map.
-    valid : ndarray of bool of shape spatial
-        Which pixels count.
+    source : array of shape (*spatial, channels)
+        An ndarray, or what is read when it is sliced.
+    valid : array of bool of shape spatial
+        Which pixels count; likewise.
+    n_valid : int
+        How many these are.
+    mean : ndarray of shape (channels,)
+        Theirs.
     """
 
-    def __init__(self, image: np.ndarray, valid: np.ndarray) -> None:
-        self._image, self.valid, self.given_dtype = image, valid, image.dtype
-        self.shape, self.ndim, self.size = image.shape, image.ndim, image.size
-        self.dtype = np.dtype(np.float64 if image.dtype == np.float64 else np.float32)
+    def __init__(self, source: Any, valid: Any, n_valid: int, mean: np.ndarray) -> None:
+        self.source, self.valid, self.n_valid, self.mean = source, valid, n_valid, mean
+        self.given_dtype = source.dtype
+        self.shape, self.ndim, self.size = source.shape, source.ndim, source.size
+        self.dtype = np.dtype(np.float64 if source.dtype == np.float64 else np.float32)
         self.nbytes = self.size * self.dtype.itemsize
-        self._mean = self._mean_of_valid()
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self._filled([slice(0, size) for size in self.shape[:-1]]), dtype)
+        return np.asarray(self._filled(tuple(slice(0, size) for size in self.shape[:-1])), dtype)
 
     def __getitem__(self, key: Any) -> np.ndarray:
-        key = key if isinstance(key, tuple) else (key,)
-        box: list[slice] = []
-        inner: list[Any] = []
-        for axis, size in enumerate(self.shape[:-1]):
-            part = key[axis] if axis < len(key) else slice(None)
-            if isinstance(part, slice) and (part.step is None or part.step > 0):
-                start, stop, step = part.indices(size)
-                box.append(slice(start, max(start, stop)))
-                inner.append(slice(None, None, step))
-            elif isinstance(part, int | np.integer) and -size <= part < size:
-                box.append(slice(part % size, part % size + 1))
-                inner.append(0)
-            else:  # what is not read block by block
-                return np.asarray(self)[key]
-        return self._filled(box)[(*inner, *key[len(box) :])]
+        found = box_of(key, self.shape)
+        if found is None:  # what is not read block by block
+            return np.asarray(self)[key]
+        (*box, channels), (*inner, within_channels) = found
+        return self._filled(tuple(box))[..., channels][(*inner, within_channels)]
 
-    def _filled(self, box: Sequence[slice]) -> np.ndarray:
+    def over(self, source: Any, mask: Any) -> Infilled:
+        """Return the same image, read from another source, and another mask or None."""
+        return Infilled(source, valid_of(source, mask), self.n_valid, self.mean)
+
+    def _filled(self, box: Block) -> np.ndarray:
         """Return the pixels of a box, those that are invalid filled."""
-        valid = self.valid[tuple(box)]
-        values = np.asarray(self._image[tuple(box)], self.dtype)
+        valid = self.valid[box]
+        values = np.asarray(self.source[box], self.dtype)
         if valid.all():
             return values
         filled, missing = values.copy(), ~valid
@@ -79,22 +79,22 @@ class Infilled:
             # Again from the first scale, but only around what is still missing, which is less and less: most swaths
             # are narrow.
             (place,) = masked_boxes(missing, [tuple(slice(0, size) for size in missing.shape)])
-            seen, found = self._normalized_convolution(moved(place, tuple(box)), n_scales)
+            seen, found = self._normalized_convolution(moved(place, box), n_scales)
             seen &= missing[place]
             filled[place][seen] = found[seen]
             missing[place] &= ~seen
             if not missing.any():
                 return filled
-        filled[missing] = self._mean
+        filled[missing] = self.mean
         return filled
 
     def _normalized_convolution(self, box: Block, n_scales: int) -> tuple[np.ndarray, np.ndarray]:
         """Return which pixels of a box see a valid one through `n_scales` steps of the pyramid, and what they see."""
         reach = 2 * (2**n_scales - 1)
-        around = grown(box, ((reach, reach),) * len(box), 1, self.valid.shape)
+        around = grown(box, ((reach, reach),) * len(box), 1, self.shape[:-1])
         inside = within(box, around)
         known = self.valid[around]
-        source = np.where(known[..., np.newaxis], np.asarray(self._image[around], np.float64), 0.0)
+        source = np.where(known[..., np.newaxis], np.asarray(self.source[around], np.float64), 0.0)
         planes = [known.astype(np.float64), *np.moveaxis(source, -1, 0)]
         for scale in range(n_scales):
             planes = [_smoothed(plane, 2**scale) for plane in planes]
@@ -102,15 +102,6 @@ class Infilled:
         seen = weight > 0
         with np.errstate(invalid="ignore", divide="ignore"):
             return seen, np.stack([plane / weight for plane in sums], axis=-1)
-
-    def _mean_of_valid(self) -> np.ndarray:
-        """Return the mean of every channel over the valid pixels, summed in the order of the image."""
-        n_rows = max(1, _CHUNK // max(1, math.prod(self.shape[1:])))
-        sums = [
-            np.asarray(self._image[i : i + n_rows], np.float64)[self.valid[i : i + n_rows]].sum(axis=0)
-            for i in range(0, len(self), n_rows)
-        ]
-        return np.sum(sums, axis=0) / max(1, np.count_nonzero(self.valid))
 
 
 def _smoothed(plane: np.ndarray, dilation: int) -> np.ndarray:
@@ -139,26 +130,80 @@ def fill_nodata(images: Images, mask: Any, nodata: int | None) -> Images:
             )
         return images
     masks = [None] * len(images.arrays) if mask is None else as_masks(mask, images)
-    arrays = [_infilled(image, of_image) for image, of_image in zip(images.arrays, masks, strict=True)]
+    arrays = [infilled(image, of_image) for image, of_image in zip(images.arrays, masks, strict=True)]
     return images._replace(arrays=arrays)
 
 
-def _infilled(image: np.ndarray, mask: np.ndarray | None) -> Any:
-    valid = np.ones(image.shape[:-1], bool) if mask is None else mask.copy()
-    if image.dtype.kind == "f":
-        n_rows = max(1, _CHUNK // max(1, math.prod(image.shape[1:])))
-        for start in range(0, len(image), n_rows):
-            valid[start : start + n_rows] &= ~np.isnan(image[start : start + n_rows]).any(axis=-1)
-    return image if valid.all() else Infilled(image, valid)
+def infilled(image: Any, mask: Any) -> Any:
+    """Return an image with its pixels filled that are NaN, in any channel, or not in `mask`; itself if there are none.
+
+    Both are looked at once, from the first row to the last.
+    """
+    valid = valid_of(image, mask)
+    if not valid.sources:
+        return image
+    sums = list(map_rows(sums_of_valid, rows_summed(image.shape), image, valid))
+    n_valid, mean = joined(sums)
+    return image if n_valid == math.prod(image.shape[:-1]) else Infilled(image, valid, n_valid, mean)
 
 
-def valid_pixels(image: Any) -> np.ndarray | None:
+def valid_of(image: Any, mask: Any) -> Derived:
+    """Return which pixels of an image hold data; without sources if all must."""
+    sources = (image if image.dtype.kind == "f" else None, mask)
+    return Derived(_valid, image.shape[:-1], *(sources if any(each is not None for each in sources) else ()))
+
+
+def _valid(pixels: np.ndarray | None, mask: np.ndarray | None) -> np.ndarray:
+    if pixels is None:
+        return np.asarray(mask)
+    known = ~np.isnan(pixels).any(axis=-1)
+    return known if mask is None else known & mask
+
+
+def rows_summed(shape: Sequence[int]) -> int:
+    """Return how many rows of an image of `shape` (*spatial, channels) are summed together."""
+    return max(1, _CHUNK // max(1, math.prod(shape[1:])))
+
+
+def sums_of_valid(start: int, rows: np.ndarray, valid: np.ndarray) -> tuple[int, np.ndarray]:
+    """Return how many pixels of some rows are valid, and their sum."""
+    return int(np.count_nonzero(valid)), np.asarray(rows, np.float64)[valid].sum(axis=0)
+
+
+def joined(sums: Sequence[tuple[int, np.ndarray]]) -> tuple[int, np.ndarray]:
+    """Return how many pixels of an image are valid, and their mean, from the sums of all rows in their order."""
+    n_valid = sum(n for n, _ in sums)
+    return n_valid, np.sum([each for _, each in sums], axis=0) / max(1, n_valid)
+
+
+def valid_pixels(image: Any) -> Any:
     """Return which pixels of an image hold data, None if all do."""
     return getattr(image, "valid", None)
 
 
+def blank(answers: np.ndarray, valid: Any, value: Any) -> None:
+    """Write `value` where pixels are not valid."""
+
+    def write(start: int, of_rows: np.ndarray) -> None:
+        answers[start : start + len(of_rows)][~of_rows] = value
+
+    for _ in map_rows(write, rows_summed(valid.shape), valid):
+        pass
+
+
 def whole(image: Any) -> np.ndarray:
-    """Return an image as an array of the user's own dtype, filled where it has no data."""
+    """Return an image as an array of the user's own dtype, filled where it has no data.
+
+    Raises
+    ------
+    ValueError
+        If it lies elsewhere.
+    """
+    if engine_of(image) is not None:
+        raise ValueError(
+            "features that are computed of whole images, or learnt from them, would bring them all here: use "
+            "AtrousFeatures or DilatedConv, and CustomFeatures of a function with a halo"
+        )
     if not isinstance(image, Infilled):
         return np.asarray(image)
     filled, dtype = np.asarray(image), image.given_dtype

@@ -43,10 +43,7 @@ def check_output(out: Any, shape: tuple[int, ...], dtype: np.dtype, classes: np.
 
 
 def journal_path(out: Any) -> Path | None:
-    """Return where the journal of an output lies: beside the file or folder that holds it, None if none does.
-
-    HDF5 has none: a file that is being written when its process is killed may be lost as a whole.
-    """
+    """Return where the journal of an output lies: beside the file or folder that holds it, None if none does."""
     name = None
     if isinstance(out, np.memmap) and out.filename is not None:
         name = str(out.filename)
@@ -54,7 +51,20 @@ def journal_path(out: Any) -> Path | None:
     if isinstance(root, str | Path):
         inner = str(getattr(out, "path", "")).strip("/").replace("/", ".")
         name = f"{root}.{inner}" if inner else str(root)
+    if _is_hdf5(out) and Path(out.file.filename).is_file():  # not what is in memory
+        inner = str(out.name or "").strip("/").replace("/", ".")
+        name = f"{out.file.filename}.{inner}"
     return None if name is None else Path(f"{name}.dconv-journal")
+
+
+def settle(out: Any) -> None:
+    """See to it that what was written is in the file, and the file is whole, where it keeps things back."""
+    if _is_hdf5(out):
+        out.file.flush()
+
+
+def _is_hdf5(out: Any) -> bool:
+    return type(out).__module__.partition(".")[0] == "h5py"
 
 
 def make_room(out: Any) -> None:

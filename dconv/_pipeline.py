@@ -7,17 +7,15 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
-from dconv._pixels import Block
-
 
 def run_pipeline(
-    boxes: Iterable[Block],
-    read: Callable[[Block], Any],
-    compute: Callable[[Block, Any], Any],
-    write: Callable[[Block, Any], None],
+    boxes: Iterable[Any],
+    read: Callable[[Any], Any],
+    compute: Callable[[Any, Any], Any],
+    write: Callable[[Any, Any], None],
     n_workers: int,
 ) -> None:
-    """Call ``write(box, compute(box, read(box)))`` for all boxes.
+    """Call ``write(box, compute(box, read(box)))`` for all boxes, or whatever else stands for work.
 
     One thread reads and one writes, box after box, while `n_workers` compute; one box more than these work on is held.
     The first error ends the work when all boxes begun before it, and those being computed, are written.
@@ -28,10 +26,10 @@ def run_pipeline(
         ThreadPoolExecutor(1) as writing,
     ):
 
-        def compute_read(box: Block, pixels: Future) -> Any:
+        def compute_read(box: Any, pixels: Future) -> Any:
             return compute(box, pixels.result())
 
-        def write_computed(box: Block, answers: Future) -> None:
+        def write_computed(box: Any, answers: Future) -> None:
             write(box, answers.result())
 
         begun: deque[Future] = deque()

@@ -13,8 +13,8 @@ from sklearn.utils.validation import check_is_fitted
 from dconv._axes import as_int
 from dconv._block_features import Reader, check_images, images_for
 from dconv._lesson import no_label_message, with_label
-from dconv._nodata import fill_nodata, valid_pixels
-from dconv._pixels import Block, take_weights
+from dconv._nodata import blank, fill_nodata, valid_pixels
+from dconv._pixels import Block, any_pixel, check_weights
 from dconv._prediction import (
     BoxAnswers,
     answer_box,
@@ -24,7 +24,7 @@ from dconv._prediction import (
     weigh_right_pixels,
 )
 from dconv._progress import progress_bar
-from dconv._refinement import Write, write_refined
+from dconv._refinement import Write, refined_boxes, write_refined
 from dconv._responses import Respond, response_of, with_prior
 from dconv._suggestions import spread_peaks
 from dconv._threads import effective_n_jobs
@@ -61,6 +61,7 @@ class PixelAnswers:
     prior_factors_: np.ndarray | None
     n_channels_in_: int
     n_features_: int
+    n_pixels_per_class_: np.ndarray
 
     def predict(
         self, X: ArrayLike, *, mask: ArrayLike | None = None, exact: bool = False
@@ -245,19 +246,19 @@ class PixelAnswers:
         labels = as_labels(y, images)
         weights = as_weights(sample_weight, images)
         masks = [with_label(*pair, self.ignore_label_) for pair in zip(images.arrays, labels, strict=True)]
-        if not any(mask.any() for mask in masks):
+        if not any(any_pixel(mask) for mask in masks):
             raise ValueError(no_label_message(self.ignore_label_))
         if weights is not None:
-            take_weights(weights, masks)
+            check_weights(weights, masks)
         right, total = self._weigh_right(images, labels, masks, weights)
         return right / total
 
     def _weigh_right(
         self,
         images: Images,
-        labels: list[np.ndarray],
-        masks: list[np.ndarray],
-        weights: list[np.ndarray] | None,
+        labels: list[Any],
+        masks: list[Any],
+        weights: list[Any] | None,
     ) -> tuple[float, float]:
         """Return the weight of the masked pixels that get their label, and the weight of all of them."""
         if self._needs_surroundings:
@@ -302,7 +303,7 @@ class PixelAnswers:
         for image, output in zip(images.arrays, outputs, strict=True):
             valid = valid_pixels(image)
             if valid is not None:
-                output[~valid] = self.nodata_ if method == "predict" else np.nan
+                blank(output, valid, self.nodata_ if method == "predict" else np.nan)
         return result
 
     def _answer_shape(self, method: str, exact: bool) -> tuple[int, ...]:
@@ -329,7 +330,13 @@ class PixelAnswers:
         return write
 
     def _box_answers(self, method: str) -> BoxAnswers:
-        """Return how labels or probabilities, not refined, are given for boxes of one image."""
+        """Return how labels or probabilities are given for boxes of one image."""
+        if self.refine_ is None:
+            return self._plain_box_answers(method)
+        return refined_boxes(self.refine_, self._plain_box_answers("predict_proba"), self.classes_, method)
+
+    def _plain_box_answers(self, method: str) -> BoxAnswers:
+        """Return how they are given before they are refined."""
         answerers = everywhere(self._responder(method, exact=False))
 
         def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:

@@ -1,11 +1,15 @@
 """Which pixels of labelled images are learnt from, and which blocks hold them.
 
-A choice of pixels is a mask: one byte a pixel, where a list of positions would take eight for each chosen one.
+A mask is anything of which a box can be asked for: an array, one that is made when it is sliced
+(:class:`dconv._lazy_arrays.Derived`), or a :class:`PixelSet`, which holds the places of its pixels alone, so that what
+is held of images on a disk grows with their labelled pixels and not with their size.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,12 +17,14 @@ from sklearn.utils.random import sample_without_replacement
 
 from dconv._axes import as_int
 from dconv._blocks import choose_block_shape, split
+from dconv._lazy_arrays import map_rows
 
 Block = tuple[slice, ...]
 
 SAMPLES = ("balanced", "stratified")
 BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work and a larger block gains nothing
 BLOCK_BYTES = 1 << 26  # what the features of one block may take, per thread
+_CHUNK = 1 << 20  # pixels that are looked at together
 
 
 class Rules(NamedTuple):
@@ -53,37 +59,162 @@ def as_ignore_label(ignore_label: Any) -> int | None:
     return None if ignore_label is None else as_int(ignore_label, "ignore_label", rule="None or an int")
 
 
-def labelled(labels: np.ndarray, ignore_label: int | None) -> np.ndarray:
-    """Return the mask of the pixels whose label counts."""
-    return np.ones(labels.shape, bool) if ignore_label is None else np.asarray(labels != ignore_label)
+class PixelSet:
+    """Pixels of an image of `shape`, by their places in row-major order, ascending."""
+
+    def __init__(self, shape: tuple[int, ...], places: np.ndarray) -> None:
+        self.shape, self.ndim, self.places = shape, len(shape), places
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    @property
+    def n_pixels(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, key: Any) -> np.ndarray:
+        """Return the mask of a box."""
+        key = key if isinstance(key, tuple) else (key,)
+        whole = (slice(None),) * (self.ndim - len(key))
+        parts = zip((*key, *whole), self.shape, strict=True)
+        box = tuple(slice(*part.indices(size)[:2]) for part, size in parts)
+        mask = np.zeros([part.stop - part.start for part in box], bool)
+        mask.flat[self._inside(box)[1]] = True
+        return mask
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[(slice(None),) * self.ndim], dtype)
+
+    def rows(self, rows: slice) -> PixelSet:
+        """Return the pixels of some rows, as an image of its own."""
+        return self.crop((rows, *(slice(0, size) for size in self.shape[1:])))
+
+    def crop(self, box: Block) -> PixelSet:
+        """Return the pixels of a box, as an image of its own."""
+        return PixelSet(tuple(part.stop - part.start for part in box), self._inside(box)[1])
+
+    def within(self, box: Block) -> PixelSet:
+        """Return the pixels of a box alone."""
+        return PixelSet(self.shape, self.places[self.ranks(box)])
+
+    def ranks(self, box: Block) -> np.ndarray:
+        """Return where the pixels of a box stand among all, in the row-major order of the box."""
+        return self._inside(box)[0]
+
+    def coordinates(self) -> tuple[np.ndarray, ...]:
+        """Return the place of every pixel along each axis."""
+        return np.unravel_index(self.places, self.shape)
+
+    def _inside(self, box: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Return where the pixels of a box stand among all, and their places in the box."""
+        width = box[-1].stop - box[-1].start
+        lines = np.zeros(1, np.int64)  # the first pixel of every line of the box, as a place in the image
+        for axis, (part, size) in enumerate(zip(box, self.shape, strict=True), 1):
+            along = np.arange(part.start, part.stop if axis < self.ndim else part.start + 1)
+            lines = (lines[:, np.newaxis] * size + along).ravel()
+        first, last = np.searchsorted(self.places, lines), np.searchsorted(self.places, lines + width)
+        counts = last - first
+        ranks = np.repeat(first - (np.cumsum(counts) - counts), counts) + np.arange(counts.sum())
+        places = self.places[ranks] + np.repeat(np.arange(len(lines)) * width - lines, counts)
+        return ranks, places
+
+
+def pixel_set(mask: np.ndarray) -> PixelSet:
+    """Return the pixels of a mask."""
+    return PixelSet(mask.shape, np.flatnonzero(mask))
+
+
+def labelled(ignore_label: int | None, labels: np.ndarray, valid: np.ndarray | None) -> np.ndarray:
+    """Return the mask of the pixels whose label counts, and which hold data."""
+    mask = np.ones(labels.shape, bool) if ignore_label is None else np.asarray(labels != ignore_label)
+    return mask if valid is None else mask & valid
+
+
+def rows_at_once(shape: Sequence[int]) -> int:
+    """Return how many rows of maps of `shape` are looked at together."""
+    return max(1, _CHUNK // max(1, math.prod(shape[1:])))
+
+
+def any_pixel(mask: Any) -> bool:
+    """Tell whether a mask has a pixel."""
+    return any(map_rows(_any, rows_at_once(mask.shape), mask))
+
+
+def _any(start: int, mask: np.ndarray) -> bool:
+    return bool(mask.any())
 
 
 def choose_pixels(
-    labels: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
+    labels: Sequence[Any],
+    masks: Sequence[Any],
     max_samples: int | None,
     sample: str,
     random_state: np.random.RandomState,
-) -> list[np.ndarray]:
-    """Return, for each label image, the mask of those of its masked pixels that are learnt from.
+) -> list[PixelSet]:
+    """Return, for each label image, those of its masked pixels that are learnt from.
 
     They are drawn uniformly without replacement: at most `max_samples` of each class of each image ("balanced"), or
     of an image as many in all, each class in proportion ("stratified") and with one pixel at least.
     """
-    if max_samples is None:
-        return list(masks)
-    chosen = [mask.copy() for mask in masks]
-    for image, mask in zip(labels, chosen, strict=True):
-        classes, counts = np.unique(image[mask], return_counts=True)
-        share = min(1.0, max_samples * len(classes) / max(1, counts.sum()))
-        for label, count in zip(classes, counts, strict=True):
-            wanted = max_samples if sample == "balanced" else max(1, round(share * count))
-            if count > wanted:
-                candidates = np.flatnonzero(mask & (image == label))
-                kept = sample_without_replacement(len(candidates), wanted, random_state=random_state)
-                mask.flat[candidates] = False
-                mask.flat[candidates[kept]] = True
+    chosen = []
+    for image, mask in zip(labels, masks, strict=True):
+        n_rows = rows_at_once(image.shape)
+        kept: dict[int, dict[Any, np.ndarray]] | None = None
+        if max_samples is not None:
+            counts = list(map_rows(_count_labels, n_rows, image, mask))
+            kept = _draw(counts, n_rows, max_samples, sample, random_state)
+        parts = list(map_rows(partial(_places, kept), n_rows, image if kept else None, mask))
+        chosen.append(PixelSet(tuple(image.shape), np.concatenate(parts)))
     return chosen
+
+
+def _count_labels(start: int, labels: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.unique(labels[mask], return_counts=True)
+
+
+def _draw(
+    counts: list[tuple[np.ndarray, np.ndarray]],
+    n_rows: int,
+    max_samples: int,
+    sample: str,
+    random_state: np.random.RandomState,
+) -> dict[int, dict[Any, np.ndarray]]:
+    """Return for each part, by its first row, which pixels of the classes that have too many are kept.
+
+    `counts` are the labels of each part and how often they occur.
+    """
+    totals: dict[Any, int] = {}
+    for classes, of_class in counts:
+        for label, count in zip(classes.tolist(), of_class.tolist(), strict=True):
+            totals[label] = totals.get(label, 0) + count
+    share = min(1.0, max_samples * len(totals) / max(1, sum(totals.values())))
+    kept: dict[int, dict[Any, np.ndarray]] = {}
+    for label in sorted(totals):
+        count = totals[label]
+        wanted = max_samples if sample == "balanced" else max(1, round(share * count))
+        if count <= wanted:
+            continue
+        ranks = np.sort(sample_without_replacement(count, wanted, random_state=random_state))
+        before = 0
+        for part, (classes, of_class) in enumerate(counts):
+            of_part = int(of_class[classes == label].sum())
+            low, high = np.searchsorted(ranks, (before, before + of_part))
+            kept.setdefault(part * n_rows, {})[label] = ranks[low:high] - before
+            before += of_part
+    return kept
+
+
+def _places(
+    kept: dict[int, dict[Any, np.ndarray]] | None, start: int, labels: np.ndarray | None, mask: np.ndarray
+) -> np.ndarray:
+    """Return the places of the pixels of a part that are learnt from, in the image."""
+    if labels is not None and kept:
+        mask = mask.copy()
+        for label, ranks in kept.get(start, {}).items():
+            candidates = np.flatnonzero(mask & (labels == label))
+            mask.flat[candidates] = False
+            mask.flat[candidates[ranks]] = True
+    return np.flatnonzero(mask) + start * math.prod(mask.shape[1:])
 
 
 def blocks_of(shape: Sequence[int], n_features: int) -> Iterator[Block]:
@@ -92,12 +223,7 @@ def blocks_of(shape: Sequence[int], n_features: int) -> Iterator[Block]:
     return split(shape, choose_block_shape(shape, max(1, n_pixels)))
 
 
-def masked_blocks(mask: np.ndarray, n_features: int) -> Iterator[Block]:
-    """Return the blocks that hold pixels of `mask`, each cut down to the box around its pixels."""
-    return masked_boxes(mask, blocks_of(mask.shape, n_features))
-
-
-def masked_boxes(mask: np.ndarray, blocks: Iterable[Block]) -> Iterator[Block]:
+def masked_boxes(mask: Any, blocks: Iterable[Block]) -> Iterator[Block]:
     """Return those of `blocks` that hold pixels of `mask`, each cut down to the box around its pixels."""
     for block in blocks:
         inside = mask[block]
@@ -110,26 +236,32 @@ def masked_boxes(mask: np.ndarray, blocks: Iterable[Block]) -> Iterator[Block]:
         yield tuple(box)
 
 
-def rows_in_block(positions: np.ndarray, mask: np.ndarray, block: Block) -> np.ndarray:
-    """Return where the pixels of `mask` in `block` stand among all of them, `positions`, in row-major order."""
-    places = [axis + part.start for axis, part in zip(np.nonzero(mask[block]), block, strict=True)]
-    return np.searchsorted(positions, np.ravel_multi_index(places, mask.shape))
-
-
-def take(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+def take(maps: Sequence[Any], masks: Sequence[Any]) -> np.ndarray:
     """Return the values at the masked pixels, image after image and in row-major order."""
-    values = np.concatenate([image[mask] for image, mask in zip(maps, masks, strict=True)])
+    values = np.concatenate([part for pair in zip(maps, masks, strict=True) for part in _parts_taken(*pair)])
     # NumPy joins uint64 and int64 into float64, but labels of either kind must stay integers.
     integers = all(image.dtype.kind in "ui" for image in maps)
     return values.astype(np.int64) if integers and values.dtype.kind == "f" else values
 
 
-def take_weights(weights: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> np.ndarray:
+def _parts_taken(image: Any, mask: Any) -> Iterator[np.ndarray]:
+    return map_rows(_take, rows_at_once(mask.shape), image, mask)
+
+
+def _take(start: int, values: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    return values[mask]
+
+
+def take_weights(weights: Sequence[Any], masks: Sequence[Any]) -> np.ndarray:
     """Return the weights of the masked pixels, which must not all be zero."""
-    taken = take(weights, masks)
-    if not taken.any():
+    check_weights(weights, masks)
+    return take(weights, masks)
+
+
+def check_weights(weights: Sequence[Any], masks: Sequence[Any]) -> None:
+    """Check that the weights of masked pixels are not all zero."""
+    if not any(part.any() for pair in zip(weights, masks, strict=True) for part in _parts_taken(*pair)):
         raise ValueError("sample_weight is 0 at every labelled pixel; give some of them a positive weight")
-    return taken
 
 
 def cells_along(shape: Sequence[int], n_cells: int) -> tuple[np.ndarray, ...]:
@@ -137,7 +269,7 @@ def cells_along(shape: Sequence[int], n_cells: int) -> tuple[np.ndarray, ...]:
     return tuple(np.arange(size) * n_cells // size for size in shape)
 
 
-def cells_of_pixels(mask: np.ndarray, n_cells: int) -> tuple[np.ndarray, ...]:
+def cells_of_pixels(mask: PixelSet, n_cells: int) -> tuple[np.ndarray, ...]:
     """Return the number of the cell of each masked pixel, along each axis."""
     cells = cells_along(mask.shape, n_cells)
-    return tuple(number[place] for number, place in zip(cells, np.nonzero(mask), strict=True))
+    return tuple(number[place] for number, place in zip(cells, mask.coordinates(), strict=True))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from dconv._block_features import Reader, block_readers
 from dconv._boxes import moved, sizes, within
-from dconv._pixels import Block, blocks_of, masked_blocks
+from dconv._lazy_arrays import map_rows
+from dconv._pixels import Block, blocks_of, rows_at_once
 from dconv._receptive import Margin
+from dconv._regions import plan_regions, run_regions
 from dconv._responses import Respond
 from dconv._threads import run_tasks
 from dconv._validation import Images
@@ -24,11 +27,16 @@ class BoxAnswers(NamedTuple):
 
     margin: Margin  # pixels that are seen left and right of a box, per spatial axis
     write: Callable[[Reader, Any, Block, np.ndarray, int], None]  # reader, image, box, out (*box, ...), n_jobs
+    n_bytes: int = 0  # to count for a pixel of a box and its margin, if more than a pixel of the source has
 
 
 def everywhere(respond: Respond) -> Answerers:
     """Return who answers for all pixels: `respond`."""
-    return lambda index, block: [(..., respond)]
+    return partial(_everywhere, respond)
+
+
+def _everywhere(respond: Respond, index: int, block: Block) -> Iterable[tuple[Any, Respond]]:
+    return [(..., respond)]
 
 
 def answer_box(
@@ -68,18 +76,16 @@ def respond_everywhere(
     `progress` is given a number of blocks, and returns a function to call when one is done.
     """
     for reader in block_readers(features, images, channel_axis):
-        shapes = images.spatial_shapes
-        blocks = [(i, block) for i in reader.numbers for block in blocks_of(shapes[i], reader.n_features)]
-        step = progress(len(blocks))
+        regions = plan_regions(images.arrays, reader.numbers, reader.halo, reader.n_features)
+        step = progress(sum(len(region.blocks) for region in regions))
 
-        def work(task: tuple[int, Block], reader: Reader = reader, step: Callable[[], None] = step) -> None:
-            index, block = task
-            for band, rows in reader.bands(index, block):
+        def work(near: Reader, index: int, block: Block, step: Callable[[], None] = step) -> None:
+            for band, rows in near.bands(index, block):
                 answers = respond(rows.reshape(-1, rows.shape[-1]))
                 outputs[index][band] = answers.reshape(rows.shape[:-1] + answers.shape[1:])
             step()
 
-        run_tasks(work, blocks, n_jobs)
+        run_regions(reader, images.arrays, regions, work, n_jobs)
 
 
 def weigh_right_pixels(
@@ -87,40 +93,44 @@ def weigh_right_pixels(
     images: Images,
     channel_axis: int | None,
     respond: Respond,
-    labels: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    weights: Sequence[np.ndarray] | None,
+    labels: Sequence[Any],
+    masks: Sequence[Any],
+    weights: Sequence[Any] | None,
     n_jobs: int,
 ) -> tuple[float, float]:
     """Return the weight of the masked pixels for which `respond` answers the label, and the weight of all of them."""
-    sums: list[tuple[float, float]] = []
+    sums: dict[tuple[int, tuple[int, ...]], tuple[float, float]] = {}
     for reader in block_readers(features, images, channel_axis):
-        blocks = [(i, block) for i in reader.numbers for block in masked_blocks(masks[i], reader.n_features)]
-        of_block = [(0.0, 0.0)] * len(blocks)
+        regions = plan_regions(images.arrays, reader.numbers, reader.halo, reader.n_features, masks)
 
-        def work(number: int, reader: Reader = reader, blocks: Any = blocks, of_block: Any = of_block) -> None:
-            index, block = blocks[number]
+        def work(near: Reader, index: int, block: Block) -> None:
             inside = masks[index][block]
-            right = respond(reader.read(index, block)[inside]) == labels[index][block][inside]
+            right = respond(near.read(index, block)[inside]) == labels[index][block][inside]
             weight = np.ones(len(right)) if weights is None else weights[index][block][inside].astype(float)
-            of_block[number] = float(weight[right].sum()), float(weight.sum())
+            place = index, tuple(part.start for part in block)
+            sums[place] = float(weight[right].sum()), float(weight.sum())
 
-        run_tasks(work, range(len(blocks)), n_jobs)
-        sums += of_block
-    right, total = np.sum(sums, axis=0)
+        run_regions(reader, images.arrays, regions, work, n_jobs)
+    right, total = np.sum([sums[place] for place in sorted(sums)], axis=0)
     return float(right), float(total)
 
 
 def weigh_right_labels(
-    predicted: Sequence[np.ndarray],
-    labels: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    weights: Sequence[np.ndarray] | None,
+    predicted: Sequence[np.ndarray], labels: Sequence[Any], masks: Sequence[Any], weights: Sequence[Any] | None
 ) -> tuple[float, float]:
     """Return the same of labels that are there already."""
     right = total = 0.0
     for i, mask in enumerate(masks):
-        weight = np.ones(mask.sum()) if weights is None else weights[i][mask].astype(float)
-        right += float(weight[predicted[i][mask] == labels[i][mask]].sum())
-        total += float(weight.sum())
+        n_rows = rows_at_once(mask.shape)
+        for part in map_rows(
+            _weigh_part, n_rows, predicted[i], labels[i], mask, None if weights is None else weights[i]
+        ):
+            right, total = right + part[0], total + part[1]
     return right, total
+
+
+def _weigh_part(
+    start: int, predicted: np.ndarray, labels: np.ndarray, mask: np.ndarray, weights: np.ndarray | None
+) -> tuple[float, float]:
+    weight = np.ones(np.count_nonzero(mask)) if weights is None else weights[mask].astype(float)
+    return float(weight[predicted[mask] == labels[mask]].sum()), float(weight.sum())

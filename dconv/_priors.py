@@ -10,9 +10,13 @@ probabilities: a simple procedure", Neural Computation 14(1), 2002. doi:10.1162/
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
+
+from dconv._lazy_arrays import map_rows
+from dconv._pixels import rows_at_once
 
 PRIORS = ("balanced", "data")
 
@@ -24,17 +28,22 @@ def check_class_prior(class_prior: Any) -> None:
 
 
 def class_weights(
-    labels: Sequence[np.ndarray],
-    masks: Sequence[np.ndarray],
-    weights: Sequence[np.ndarray] | None,
-    classes: np.ndarray,
+    labels: Sequence[Any], masks: Sequence[Any], weights: Sequence[Any] | None, classes: np.ndarray
 ) -> np.ndarray:
     """Return the weight of the masked pixels of each class together."""
     total = np.zeros(len(classes))
     for index, (image, mask) in enumerate(zip(labels, masks, strict=True)):
-        places = np.searchsorted(classes, image[mask])
-        total += np.bincount(places, None if weights is None else weights[index][mask], len(classes))
+        of_image = None if weights is None else weights[index]
+        for part in map_rows(partial(_weights_of_part, classes), rows_at_once(image.shape), image, mask, of_image):
+            total += part
     return total
+
+
+def _weights_of_part(
+    classes: np.ndarray, start: int, labels: np.ndarray, mask: np.ndarray, weights: np.ndarray | None
+) -> np.ndarray:
+    places = np.searchsorted(classes, labels[mask])
+    return np.bincount(places, None if weights is None else weights[mask], len(classes))
 
 
 def prior_factors(class_prior: Any, learnt: np.ndarray, labelled: np.ndarray) -> np.ndarray | None:

@@ -1,4 +1,4 @@
-"""A CRF after a pixel classifier: the answers of whole images, refined."""
+"""A CRF after a pixel classifier: the answers of whole images, refined, or of boxes with an overlap."""
 
 from __future__ import annotations
 
@@ -8,9 +8,17 @@ from typing import Any
 import numpy as np
 from sklearn.base import clone
 
+from dconv._block_features import Reader
+from dconv._boxes import grown, sizes, within
 from dconv._parts import check_probabilities
+from dconv._pixels import Block
+from dconv._prediction import BoxAnswers
 from dconv._responses import entropy_of
 from dconv._validation import Images
+
+# Of a box and its overlap, about; measured. Boxes are chosen by the bytes of a pixel of the source, of which there are
+# some for each thread: a few times as many may be taken by the CRF.
+_BYTES_A_PIXEL, _BYTES_A_CLASS, _SHARE = 64, 16, 4
 
 Write = Callable[[Images, list[np.ndarray]], None]  # images and what the answers for their pixels go to
 
@@ -52,3 +60,22 @@ def write_refined(
             output[...] = classes[refined.argmax(axis=-1)]
         else:
             output[...] = refined if method == "predict_proba" else entropy_of(refined)
+
+
+def refined_boxes(refine: Any, of_boxes: BoxAnswers, classes: np.ndarray, method: str) -> BoxAnswers:
+    """Return how refined labels or probabilities are given for boxes of one image: each is refined with what lies
+    around it, as far as the CRF says, from the probabilities that `of_boxes` gives.
+    """
+    overlap = refine._part_overlap(len(of_boxes.margin))
+
+    def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:
+        window = grown(box, overlap, 1, image.shape[:-1])
+        probabilities = np.empty((*sizes(window), len(classes)), np.float32)
+        of_boxes.write(reader, image, window, probabilities, n_jobs)
+        start = tuple(part.start for part in window)
+        refined = refine._refine_part(np.asarray(image[window]), probabilities, start, n_jobs)[within(box, window)]
+        out[...] = classes[refined.argmax(axis=-1)] if method == "predict" else refined
+
+    pairs = zip(of_boxes.margin, overlap, strict=True)
+    n_bytes = _BYTES_A_PIXEL + _BYTES_A_CLASS * len(classes)
+    return BoxAnswers(tuple((a + c, b + d) for (a, b), (c, d) in pairs), write, n_bytes // _SHARE)

@@ -7,6 +7,7 @@ compute features. Many bring threads of their own (BLAS, OpenMP), which then do 
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -33,6 +34,24 @@ def response_of(classifier: Any, method: str) -> Respond:
         return lambda rows: entropy_of(proba(rows))
     compiled, own = compiled_or_none(classifier, method), _own_response(classifier, method)
     return own if compiled is None else partial(_compiled_answers, compiled, method, own)
+
+
+class Responder:
+    """What :func:`response_of` returns, made when it is first called: it can be sent to other processes."""
+
+    def __init__(self, classifier: Any, method: str) -> None:
+        self._classifier, self._method = classifier, method
+        self._respond: Respond | None = None
+        self._making = threading.Lock()
+
+    def __call__(self, rows: np.ndarray) -> np.ndarray:
+        with self._making:
+            if self._respond is None:
+                self._respond = response_of(self._classifier, self._method)
+        return self._respond(rows)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Responder, (self._classifier, self._method)
 
 
 def _compiled_answers(compiled: Predictor | Scorer, method: str, own: Respond, rows: np.ndarray) -> np.ndarray:

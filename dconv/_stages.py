@@ -8,7 +8,7 @@ import numpy as np
 
 from dconv._distillation import Agreement, Practice
 from dconv._lesson import Lesson
-from dconv._responses import Respond, response_of
+from dconv._responses import Respond, Responder
 
 
 class Course(NamedTuple):
@@ -33,4 +33,4 @@ class Stage(NamedTuple):
 
     def responder(self, method: str, exact: bool) -> Respond:
         """Return what answers for rows of pixels: the classifier, or its student."""
-        return response_of(self.classifier if exact or self.student is None else self.student, method)
+        return Responder(self.classifier if exact or self.student is None else self.student, method)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from dconv._axes import as_int, as_ndim
+from dconv._lazy_arrays import LastUsed, LazyArray, as_lazy, map_rows
 
 Kind = Literal["image", "batch", "list"]
 
@@ -61,12 +64,12 @@ class Images(NamedTuple):
     Attributes
     ----------
     arrays : list of array of shape (*spatial, channels)
-        Views of the user's data, in its own dtype.
+        Views of the user's data, in its own dtype: ndarrays, or what is read when it is sliced.
     kind : {"image", "batch", "list"}
         What the user passed, and so what they get back.
     """
 
-    arrays: list[np.ndarray]
+    arrays: list[Any]
     kind: Kind
 
     @property
@@ -125,6 +128,12 @@ def as_array(value: Any, name: str, fill: str = "value") -> np.ndarray:
         ) from None
 
 
+def as_readable(value: Any, name: str, number: int, last_used: LastUsed, fill: str = "value") -> Any:
+    """Return `value` as an array that can be sliced: an ndarray, or a :class:`dconv._lazy_arrays.LazyArray`."""
+    lazy = as_lazy(value, name, number, last_used, lambda found, name: as_array(found, name, fill))
+    return as_array(value, name, fill) if lazy is None else lazy
+
+
 def as_axes(ndim: Any, channel_axis: Any) -> tuple[int, int | None]:
     """Return `ndim`, which must be 1, 2 or 3, and `channel_axis`, which must be None or an axis of one image."""
     ndim = as_ndim(ndim)
@@ -144,6 +153,8 @@ def as_images(
 ) -> Images:
     """Return `X` (one image, a batch array or a list of images) as channels-last :class:`Images`.
 
+    An image that slices but is no NumPy array (Zarr, HDF5, dask), or is a callable that returns one, stays where it is.
+
     `channel_axis` counts the axes of one image: it means the same in an image, a batch and a list. `grey_remedy` is
     what a message proposes where the axis of channels is missing.
 
@@ -157,16 +168,17 @@ def as_images(
     ndim, channel_axis = as_axes(ndim, channel_axis)
     n_axes = ndim + (channel_axis is not None)
     kind: Kind = "list"
+    last_used = LastUsed()
     if isinstance(X, list | tuple):
         if not X:
             raise ValueError("X is an empty list; pass at least one image")
-        raw = [as_array(image, f"X[{index}]") for index, image in enumerate(X)]
+        raw = [as_readable(image, f"X[{index}]", index, last_used) for index, image in enumerate(X)]
     else:
-        array = as_array(X, "X")
+        array = as_readable(X, "X", 0, last_used)
         kind = "batch" if array.ndim == n_axes + 1 else "image"
         if kind == "batch" and len(array) == 0:
             raise ValueError(f"X has shape {array.shape}: a batch of no images; pass at least one image")
-        raw = list(array) if kind == "batch" else [array]
+        raw = items_of_batch(array) if kind == "batch" else [array]
     images = Images(raw, kind)
     for index, image in enumerate(raw):
         name = images.describe(index)
@@ -185,7 +197,7 @@ def as_images(
             )
         if image.size == 0:
             raise ValueError(f"{name} has shape {image.shape}: an axis of size 0 holds no pixels")
-        raw[index] = image[..., np.newaxis] if channel_axis is None else np.moveaxis(image, channel_axis, -1)
+        raw[index] = channels_last(image, channel_axis)
     counts = [image.shape[-1] for image in raw]
     if len(set(counts)) > 1:
         odd = next(index for index, count in enumerate(counts) if count != counts[0])
@@ -193,6 +205,18 @@ def as_images(
             f"all images must have the same number of channels, but X[0] has {counts[0]} and X[{odd}] has {counts[odd]}"
         )
     return images
+
+
+def items_of_batch(array: Any) -> list[Any]:
+    """Return the items of an array along its first axis."""
+    return [array.item(index) for index in range(len(array))] if isinstance(array, LazyArray) else list(array)
+
+
+def channels_last(image: Any, channel_axis: int | None) -> Any:
+    """Return a view of an image (*spatial, channels)."""
+    if isinstance(image, LazyArray):
+        return image.channels_last(channel_axis)
+    return image[..., np.newaxis] if channel_axis is None else np.moveaxis(image, channel_axis, -1)
 
 
 def check_n_channels(images: Images, expected: int, owner: object) -> None:
@@ -205,26 +229,40 @@ def check_n_channels(images: Images, expected: int, owner: object) -> None:
 
 
 def check_finite(images: Images, largest: float = LARGEST) -> None:
-    """Check that no image holds NaN, infinity or a value beyond `largest`; integers of few bits pass at no cost."""
+    """Check that no image holds NaN, infinity or a value beyond `largest`; integers of few bits pass at no cost.
+
+    Pixels of which an image knows that they hold no data (`valid`) may hold anything.
+    """
     for index, image in enumerate(images.arrays):
-        if image.dtype.kind != "f" and image.dtype.itemsize < 8:
+        source, valid = getattr(image, "source", image), getattr(image, "valid", None)
+        if source.dtype.kind != "f" and source.dtype.itemsize < 8:
             continue
-        rows = max(1, _CHUNK // max(1, image[0].size))
-        for start in range(0, len(image), rows):
-            part = np.asarray(image[start : start + rows])
-            # NaN is the minimum and the maximum of its part. float16 cannot be compared with 1e18.
-            if -largest <= float(part.min()) and float(part.max()) <= largest:
+        n_rows = max(1, _CHUNK // max(1, math.prod(source.shape[1:])))
+        for found in map_rows(partial(_first_bad, largest), n_rows, source, valid):
+            if found is None:
                 continue
-            with np.errstate(over="ignore"):
-                size = np.abs(part.astype(np.float64))
-            bad = np.argwhere(~(size <= largest))[0]
-            value, place = part[tuple(bad)], (int(bad[0]) + start, *(int(i) for i in bad[1:]))
+            value, place = found
             remedy = (
                 f"features are float32 and need values up to {largest:g}: rescale the image"
                 if np.isfinite(value)
                 else "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
             )
             raise ValueError(f"{images.describe(index)} holds {value} at (*pixel, channel) {place}; {remedy}")
+
+
+def _first_bad(
+    largest: float, start: int, part: np.ndarray, valid: np.ndarray | None
+) -> tuple[Any, tuple[int, ...]] | None:
+    """Return a value beyond `largest`, or not finite, and its place in an image of which `part` begins at a row."""
+    if valid is not None:
+        part = np.where(valid[..., np.newaxis], part, part.dtype.type(0))
+    # NaN is the minimum and the maximum of its part. float16 cannot be compared with 1e18.
+    if -largest <= float(part.min()) and float(part.max()) <= largest:
+        return None
+    with np.errstate(over="ignore"):
+        size = np.abs(part.astype(np.float64))
+    bad = np.argwhere(~(size <= largest))[0]
+    return part[tuple(bad)], (int(bad[0]) + start, *(int(i) for i in bad[1:]))
 
 
 def check_min_size(images: Images, minimum: Sequence[int], why: str) -> None:
@@ -240,17 +278,19 @@ def check_min_size(images: Images, minimum: Sequence[int], why: str) -> None:
 
 def _as_pixel_maps(values: Any, images: Images, name: str, fill: str) -> list[np.ndarray]:
     """Return one array of the spatial shape of each image, from an array or list that matches `X` in kind."""
+    last_used = LastUsed()
     if images.kind == "image":
-        maps = [as_array(values, name, fill)]
+        maps = [as_readable(values, name, 0, last_used, fill)]
     else:
-        stacked = None if isinstance(values, list | tuple) else as_array(values, name, fill)
+        stacked = None if isinstance(values, list | tuple) else as_readable(values, name, 0, last_used, fill)
         if stacked is not None and stacked.ndim != images.n_axes + 1:
             found = f"{values!r:.60}" if stacked.ndim == 0 else f"an array of shape {stacked.shape}"
             raise ValueError(
                 f"{name} must be a list of {len(images.arrays)} arrays, or one array, with one value for every pixel "
                 f"of every image, as X is a {images.kind} of images, but got {found}{images.hint()}"
             )
-        maps = [as_array(value, f"{name}[{index}]", fill) for index, value in enumerate(values)]
+        several = values if stacked is None else items_of_batch(stacked)
+        maps = [as_readable(each, f"{name}[{index}]", index, last_used, fill) for index, each in enumerate(several)]
         if len(maps) != len(images.arrays):
             raise ValueError(
                 f"{name} has {len(maps)} image(s), but X has {len(images.arrays)}; "
@@ -291,7 +331,7 @@ def as_masks(mask: Any, images: Images) -> list[np.ndarray]:
     """Return one boolean mask for each image, True where a pixel holds data."""
     if isinstance(mask, list | tuple):  # None stands for an image in which all pixels hold data
         shapes = itertools.chain(images.spatial_shapes, itertools.repeat((0,)))  # too long a list is refused below
-        mask = [np.ones(shape, bool) if each is None else each for each, shape in zip(mask, shapes, strict=False)]
+        mask = [_all_true(shape) if each is None else each for each, shape in zip(mask, shapes, strict=False)]
     maps = _as_pixel_maps(mask, images, "mask", fill="False")
     for index, each in enumerate(maps):
         if each.dtype != bool:
@@ -302,13 +342,17 @@ def as_masks(mask: Any, images: Images) -> list[np.ndarray]:
     return maps
 
 
+def _all_true(shape: tuple[int, ...]) -> np.ndarray:
+    return np.broadcast_to(np.True_, shape)
+
+
 def check_integers(labels: np.ndarray, name: str) -> None:
     """Check that a label image holds integers."""
     if labels.dtype.kind in "bui":
         return
     if labels.dtype.kind != "f":
         remedy = f"number the classes, as by 1 + numpy.unique({name}, return_inverse=True)[1]"
-    elif np.isfinite(labels).all():
+    elif np.isfinite(np.asarray(labels)).all():
         remedy = f"convert it with {name}.astype(int)"
     else:
         remedy = f"give pixels that are NaN or infinite the ignored label, then convert it with {name}.astype(int)"
@@ -323,6 +367,11 @@ def as_weights(sample_weight: Any, images: Images) -> list[np.ndarray] | None:
     for index, weights in enumerate(maps):
         name = images.describe(index, "sample_weight")
         real_dtype(weights, name)
-        if not np.all(np.isfinite(weights)) or np.any(weights < 0):
+        n_rows = max(1, _CHUNK // max(1, math.prod(weights.shape[1:])))
+        if not all(map_rows(_are_weights, n_rows, weights)):
             raise ValueError(f"{name} must be finite and not negative")
     return maps
+
+
+def _are_weights(start: int, weights: np.ndarray) -> bool:
+    return bool(np.all(np.isfinite(weights)) and not np.any(weights < 0))

@@ -10,6 +10,7 @@ import json
 import sys
 import warnings
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,8 @@ from dconv.context import ContextClassifier
 from dconv.persistence import load, read_header, save
 from dconv.segmentation import PixelClassifier
 from dconv.tiling import predict_blocks
+
+_MAX_HELD_BYTES = 1 << 30  # of images to learn from that are decoded once and kept
 
 _DESCRIPTION = "Segment images: learn from labelled pixels, and label every pixel of other images."
 _EXAMPLES = """
@@ -165,13 +168,22 @@ def _train(options: argparse.Namespace) -> int:
     labels = [file for path in options.labels for file in files_in(path)]
     if len(images) != len(labels):
         raise _Problem(f"there are {len(images)} images, but {len(labels)} label images; give one for each, in order")
-    X = [np.asarray(open_image(path).array[...]) for path in images]
-    y = [np.asarray(open_image(path, labels=True).array[...]) for path in labels]
-    axis = _found_axis(X[0], options.ndim) if options.channel_axis == "auto" else options.channel_axis
-    for image, label, path, label_path in zip(X, y, images, labels, strict=True):
+    X: list[Any] = []
+    y: list[Any] = []
+    held, axis = 0, options.channel_axis
+    for path, label_path in zip(images, labels, strict=True):
+        image, label = open_image(path).array, open_image(label_path, labels=True).array
+        axis = _found_axis(image, options.ndim) if axis == "auto" else axis
         spatial = image.shape if axis is None else np.delete(image.shape, axis)
-        if label.shape != tuple(spatial):
+        if tuple(label.shape) != tuple(spatial):
             raise _Problem(f"{label_path} has shape {label.shape}, but {path} has {image.shape}, channel axis {axis}")
+        for array, file, arrays in ((image, path, X), (label, label_path, y)):
+            # What is read when it is sliced stays where it is. Other files are decoded, and as soon as they take much
+            # memory together, decoded again whenever they are needed.
+            is_read = type(array) is np.ndarray
+            held += array.nbytes if is_read else 0
+            again = is_read and held > _MAX_HELD_BYTES
+            arrays.append(partial(_decoded, file, arrays is y) if again else array)
     model = (ContextClassifier if options.cascade else PixelClassifier)(
         ignore_label=options.ignore_label,
         max_samples=options.max_samples,
@@ -189,11 +201,17 @@ def _train(options: argparse.Namespace) -> int:
     model.n_jobs = None  # of this machine
     save(model, options.output)
     if not options.quiet:
-        _tell(f"{options.output}: classes {model.classes_.tolist()} from {len(X)} image(s)")
+        counts = zip(model.classes_.tolist(), model.n_pixels_per_class_.tolist(), strict=True)
+        learnt = ", ".join(f"{label} ({count} pixels)" for label, count in counts)
+        _tell(f"{options.output}: classes {learnt} from {len(X)} image(s)")
     return 0
 
 
-def _found_axis(image: np.ndarray, ndim: int) -> int | None:
+def _decoded(path: Path, labels: bool) -> np.ndarray:
+    return open_image(path, labels).array
+
+
+def _found_axis(image: Any, ndim: int) -> int | None:
     """Return the axis of the channels, if there are some."""
     if image.ndim == ndim:
         return None
@@ -347,7 +365,10 @@ def _info(options: argparse.Namespace) -> int:
     shown = f": {names[0]} to {names[-1]}" if names else ""
     print(f"{options.model}: {training['estimator']} with {training['classifier']}")
     print(f"written    {header['written']} by {versions}")
-    print(f"classes    {', '.join(map(str, training['classes']))}")
+    counts = training.get("n_pixels_per_class")
+    learnt = [""] * len(training["classes"]) if counts is None else [f" ({count} pixels)" for count in counts]
+    classes = (f"{label}{count}" for label, count in zip(training["classes"], learnt, strict=True))
+    print(f"classes    {', '.join(classes)}")
     print(
         f"images     {training['ndim']}-D, {training['n_channels']} channel(s), channel axis {training['channel_axis']}"
     )

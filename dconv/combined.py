@@ -145,9 +145,8 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
     def _fit_images(self, images: Images) -> Self:
         """Fit to images, as :mod:`dconv._block_features` describes."""
         parts, ndim, channel_axis = self._new_parts()
-        X = as_given(images, channel_axis)
         for part in parts:
-            fit_to_images(part, X, images, channel_axis)
+            fit_to_images(part, None, images, channel_axis)
         self.__dict__.pop("n_features_out_", None)  # of a fit to other transformers
         self.__dict__.pop("halo_", None)
         self.parts_, self.ndim_, self.channel_axis_ = parts, ndim, channel_axis

@@ -68,6 +68,8 @@ class ContextClassifier(PixelClassifier):
         Features per pixel that stages after the first have besides `n_features_`.
     classes_, features_, refine_, n_features_, n_channels_in_, ndim_, channel_axis_, ignore_label_, nodata_
         As for :class:`~dconv.PixelClassifier`.
+    n_pixels_per_class_ : ndarray of int of shape (n_classes,)
+        As for :class:`~dconv.PixelClassifier`.
     prior_factors_ : ndarray of shape (n_classes,) or None
         As for :class:`~dconv.PixelClassifier`.
 
@@ -252,8 +254,8 @@ class ContextClassifier(PixelClassifier):
 
         return write
 
-    def _box_answers(self, method: str) -> BoxAnswers:
-        alone = super()._box_answers(method)
+    def _plain_box_answers(self, method: str) -> BoxAnswers:
+        alone = super()._plain_box_answers(method)
         if self.n_stages_ == 1:
             return alone
         stages = self._answering_stages(method, exact=False)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 
 from dconv._axes import as_int
 from dconv._crf_embedding import Features
@@ -18,13 +18,14 @@ from dconv._crf_input import (
     as_image,
     as_kernels,
     as_pairs,
-    as_weight,
-    as_widths,
     check_n_features,
+    default_kernels,
+    part_overlap,
     to_3d,
 )
 from dconv._crf_lattice import Lattice
 from dconv._crf_tune import Tuning, tune
+from dconv._receptive import Margin
 from dconv._threads import effective_n_jobs, effective_n_threads
 from dconv._validation import Kind, as_axes
 
@@ -84,6 +85,11 @@ class DenseCRF(BaseEstimator):
     here, but a single number is what a class earns, as our weights are: ``compat=3`` is ``spatial_weight=3``.
 
     A result does not depend, by a bit, on the number of threads. Calls release the GIL.
+
+    An image too large for memory is refined in blocks by :func:`dconv.predict_blocks` and
+    :func:`dconv.distributed.predict`, of an estimator with `refine`. A block is refined together with the pixels
+    around it, as many as three `appearance_sigma`, and ten `spatial_sigma` at least, on lattices that are parts of
+    those of the whole image. What lies farther away is not seen; docs/scaling.md says how much that changes.
 
     A CRF can also hurt: objects thinner than `spatial_sigma`, or of the colour of what is around them, may vanish.
 
@@ -270,6 +276,21 @@ class DenseCRF(BaseEstimator):
         """
         return tune(self, images, probabilities, labels, classes, ignore_label, param_grid)
 
+    def _part_overlap(self, ndim: int) -> Margin:
+        """Return the pixels around a part of an image with which it is refined nearly as in the whole."""
+        return part_overlap(self, ndim)
+
+    def _refine_part(
+        self, image: np.ndarray, probabilities: np.ndarray, start: tuple[int, ...], n_jobs: int
+    ) -> np.ndarray:
+        """Return the probabilities of a part, of shape (*spatial, n_classes), of an image that begins at `start`,
+        refined on lattices that are parts of those of the whole. Channels are last.
+        """
+        ndim = probabilities.ndim - 1
+        _, (pair,) = as_pairs(image, probabilities, ndim, -1, "probabilities")
+        prepared = PreparedCRF(clone(self).set_params(n_jobs=n_jobs), pair.image, (), 0, "image", start)
+        return prepared._run(pair, None, True)
+
     def _refine(
         self, image: Any, values: Any, kernels: Sequence, callback: Callback | None, name: str
     ) -> np.ndarray | list[np.ndarray]:
@@ -293,12 +314,22 @@ class PreparedCRF:
         Vertices of all lattices: what the time of an iteration and memory grow with, beside the pixels.
     """
 
-    def __init__(self, crf: DenseCRF, image: np.ndarray, kernels: Sequence, index: int, kind: Kind) -> None:
+    def __init__(
+        self,
+        crf: DenseCRF,
+        image: np.ndarray,
+        kernels: Sequence,
+        index: int,
+        kind: Kind,
+        start: tuple[int, ...] = (),
+    ) -> None:
         self._n_iter = as_int(crf.n_iter, "n_iter", 0)
         self._verbose = crf.verbose if isinstance(crf.verbose, bool) else as_int(crf.verbose, "verbose", 0)
         self._n_threads = effective_n_threads(effective_n_jobs(crf.n_jobs))
         self._spatial = image.shape[:-1]
-        described = [(each, crf.compatibility) for each in _default_kernels(crf, image)]
+        described = [
+            (each, crf.compatibility) for each in default_kernels(crf, image, start or (0,) * (image.ndim - 1))
+        ]
         described += as_kernels(kernels, index, kind, len(self._spatial), self._spatial)
         described = [each for each in described if each[0].weight > 0]
         features = [each for each, _ in described]
@@ -380,22 +411,3 @@ class PreparedCRF:
             return callback is not None and bool(callback(iteration, change, q.reshape(pair.values.shape)))
 
         return report
-
-
-def _default_kernels(crf: DenseCRF, image: np.ndarray) -> list[Features]:
-    """Return the spatial and the appearance kernel on an image, channels last."""
-    ndim, n_channels = image.ndim - 1, image.shape[-1]
-    spatial_weight = as_weight(crf.spatial_weight, "spatial_weight")
-    appearance_weight = as_weight(crf.appearance_weight, "appearance_weight")
-    spatial_sigma = as_widths(crf.spatial_sigma, ndim, "spatial_sigma", "spatial axis")
-    appearance_sigma = as_widths(crf.appearance_sigma, ndim, "appearance_sigma", "spatial axis")
-    kernels = [
-        Features("the spatial kernel", spatial_sigma, to_3d(image[..., :0]), (), spatial_weight, "raise spatial_sigma")
-    ]
-    if n_channels > 0:
-        color_sigma = as_widths(crf.color_sigma, n_channels, "color_sigma", "channel")
-        remedy = "raise color_sigma, to which the image's values are compared, or appearance_sigma"
-        kernels.append(
-            Features("the appearance kernel", appearance_sigma, to_3d(image), color_sigma, appearance_weight, remedy)
-        )
-    return kernels

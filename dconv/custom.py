@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 from dconv._axes import as_tuple
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import check_padding_mode, read_block
+from dconv._nodata import as_given
 from dconv._pixels import blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import FLOAT64_MAX, Images, as_axes, as_images, check_finite, check_n_channels
@@ -129,6 +130,10 @@ class CustomFeatures(FeatureImageTransformer):
             If a parameter or the images cannot be used, or the function returns no feature for every pixel, or depends
             on pixels beyond the halo.
         """
+        return self._fit_images(as_images(X, *as_axes(self.ndim, self.channel_axis)))
+
+    def _fit_images(self, images: Images) -> Self:
+        """Fit to images, as :mod:`dconv._block_features` describes."""
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
@@ -136,11 +141,11 @@ class CustomFeatures(FeatureImageTransformer):
         is_transformer = hasattr(self.function, "fit") and hasattr(self.function, "transform")
         if not is_transformer and not callable(self.function):
             raise TypeError(f"function must be a callable or a transformer of images, got {self.function!r:.60}")
-        images = as_images(X, ndim, channel_axis)
         check_finite(images, FLOAT64_MAX)
         # Tried on a copy: what fails leaves the attributes of the last fit.
         trial = clone(self)
-        trial.function_ = clone(self.function).fit(X).transform if is_transformer else self.function
+        given = as_given(images, channel_axis) if is_transformer else None
+        trial.function_ = clone(self.function).fit(given).transform if is_transformer else self.function
         trial.ndim_, trial.channel_axis_, trial.padding_mode_ = ndim, channel_axis, self.padding_mode
         trial.n_channels_in_, trial.halo_ = images.n_channels, halo
         tried = trial._call(images.arrays[0]) if halo is None else trial._try_halo(images)

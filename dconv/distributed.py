@@ -1,4 +1,4 @@
-"""The same predictions on dask arrays: on threads, processes or the workers of a cluster, as dask is told."""
+"""Fit and predict on dask arrays: on threads, processes or the workers of a cluster, as dask is told."""
 
 from __future__ import annotations
 
@@ -10,42 +10,141 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from dconv._block_features import check_images, reader_of_one, sees_whole_image
+from dconv._block_features import check_images, reader_of_one, sees_other_end, sees_whole_image
 from dconv._boxes import grown, sizes
+from dconv._dask_engine import DaskArray, image_of_box
+from dconv._dask_statistics import Filling, filling_of, intensity_of
 from dconv._fingerprint import fingerprint
-from dconv._intensity import Intensity, intensity_from, rows_summed, sums_of_rows
-from dconv._lazy_images import Window
+from dconv._intensity import Intensity
+from dconv._nodata import REACH, Infilled, valid_of, valid_pixels
 from dconv._prediction import BoxAnswers
 from dconv._receptive import Margin
-from dconv._validation import Images, check_finite, real_dtype
+from dconv._validation import Images, as_array, check_finite, real_dtype
 from dconv.features import AtrousFeatures
 from dconv.segmentation import PixelClassifier
 from dconv.tiling import check_blockwise
 
-__all__ = ["predict"]
+__all__ = ["fit", "predict"]
 
-_BAND_BYTES = 1 << 26  # of rows that are summed together on one worker
 _KEPT = 4  # compiled models
 
 _compiled: dict[tuple[str, str], BoxAnswers] = {}
 _lock = threading.Lock()
 
 
-def predict(estimator: PixelClassifier, x: Any, proba: bool = False) -> Any:
-    """Return the labels or probabilities of dask images, a lazy dask array.
+def fit(
+    estimator: PixelClassifier, images: Any, labels: Any, sample_weight: Any = None, *, mask: Any = None
+) -> PixelClassifier:
+    """Fit an estimator to dask images; what is brought here are features of labelled pixels.
 
-    The result is that of ``estimator.predict(numpy.asarray(x))`` to the last bit, on machines of one CPU level. Nothing
-    is computed before the result is. The model is one node of the graph, which every worker gets once and compiles
-    once; each block is worked on by one thread.
+    The result is that of ``estimator.fit`` on the same images in memory, to the last bit of every feature, on machines
+    of one CPU level. Labels are looked at, brightness is summed and features are computed where the chunks are, by
+    tasks of one thread; the classifier is fitted here.
 
     Parameters
     ----------
     estimator : PixelClassifier or ContextClassifier
-        Fitted, and without `refine`, as a CRF joins all pixels of an image.
+        Fitted in place. Its features must be computed block by block, as those of dconv are, and not be circular.
+    images : dask.array.Array or list of dask.array.Array
+        One image, a batch along a further first axis, or a list of images of different sizes. A list may hold NumPy
+        arrays too, which stay here.
+    labels : dask.array.Array, ndarray, or list of them
+        A label image of the spatial shape of each image, in the same form.
+    sample_weight, mask : dask.array.Array, ndarray, or list of them, default=None
+        As for :meth:`dconv.PixelClassifier.fit`.
+
+    Returns
+    -------
+    estimator : PixelClassifier or ContextClassifier
+        The same.
+
+    Raises
+    ------
+    ImportError
+        If dask, which the extra ``dconv[dask]`` installs, is not there.
+    TypeError, ValueError
+        If an argument cannot be used; values of images that cannot be are told where they lie.
+
+    See Also
+    --------
+    dconv.PixelClassifier.fit : The same on one machine; it reads dask arrays too, but brings the pixels here.
+
+    Notes
+    -----
+    Each chunk that holds labels is one task, which needs what lies around the labels; chunks without labels are read
+    for the statistics alone: not at all if the images are not normalized and hold integers. Where there are only a few
+    labels, give them as NumPy arrays. Images must have a chunk size that is known, and should be stored or persisted:
+    they are computed as often as they are gone through, up to four times.
+
+    A student of `distill` learns from pixels all over the images, whose features are brought here too, 60,000 at most.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import dask.array as da
+    >>> from sklearn.naive_bayes import GaussianNB
+    >>> import dconv
+    >>> from dconv import distributed
+    >>> image = np.zeros((256, 256))
+    >>> image[:, 128:] = 1
+    >>> scribbles = np.zeros((256, 256), int)
+    >>> scribbles[10:50, 10], scribbles[10:50, 200] = 1, 2
+    >>> model = dconv.PixelClassifier(classifier=GaussianNB())
+    >>> model = distributed.fit(model, da.from_array(image, chunks=128), scribbles)
+    >>> model.predict(image)[100, [0, 255]]
+    array([1, 2])
+    """
+    da = _import_dask_array()
+    if not isinstance(estimator, PixelClassifier):
+        raise TypeError(f"estimator must be a PixelClassifier or ContextClassifier, got {type(estimator).__name__}")
+    several = images if isinstance(images, list | tuple) else [images]
+    if not any(isinstance(image, da.Array) for image in several):
+        raise TypeError(
+            f"images must be a dask array or a list that holds some, got {type(several[0]).__name__}; estimator.fit "
+            "takes arrays of other kinds, and dask.array.from_array makes one of them"
+        )
+    if estimator.distill and estimator.nodata is not None:
+        raise ValueError(
+            "distill needs to know where all images hold data, which with nodata would bring them here; fit with "
+            "distill=False or nodata=None"
+        )
+    more: list[Any] = [
+        None if maps is None else _where_it_lies(maps, name)
+        for maps, name in ((labels, "y"), (sample_weight, "sample_weight"), (mask, "mask"))
+    ]
+    return estimator.fit(_where_it_lies(images, "X"), more[0], more[1], mask=more[2])
+
+
+def _where_it_lies(arrays: Any, name: str) -> Any:
+    """Return arrays of which those of dask are worked on where they lie."""
+    import dask.array as da
+
+    if isinstance(arrays, list | tuple):
+        return [_where_it_lies(each, f"{name}[{index}]") for index, each in enumerate(arrays)]
+    if not isinstance(arrays, da.Array):
+        return arrays
+    if any(math.isnan(size) for size in arrays.shape):
+        raise ValueError(f"{name} has shape {arrays.shape}, some of it unknown; call compute_chunk_sizes() first")
+    return DaskArray(arrays, name)
+
+
+def predict(estimator: PixelClassifier, x: Any, proba: bool = False, *, mask: Any = None) -> Any:
+    """Return the labels or probabilities of dask images, a lazy dask array.
+
+    The result is that of ``estimator.predict(numpy.asarray(x))`` to the last bit, on machines of one CPU level, but for
+    `refine`. Nothing is computed before the result is. The model is one node of the graph, which every worker gets once
+    and compiles once; each block is worked on by one thread.
+
+    Parameters
+    ----------
+    estimator : PixelClassifier or ContextClassifier
+        Fitted. With `refine` each chunk is refined together with the pixels around it, as in `predict_blocks`.
     x : dask.array.Array
         One image of the kind seen at fit, or a batch of them along a further first axis.
     proba : bool, default=False
         Whether to return probabilities, and not labels.
+    mask : dask.array.Array or ndarray of bool of shape (*spatial), default=None
+        True where a pixel holds data, with (n_images,) in front for a batch; for an estimator with `nodata`.
 
     Returns
     -------
@@ -69,7 +168,8 @@ def predict(estimator: PixelClassifier, x: Any, proba: bool = False) -> Any:
     Notes
     -----
     Of a model that normalizes each image by itself, the mean and the deviation of the image are computed first, on the
-    workers, for which its chunks are joined to bands of rows. With ``padding_mode="circular"`` an image must be one
+    workers, for which its chunks are joined to bands of rows. So are how many pixels hold data, and their mean, of
+    images that `nodata` lets hold NaN, or with `mask`. With ``padding_mode="circular"`` an image must be one
     chunk, as features at one end see the other.
 
     Examples
@@ -109,11 +209,31 @@ def predict(estimator: PixelClassifier, x: Any, proba: bool = False) -> Any:
         )
     if any(math.isnan(size) for size in x.shape):
         raise ValueError(f"x has shape {x.shape}, some of it unknown; call x.compute_chunk_sizes() first")
+    mask = None if mask is None else _as_mask(mask, estimator, x)
     if x.ndim == n_axes + 1:
         if len(x) == 0:
             raise ValueError(f"x has shape {x.shape}: a batch of no images")
-        return da.stack([_predict_image(estimator, image, proba) for image in x])
-    return _predict_image(estimator, x, proba)
+        masks = [None] * len(x) if mask is None else mask
+        return da.stack([_predict_image(estimator, *pair, proba) for pair in zip(x, masks, strict=True)])
+    return _predict_image(estimator, x, mask, proba)
+
+
+def _as_mask(mask: Any, estimator: Any, x: Any) -> Any:
+    """Return a mask of images `x` as a dask array."""
+    import dask.array as da
+
+    if estimator.nodata_ is None:
+        raise ValueError("mask tells which pixels hold data, but the estimator was fitted with nodata=None")
+    mask = mask if isinstance(mask, da.Array) else da.from_array(as_array(mask, "mask", "False"))
+    shape = list(x.shape)
+    if estimator.channel_axis_ is not None:
+        first = x.ndim - estimator.ndim_ - 1  # of the axes of one image
+        del shape[first + estimator.channel_axis_ % (estimator.ndim_ + 1)]
+    if mask.shape != tuple(shape):
+        raise ValueError(f"mask has shape {mask.shape}, but the images have the spatial shape {tuple(shape)}")
+    if mask.dtype != bool:
+        raise TypeError(f"mask must be boolean, True where a pixel holds data, got dtype {mask.dtype}")
+    return mask
 
 
 def _import_dask_array() -> Any:
@@ -124,7 +244,7 @@ def _import_dask_array() -> Any:
     return dask.array
 
 
-def _predict_image(estimator: Any, x: Any, proba: bool) -> Any:
+def _predict_image(estimator: Any, x: Any, mask: Any, proba: bool) -> Any:
     """Return the answers for one image, which has been checked but for its sizes."""
     import dask
     import dask.array as da
@@ -135,25 +255,37 @@ def _predict_image(estimator: Any, x: Any, proba: bool) -> Any:
     # One node of the graph for all blocks, with a name that tells workers whether they have compiled it already.
     name = fingerprint(type(estimator), vars(estimator))
     model = dask.delayed(estimator, name=f"dconv-model-{name}", traverse=False)
+    may_miss = estimator.nodata_ is not None and (mask is not None or x.dtype.kind == "f")
     margin = estimator._box_answers(method).margin
+    if may_miss:
+        margin = tuple((left + REACH, right + REACH) for left, right in margin)
     x = x.rechunk({**_merged(x.chunks[:-1], margin), x.ndim - 1: -1})
+    mask = None if mask is None else mask.rechunk(x.chunks[:-1])
     _check_not_circular(estimator, x)
-    features = estimator.features_
-    intensity = _intensity_of(x) if getattr(features, "normalize_", None) == "image" else None
+    filling = filling_of(x, mask) if may_miss else None
+    normalized = getattr(estimator.features_, "normalize_", None) == "image"
+    intensity = intensity_of(x, mask, filling) if normalized else None
     bounds = tuple(tuple(int(n) for n in np.cumsum((0, *chunks))) for chunks in x.chunks[:-1])
     dtype = np.dtype(np.float32) if proba else estimator.classes_.dtype
     shape = (len(estimator.classes_),) if proba else ()
     # Where there is one chunk nothing lies beyond it.
     depth = {a: margin[a] if len(x.chunks[a]) > 1 else 0 for a in range(x.ndim - 1)}
-    seen = da.overlap.overlap(x, depth={**depth, x.ndim - 1: 0}, boundary="none", allow_rechunk=False)
+
+    def with_surroundings(array: Any) -> Any:
+        along = {**depth, array.ndim - 1: 0}
+        return da.overlap.overlap(array, depth=along, boundary="none", allow_rechunk=False)
+
     return da.map_blocks(
         _answer_block,
-        seen,
+        with_surroundings(x),
+        None if mask is None else with_surroundings(mask[..., np.newaxis]),
         model,
         intensity,
+        filling,
         name_of_model=name,
         method=method,
         shape=x.shape,
+        margin=margin,
         bounds=bounds,
         out=(shape, dtype),
         chunks=x.chunks[:-1] + ((shape,) if proba else ()),
@@ -165,12 +297,15 @@ def _predict_image(estimator: Any, x: Any, proba: bool) -> Any:
 
 def _answer_block(
     pixels: np.ndarray,
+    mask: np.ndarray | None,
     model: Any,
     intensity: Intensity | None,
+    filling: Filling | None,
     *,
     name_of_model: str,
     method: str,
     shape: tuple[int, ...],
+    margin: Margin,
     bounds: Sequence[Sequence[int]],
     out: tuple[tuple[int, ...], np.dtype],
     block_id: tuple[int, ...],
@@ -178,17 +313,27 @@ def _answer_block(
     """Return the answers for a block of an image of `shape`, from its pixels and those around it."""
     box = tuple(slice(ends[i], ends[i + 1]) for i, ends in zip(block_id, bounds, strict=False))
     answers = _compiled_once(model, name_of_model, method)
-    region = grown(box, answers.margin, 1, shape[:-1])
+    region = grown(box, margin, 1, shape[:-1])
+    missing = filling is not None and filling[0] < math.prod(shape[:-1])
+    holes = None if mask is None else mask[..., 0]
+    window = image_of_box(shape, region, pixels, holes, filling if missing else None)
     try:
-        check_finite(Images([pixels], "image"))
+        check_finite(Images([_as_image_of_its_own(window, pixels, holes)], "image"))
     except ValueError as error:
         starts = [part.start for part in region]
         raise ValueError(f"block of x that begins at {starts}, its first pixel being (0, ...): {error}") from error
     features = model.features_ if intensity is None else model.features_._for_intensity(intensity)
-    window = Window(shape, region, pixels, None)
     found = np.empty(sizes(box) + out[0], out[1])
     answers.write(reader_of_one(features, window), window, box, found, 1)
+    valid = valid_pixels(window)
+    if valid is not None:
+        found[~valid[box]] = model.nodata_ if method == "predict" else np.nan
     return found
+
+
+def _as_image_of_its_own(window: Any, pixels: np.ndarray, mask: np.ndarray | None) -> Any:
+    """Return the pixels that were read, filled as the window is."""
+    return pixels if valid_pixels(window) is None else Infilled(pixels, valid_of(pixels, mask), 0, window.mean)
 
 
 def _compiled_once(model: Any, name: str, method: str) -> BoxAnswers:
@@ -216,9 +361,7 @@ def _check_sizes(estimator: Any, shape: tuple[int, ...]) -> None:
 
 
 def _check_not_circular(estimator: Any, x: Any) -> None:
-    features = estimator.features_
-    mode = getattr(getattr(features, "_bank", None), "padding_mode", getattr(features, "padding_mode_", None))
-    if mode == "circular" and max(x.numblocks) > 1:
+    if sees_other_end(estimator.features_) and max(x.numblocks) > 1:
         raise ValueError(
             f'features with padding_mode="circular" see the other end of an image, which here has {x.numblocks} '
             "chunks; rechunk x to one, or use predict_blocks"
@@ -240,24 +383,3 @@ def _merged(chunks: Sequence[Sequence[int]], margin: Margin) -> dict[int, tuple[
             joined[-1] += last
         merged[axis] = tuple(joined)
     return merged
-
-
-def _intensity_of(x: Any) -> Any:
-    """Return the intensity of an image as a delayed value, the same to the last bit as of the image in memory."""
-    import dask
-
-    n_rows = rows_summed(x.shape)
-    row_bytes = math.prod(x.shape[1:]) * x.dtype.itemsize
-    band = max(1, _BAND_BYTES // (n_rows * row_bytes)) * n_rows
-    rows = x.rechunk({0: min(band, len(x)), **dict.fromkeys(range(1, x.ndim), -1)})
-    first = dask.delayed(_as_float64)(x[(0,) * (x.ndim - 1)])
-    sums = [dask.delayed(sums_of_rows)(part, first, n_rows) for part in rows.to_delayed().ravel()]
-    return dask.delayed(_joined)(sums, first, math.prod(x.shape[:-1]))
-
-
-def _as_float64(pixel: np.ndarray) -> np.ndarray:
-    return np.asarray(pixel, np.float64)
-
-
-def _joined(sums: Sequence[list[list[float]]], first: np.ndarray, n_pixels: int) -> Intensity:
-    return intensity_from([each for part in sums for each in part], first, n_pixels)

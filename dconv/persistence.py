@@ -218,6 +218,7 @@ def _header_of(estimator: Any) -> dict[str, Any]:
     definition = _definition(estimator)
     agreement = estimator.distillation_agreement_
     losses = getattr(estimator.classifier_, "log_loss_", None)
+    counts = getattr(estimator, "n_pixels_per_class_", None)  # not there in files of older versions, loaded and saved
     return {
         "format": FORMAT,
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -226,6 +227,7 @@ def _header_of(estimator: Any) -> dict[str, Any]:
             "estimator": type(estimator).__name__,
             "classifier": type(estimator.classifier_).__name__,
             "classes": [int(label) for label in estimator.classes_],
+            "n_pixels_per_class": None if counts is None else [int(count) for count in counts],
             "ignore_label": estimator.ignore_label_,
             "ndim": estimator.ndim_,
             "channel_axis": estimator.channel_axis_,

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from dconv._base import FeatureImageTransformer
-from dconv._validation import as_axes, as_images, check_n_channels
+from dconv._validation import Images, as_axes, as_images, check_n_channels
 
 
 class PixelPosition(FeatureImageTransformer):
@@ -81,8 +81,11 @@ class PixelPosition(FeatureImageTransformer):
         TypeError, ValueError
             If a parameter or the images cannot be used.
         """
+        return self._fit_images(as_images(X, *as_axes(self.ndim, self.channel_axis)))
+
+    def _fit_images(self, images: Images) -> Self:
+        """Fit to images, as :mod:`dconv._block_features` describes."""
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
-        images = as_images(X, ndim, channel_axis)
         self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.n_channels_in_, self.n_features_out_ = images.n_channels, ndim
         self.halo_ = ((0, 0),) * ndim

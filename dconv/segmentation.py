@@ -90,6 +90,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     ----------
     classes_ : ndarray of shape (n_classes,)
         The labels seen at fit.
+    n_pixels_per_class_ : ndarray of int of shape (n_classes,)
+        How many pixels of each class were learnt from, by all calls of `partial_fit` together.
     classifier_ : classifier
         The fitted classifier.
     student_ : Pipeline or None
@@ -122,8 +124,16 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     so the same result, as far as the classifier itself does not depend on how many rows it is given at once: forests
     and other trees do not; those that multiply matrices with BLAS do up to rounding.
 
+    Images may be larger than memory, and many: of those that are read when they are sliced, or that callables return,
+    `fit` holds no more than the features of some blocks and of the labelled pixels, and their labels. So it does of
+    their label images, masks and weights. They are read several times: from top to bottom for what is to be known of
+    them as a whole, labels likewise, and then around the labels. A callable, such as ``lambda: imread(path)``, must
+    return the same image whenever it is called; what it returns is held while it is worked on, with one more. To
+    `predict` such images fills arrays in memory; :func:`dconv.predict_blocks` writes elsewhere. The exceptions that are
+    given whole images are `refine`, and transformers from outside dconv, which are fitted to all of them together.
+
     The features of labelled pixels, up to 64 MiB, are kept from one `fit` to the next of the same object: fitting again
-    with a few more scribbles on the same images computes those of the new pixels only.
+    with a few more scribbles on the same images computes those of the new pixels only, if they are in memory.
 
     To search over ``features__n_levels`` or ``classifier__max_leaf_nodes`` give these parts: None has no parameters.
     Cross-validation splits a batch or list into images. Give it a splitter such as ``KFold(3)`` or ``GroupKFold(3)``:
@@ -190,9 +200,10 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         Parameters
         ----------
         X : array_like or list of array_like
-            One image, a batch or a list of images, finite real numbers.
+            One image, a batch or a list of images, finite real numbers. An image that slices but is no NumPy array, as
+            of Zarr, HDF5 or dask, and one that a callable without arguments returns, is read piece by piece.
         y : array_like of int or list of array_like
-            A label image of the spatial shape of each image, in the same form as `X`.
+            A label image of the spatial shape of each image, in the same form as `X`; likewise.
         sample_weight : array_like or list of array_like, default=None
             A weight per pixel, in the form of `y`, passed on to the classifier.
         mask : array_like of bool or list of array_like, default=None
@@ -305,7 +316,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         with scikit_learn_alone(), warnings.catch_warnings():
             classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
         stages = [Stage(classifier)]
+        before = getattr(self, "n_pixels_per_class_", 0) if goes_on else 0
         self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
+        self.n_pixels_per_class_ = self.n_pixels_per_class_ + before
         return self
 
     def _fit_stages(self, course: Course) -> list[Stage]:
@@ -358,6 +371,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.ignore_label_, self.nodata_ = rules.ignore_label, rules.nodata
         self.prior_factors_ = lesson.prior_factors
+        self.n_pixels_per_class_ = np.array([np.count_nonzero(lesson.targets == label) for label in self.classes_])
         self.n_channels_in_, self.n_features_ = lesson.images.n_channels, n_features
 
     def _cache(self) -> FeatureCache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -10,15 +11,17 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._block_features import check_images, prepared_for, reader_of_one
 from dconv._blocks import split
-from dconv._boxes import grown, sizes
+from dconv._boxes import sizes
 from dconv._fingerprint import fingerprint
 from dconv._journal import Journal, digest_of_block, name_of
 from dconv._kernels import _dispatch
-from dconv._lazy_images import LazyImage, RowBands, Window, as_lazy_image, digest_of_image
-from dconv._outputs import block_shape_for, check_output, journal_path, make_room
+from dconv._lazy_images import as_lazy_image, as_lazy_mask, digest_of_array
+from dconv._nodata import fill_nodata, valid_pixels
+from dconv._outputs import block_shape_for, check_output, journal_path, make_room, settle
 from dconv._pipeline import run_pipeline
 from dconv._pixels import Block
 from dconv._progress import progress_bar
+from dconv._regions import margin_of, read_around
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images
 from dconv.segmentation import PixelClassifier
@@ -31,6 +34,7 @@ def predict_blocks(
     source: Any,
     out: Any,
     *,
+    mask: Any = None,
     block_shape: Any = None,
     proba: bool = False,
     n_jobs: int | None = None,
@@ -39,19 +43,22 @@ def predict_blocks(
 ) -> Any:
     """Segment an image of any size: read it block by block, and write labels or probabilities to an array.
 
-    The result is that of ``estimator.predict(image)`` to the last bit. Images are read twice or three times: first from
-    top to bottom, to tell what they are, whether their values can be used and how bright they are, then in blocks, each
-    with what its features see around it, while other blocks are worked on and written.
+    The result is that of ``estimator.predict(image)`` to the last bit, but for `refine`. Images are read twice or three
+    times: first from top to bottom, to tell what they are, whether their values can be used and how bright they are,
+    then in blocks, each with what its features see around it, while other blocks are worked on and written.
 
     Parameters
     ----------
     estimator : PixelClassifier or ContextClassifier
-        Fitted, and without `refine`, as a CRF joins all pixels of an image.
+        Fitted. With `refine` each block is refined together with the pixels around it: see Notes.
     source : array
         One image of the kind seen at fit: a NumPy array, memory map, Zarr array, HDF5 data set, or anything that has
         shape and dtype and gives arrays when it is sliced.
     out : array of shape (*spatial) or (*spatial, n_classes)
-        Written to: of a dtype that holds the labels, or floating for probabilities.
+        Written to: of a dtype that holds the labels, and `nodata` if some pixels may hold none, or floating for
+        probabilities.
+    mask : array of bool of shape (*spatial), default=None
+        True where a pixel holds data, read in blocks likewise; for an estimator with `nodata`.
     block_shape : int, sequence of int or None, default=None
         Pixels of a block along each spatial axis, whole chunks of `out`. None is about two million pixels, fewer where
         the source of a block would take more than 128 MiB.
@@ -63,9 +70,9 @@ def predict_blocks(
         Whether a progress bar is shown, after two seconds.
     resume : bool, default=True
         Whether to continue a run that was killed. Finished blocks are kept in a journal, a file with the ending
-        ``.dconv-journal`` beside a memory map or a local Zarr array, until all are done. Those that the output still
-        holds, which is checked, are not done again. False begins anew. An HDF5 file may not outlive a killed process,
-        and arrays in memory do not: they have no journal.
+        ``.dconv-journal`` beside a memory map, a local Zarr array or an HDF5 file, until all are done. Those that the
+        output still holds, which is checked, are not done again. False begins anew. HDF5 files are flushed after each
+        block; one that cannot be opened again after all must be made anew. Arrays in memory have no journal.
 
     Returns
     -------
@@ -89,8 +96,13 @@ def predict_blocks(
     -----
     Memory is that of some blocks and threads, whatever the size of the image: some hundred MB with two threads.
 
-    Pixels that are NaN are refused, also by an estimator with `nodata`: only :meth:`dconv.PixelClassifier.predict`
-    fills them.
+    A CRF (`refine`) joins every pixel of an image to every other. In blocks it sees those around a block, as many as
+    three of its `appearance_sigma`, 240 by default; labels then differ from those of the whole image at less than one
+    pixel in a thousand (measured, docs/scaling.md), and memory is about 0.7 GB more with two threads. An image of one
+    block has the bits of the whole.
+
+    An estimator with `nodata` gives that label, or NaN for probabilities, to pixels that are NaN or outside of `mask`.
+    What its features see in their place comes from up to 62 pixels beyond the halo, which are read too.
 
     Examples
     --------
@@ -118,29 +130,34 @@ def predict_blocks(
         )
     spatial, classes = image.shape[:-1], estimator.classes_
     dtype = np.dtype(np.float32) if proba else classes.dtype
-    check_output(out, spatial + ((len(classes),) if proba else ()), dtype, None if proba else classes)
+    missing = [estimator.nodata_] if _may_miss(image, mask, estimator) else []
+    written = None if proba else np.array([*classes.tolist(), *missing])
+    check_output(out, spatial + ((len(classes),) if proba else ()), dtype, written)
     method = "predict_proba" if proba else "predict"
     answers = estimator._box_answers(method)
-    n_bytes = image.dtype.itemsize * image.shape[-1]
-    block_shape = block_shape_for(block_shape, out, spatial, answers.margin, n_bytes)
 
-    rows: Any = RowBands(image)
-    check_images(estimator.features_, Images([rows], "image"))
-    prepared = prepared_for(estimator.features_, rows)
+    mask = None if mask is None else as_lazy_mask(mask, image)
+    pixels = fill_nodata(Images([image], "image"), mask, estimator.nodata_).arrays[0]
+    n_bytes = max(image.dtype.itemsize * image.shape[-1], answers.n_bytes)
+    block_shape = block_shape_for(block_shape, out, spatial, margin_of(pixels, answers.margin), n_bytes)
+    check_images(estimator.features_, Images([pixels], "image"))
+    prepared = prepared_for(estimator.features_, pixels)
     path = journal_path(out)
-    facts = {} if path is None else _facts(estimator, rows, method, out, block_shape)
+    facts = {} if path is None else _facts(estimator, image, mask, method, out, block_shape)
     journal = Journal(path, facts, resume)
     make_room(out)
-    del rows  # and the band that it holds
 
     together = min(n_jobs, _SIDE_BY_SIDE)
 
-    def read(box: Block) -> Window:
-        return _window(image, grown(box, answers.margin, 1, spatial))
+    def read(box: Block) -> Any:
+        return read_around(pixels, box, answers.margin)
 
-    def compute(box: Block, window: Window) -> np.ndarray:
+    def compute(box: Block, window: Any) -> np.ndarray:
         found = np.empty(sizes(box) + tuple(out.shape[len(spatial) :]), dtype)
         answers.write(reader_of_one(prepared, window), window, box, found, math.ceil(n_jobs / together))
+        valid = valid_pixels(window)
+        if valid is not None:
+            found[~valid[box]] = np.nan if proba else estimator.nodata_
         return found.astype(out.dtype, copy=False)
 
     boxes = list(split(spatial, block_shape))
@@ -151,6 +168,7 @@ def predict_blocks(
 
     def write(box: Block, found: np.ndarray) -> None:
         _write_block(out, box, found)
+        settle(out)
         journal.add(box, digest_of_block(found))
         step()
 
@@ -164,11 +182,10 @@ def check_blockwise(estimator: Any, proba: bool) -> None:
     if not isinstance(estimator, PixelClassifier):
         raise TypeError(f"estimator must be a PixelClassifier or ContextClassifier, got {type(estimator).__name__}")
     check_is_fitted(estimator)
-    if estimator.refine_ is not None:
+    if estimator.refine_ is not None and not hasattr(estimator.refine_, "_refine_part"):
         raise ValueError(
-            "estimator has refine=DenseCRF(...), which joins every pixel of an image to every other, and cannot be "
-            "worked on in blocks; fit it with refine=None and, if the probabilities of proba=True fit in memory, "
-            "refine them with DenseCRF.refine"
+            f"estimator has refine={type(estimator.refine_).__name__}(...), which refines whole images and cannot be "
+            "worked on in blocks; use DenseCRF, or fit with refine=None"
         )
     features = estimator.features_
     if not isinstance(features, str) and not hasattr(features, "_transform_block"):
@@ -182,11 +199,14 @@ def check_blockwise(estimator: Any, proba: bool) -> None:
         )
 
 
-def _window(image: LazyImage, box: Block) -> Window:
-    return Window(image.shape, box, image[box], image)
+def _may_miss(image: Any, mask: Any, estimator: Any) -> bool:
+    """Tell whether some pixels may hold no data."""
+    return estimator.nodata_ is not None and (mask is not None or image.dtype.kind == "f")
 
 
-def _facts(estimator: Any, rows: RowBands, method: str, out: Any, block_shape: tuple[int, ...]) -> dict[str, Any]:
+def _facts(
+    estimator: Any, image: Any, mask: Any, method: str, out: Any, block_shape: tuple[int, ...]
+) -> dict[str, Any]:
     """Return what must be the same for blocks of two runs to fit together."""
     from dconv import __version__
 
@@ -199,13 +219,16 @@ def _facts(estimator: Any, rows: RowBands, method: str, out: Any, block_shape: t
             "stages_",
             "classes_",
             "prior_factors_",
+            "nodata_",
+            "refine_",
             "ndim_",
             "channel_axis_",
         )
     }
     return {
         "model": fingerprint(type(estimator), fitted),
-        "source": digest_of_image(rows),
+        "source": digest_of_array(image),
+        "mask": None if mask is None else digest_of_array(mask),
         "method": method,
         "shape of out": list(out.shape),
         "dtype of out": str(out.dtype),
@@ -220,8 +243,9 @@ def _finished(boxes: list[Block], out: Any, journal: Journal, n_jobs: int) -> se
     finished: set[str] = set()
 
     def work(box: Block) -> None:
-        if digest_of_block(np.asarray(out[box])) == journal.done[name_of(box)]:
-            finished.add(name_of(box))
+        with contextlib.suppress(OSError):  # what cannot be read, as a chunk cut off in HDF5, is done again
+            if digest_of_block(np.asarray(out[box])) == journal.done[name_of(box)]:
+                finished.add(name_of(box))
 
     run_tasks(work, [box for box in boxes if name_of(box) in journal.done], n_jobs)
     return finished

@@ -135,6 +135,10 @@ class DilatedConv(FeatureImageTransformer):
             If a parameter is out of range, filters do not fit `ndim` or the channels, dilations are repeated, or images
             have the wrong rank, values that are not finite or beyond 1e18, or fewer pixels than the filters span.
         """
+        return self._fit_images(as_images(X, *as_axes(self.ndim, self.channel_axis)))
+
+    def _fit_images(self, images: Images) -> Self:
+        """Fit to images, as :mod:`dconv._block_features` describes."""
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
@@ -155,7 +159,6 @@ class DilatedConv(FeatureImageTransformer):
                 "((1, 2),)"
             )
         strides = as_tuple(self.stride, ndim, "stride")
-        images = as_images(X, ndim, channel_axis)
         if bank.weight.shape[-1] not in (1, images.n_channels):
             raise ValueError(
                 f"filters have in_channels={bank.weight.shape[-1]}, but images have {images.n_channels} channel(s); "

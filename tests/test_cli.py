@@ -67,6 +67,26 @@ def test_train_and_predict(tmp_path):
     assert_array_equal(io.imread(tmp_path / "out.png"), expected.predict(IMAGE))
 
 
+@pytest.mark.parametrize("suffix", [".png", ".npy", ".zarr", ".tif"])
+def test_train_on_more_than_is_held(tmp_path, suffix, monkeypatch, capsys):
+    for name in ("images", "labels"):
+        (tmp_path / name).mkdir()
+    pairs = [make_image((40, 44), seed) for seed in range(3)]
+    pairs = [(np.clip(image, 0, 255).astype(np.uint8), scribble(labels).astype(np.uint8)) for image, labels in pairs]
+    for number, (image, labels) in enumerate(pairs):
+        write(tmp_path / "images" / f"{number}{suffix}", image)
+        write(tmp_path / "labels" / f"{number}{suffix}", labels)
+    opened = []
+    monkeypatch.setattr(cli, "_MAX_HELD_BYTES", 2 * pairs[0][0].nbytes)  # one pair
+    monkeypatch.setattr(cli, "_decoded", lambda path, labels: opened.append(path) or open_image(path, labels).array)
+    files = tmp_path / "images", "--labels", tmp_path / "labels", "-o", tmp_path / "m.dconv"
+    assert run("train", *files, "--seed", 3) == 0
+    assert "pixels) from 3 image(s)" in capsys.readouterr().err
+    assert {path.stem for path in opened} == ({"1", "2"} if suffix == ".png" else set())
+    expected = PixelClassifier(random_state=3).fit(*map(list, zip(*pairs, strict=True)))
+    assert_array_equal(dconv.load(tmp_path / "m.dconv").predict_proba(IMAGE), expected.predict_proba(IMAGE))
+
+
 def test_train_on_folders_in_colour(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "labels").mkdir()
@@ -268,7 +288,11 @@ def test_info(path, capsys):
     assert "PixelClassifier with ExtraTreesClassifier" in text
     assert "40 of dconv.features.AtrousFeatures: intensity_level_d1 to" in text
     assert run("info", path / "m.dconv", "--json") == 0
-    assert json.loads(capsys.readouterr().out)["training"]["classes"] == [1, 2]
+    training = json.loads(capsys.readouterr().out)["training"]
+    counts = [int((label == SCRIBBLES).sum()) for label in (1, 2)]
+    assert training["classes"] == [1, 2]
+    assert training["n_pixels_per_class"] == counts
+    assert f"1 ({counts[0]} pixels), 2 ({counts[1]} pixels)" in text
     (path / "m.dconv").write_bytes(b"no model")
     assert run("info", path / "m.dconv") == 1
     assert "is no model of dconv" in capsys.readouterr().err

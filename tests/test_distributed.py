@@ -98,6 +98,56 @@ def test_every_model(options):
     assert_array_equal(y.compute(scheduler="threads"), model.predict(image))
 
 
+@pytest.mark.parametrize("proba", [False, True])
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("cls", [PixelClassifier, ContextClassifier])
+def test_pixels_without_data(proba, with_mask, cls):
+    rng = np.random.default_rng(0)
+    image, labels = make_image((360, 380))
+    image[:, 20:160][rng.random((360, 140)) < 0.2] = np.nan
+    image[30:340, 30:260] = np.nan  # more than filling sees: the mean of the image is left
+    image[0, 0] = np.nan
+    mask = rng.random(image.shape) < 0.9 if with_mask else None
+    model = fitted(AtrousFeatures(2, normalize="image"), cls=cls, image=image, labels=labels, nodata=-1)
+    expected = (model.predict_proba if proba else model.predict)(image, mask=mask)
+    found = predict(model, da.from_array(image, chunks=180), proba=proba, mask=mask)
+    assert max(found.numblocks) > 1
+    assert_array_equal(found.compute(scheduler="threads"), expected)
+    assert (expected == -1).any() or np.isnan(expected).any()
+
+
+def test_masks_of_batches_and_channels():
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 200, (2, 3, 40, 50)).astype(np.int32)
+    labels, masks = rng.integers(0, 3, (2, 40, 50)), rng.random((2, 40, 50)) < 0.8
+    model = fitted(AtrousFeatures(2), image=images, labels=labels, channel_axis=0, nodata=-1)
+    expected = model.predict(images, mask=masks)
+    found = predict(model, da.from_array(images, chunks=(1, 3, 20, 50)), mask=da.from_array(masks, chunks=30))
+    assert_array_equal(found.compute(scheduler="sync"), expected)
+    everything = predict(model, da.from_array(images, chunks=(1, 3, 20, 50)), mask=np.ones(masks.shape, bool))
+    assert_array_equal(everything.compute(scheduler="sync"), model.predict(images))
+    x = da.from_array(images[0], chunks=20)
+    with pytest.raises(ValueError, match=r"mask has shape \(3, 40\)"):
+        predict(model, x, mask=np.ones((3, 40), bool))
+    with pytest.raises(TypeError, match="mask must be boolean"):
+        predict(model, x, mask=np.ones((40, 50)))
+    with pytest.raises(ValueError, match="nodata=None"):
+        predict(fitted(), da.from_array(IMAGE), mask=np.ones(IMAGE.shape, bool))
+
+
+def test_a_crf_sees_what_is_around_a_chunk():
+    image, labels = make_image((150, 170))
+    crf = dconv.DenseCRF(n_iter=5, spatial_sigma=1, appearance_sigma=5, color_sigma=30)
+    model = fitted(AtrousFeatures(1), image=image, labels=labels, refine=crf)
+    found = predict(model, da.from_array(image, chunks=64))
+    assert found.numblocks == (3, 3)
+    whole = model.predict(image)
+    computed = found.compute(scheduler="threads")
+    assert (computed != whole).mean() < 1e-3
+    assert_array_equal(computed, dconv.predict_blocks(model, image, np.empty(image.shape, "i8"), block_shape=64))
+    assert_array_equal(predict(model, da.from_array(image, chunks=200)).compute(scheduler="sync"), whole)
+
+
 def test_circular_features_need_one_chunk():
     model = fitted(AtrousFeatures(2, padding_mode="circular"))
     assert_array_equal(predict(model, da.from_array(IMAGE)).compute(), model.predict(IMAGE))
@@ -107,13 +157,13 @@ def test_circular_features_need_one_chunk():
 
 @pytest.mark.parametrize("shape", [(70, 90), (3000, 200), (40, 50, 60)])
 def test_intensity_is_that_of_the_whole_image(shape, monkeypatch):
-    from dconv import distributed
+    from dconv import _dask_statistics
 
     image = np.random.default_rng(0).normal(1e3, 1, (*shape, 2)).astype(np.float32)
     monkeypatch.setattr("dconv._intensity._CHUNK", 10_000)
-    monkeypatch.setattr("dconv.distributed._BAND_BYTES", 300_000)
+    monkeypatch.setattr("dconv._dask_statistics._BAND_BYTES", 300_000)
     x = da.from_array(image, chunks=33)
-    assert distributed._intensity_of(x).compute(scheduler="sync") == intensity_of(image)
+    assert _dask_statistics.intensity_of(x, None, None).compute(scheduler="sync") == intensity_of(image)
 
 
 def test_nothing_is_computed_before_it_is_asked_for(model):
@@ -154,7 +204,6 @@ class Whole(TransformerMixin, BaseEstimator):
     [
         (TypeError, {"estimator": TREES}, "estimator must be a PixelClassifier"),
         (NotFittedError, {"estimator": PixelClassifier()}, "not fitted"),
-        (ValueError, {"estimator": lambda: fitted(BANK, refine=dconv.DenseCRF())}, "joins every pixel"),
         (ValueError, {"estimator": lambda: fitted(Whole())}, "features of Whole are computed of whole images"),
         (ValueError, {"estimator": lambda: fitted(BANK, RidgeClassifier()), "proba": True}, "needs a classifier with"),
         (TypeError, {"x": IMAGE}, "x must be a dask array, got ndarray"),

@@ -9,6 +9,7 @@ from sklearn.naive_bayes import GaussianNB
 from dconv._folds import new_folds
 from dconv._held_out import HeldOut
 from dconv._lesson import Lesson
+from dconv._pixels import pixel_set
 from dconv._stages import Course
 from dconv._validation import as_images
 
@@ -16,7 +17,7 @@ from dconv._validation import as_images
 def folds_of(labels, n_folds=3, weights=None):
     masks = [image > 0 for image in labels]
     targets = np.concatenate([image[mask] for image, mask in zip(labels, masks, strict=True)])
-    return new_folds(masks, targets, weights, n_folds), targets
+    return new_folds([pixel_set(mask) for mask in masks], targets, weights, n_folds), targets
 
 
 def check_every_fold(folds, targets):

@@ -9,7 +9,7 @@ from sklearn.naive_bayes import GaussianNB
 
 from dconv import AtrousFeatures, ContextClassifier, DenseCRF, PixelClassifier, make_features
 from dconv._intensity import intensity_of
-from dconv._nodata import Infilled
+from dconv._nodata import infilled as filled
 
 RNG = np.random.default_rng(0)
 TREES = ExtraTreesClassifier(5, max_leaf_nodes=16, random_state=0)
@@ -52,13 +52,13 @@ def definition_of_filling(image, valid):
 
 @pytest.mark.parametrize("valid", [VALID, np.arange(110) < 4 + 0 * np.arange(90)[:, None]], ids=["swaths", "one side"])
 def test_filling_equals_its_definition(valid):
-    infilled = Infilled(np.where(valid, IMAGE, np.nan)[..., np.newaxis], valid)
+    infilled = filled(np.where(valid, IMAGE, np.nan)[..., np.newaxis], None)
     np.testing.assert_allclose(np.asarray(infilled)[..., 0], definition_of_filling(IMAGE, valid), rtol=1e-4)
 
 
 def test_blocks_of_a_filled_image_are_those_of_the_whole():
     image = np.stack([HOLED, 2 * HOLED], axis=-1)
-    infilled = Infilled(image, VALID)
+    infilled = filled(image, None)
     whole = np.asarray(infilled)
     corner = (slice(80, None), slice(-9, None), 0)
     for block in [(slice(3, 40), slice(50, 51)), (slice(None), 7), (5,), slice(20, 80, 3), corner]:
@@ -71,11 +71,11 @@ def test_blocks_of_a_filled_image_are_those_of_the_whole():
 
 
 def test_valid_pixels_are_not_touched():
-    np.testing.assert_array_equal(np.asarray(Infilled(HOLED[..., np.newaxis], VALID))[VALID, 0], IMAGE[VALID])
+    np.testing.assert_array_equal(np.asarray(filled(HOLED[..., np.newaxis], None))[VALID, 0], IMAGE[VALID])
 
 
 def test_intensity_counts_valid_pixels_alone():
-    found = intensity_of(Infilled(HOLED[..., np.newaxis], VALID))
+    found = intensity_of(filled(HOLED[..., np.newaxis], None))
     assert found.n_pixels == VALID.sum()
     np.testing.assert_allclose([found.mean, found.std], [IMAGE[VALID].mean(), IMAGE[VALID].std()], rtol=1e-5)
 

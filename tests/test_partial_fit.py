@@ -84,3 +84,16 @@ def test_refused_when_going_on():
     with pytest.raises(ValueError, match="finite"):
         segmenter.partial_fit(np.full(X[0].shape, np.nan), y[0])
     np.testing.assert_array_equal(segmenter.predict(X[0]), before)
+
+
+def test_pixels_of_all_calls_are_counted():
+    images, labels = make_images()
+    model = PixelClassifier(BANK, GaussianNB()).partial_fit(images[0], labels[0], classes=[1, 2, 5])
+    model.partial_fit(images[1], np.where(labels[1] == 2, 0, labels[1]))
+    counts = [int((labels[0] == label).sum()) for label in (1, 2, 5)]
+    counts[0] += int((labels[1] == 1).sum())
+    assert model.n_pixels_per_class_.tolist() == counts
+    model.fit(images, labels)
+    assert model.n_pixels_per_class_.tolist() == [sum(int((y == label).sum()) for y in labels) for label in (1, 2)]
+    few = PixelClassifier(BANK, GaussianNB(), max_samples=20).fit(images, labels)
+    assert few.n_pixels_per_class_.tolist() == [80, 80]

@@ -12,6 +12,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 
+import dask
 import dask.array as da
 import h5py
 import numpy as np
@@ -67,6 +68,13 @@ LAYERS = [shapes.Layer(3, dilation=2), shapes.Layer((3, 5), stride=2)]
 
 
 @functools.cache
+def distributed_fit():
+    """Return what a model answers that was fitted to dask arrays."""
+    with dask.config.set(scheduler="sync"):
+        model = dconv.PixelClassifier(BANK, GaussianNB())
+        return dconv.distributed.fit(model, da.from_array(IMAGE, chunks=24), SCRIBBLES).predict_proba(IMAGE)
+
+
 def fitted(estimator):
     """Return the one fitted estimator that all threads share."""
     if isinstance(estimator, dconv.DenseCRF):
@@ -206,6 +214,7 @@ CALLS = {
     "FeatureImageUnion.fit": lambda: dconv.make_features(FEATURES).fit(IMAGE).halo_,
     "FeatureImageUnion.transform": lambda: fitted(UNION).transform(IMAGE),
     "FeatureImageUnion.get_feature_names_out": lambda: fitted(UNION).get_feature_names_out(),
+    "FeatureImageUnion.spacing_": lambda: fitted(UNION).spacing_,
     "FeatureImageUnion.get_params": lambda: sorted(UNION.get_params()),
     "FeatureImageUnion.set_params": lambda: dconv.make_features(FEATURES).set_params(n_jobs=1).n_jobs,
     "FeatureImageUnion.set_output": lambda: fitted(UNION).set_output(transform="default").transform(IMAGE),
@@ -283,6 +292,7 @@ CALLS = {
     "distributed.predict": lambda: dconv.distributed.predict(fitted(MODEL), da.from_array(IMAGE, chunks=24)).compute(
         scheduler="sync"
     ),
+    "distributed.fit": distributed_fit,
     "predict_blocks": lambda: dconv.predict_blocks(
         fitted(MODEL), IMAGE, np.empty(IMAGE.shape, np.uint8), block_shape=20, n_jobs=2, progress=False
     ),

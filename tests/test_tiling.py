@@ -155,6 +155,101 @@ def test_a_read_only_source_and_no_change_to_it():
     assert_array_equal(image, IMAGE)
 
 
+@pytest.mark.parametrize("proba", [False, True])
+@pytest.mark.parametrize("with_mask", [False, True])
+@pytest.mark.parametrize("kind", [PixelClassifier, ContextClassifier])
+def test_pixels_without_data(tmp_path, proba, with_mask, kind):
+    rng = np.random.default_rng(0)
+    image, labels = make_image((150, 170))
+    image[:, 20:160][rng.random((150, 140)) < 0.2] = np.nan
+    image[30:140, 30:150] = np.nan  # more than filling sees: the mean of the image is left
+    mask = rng.random(image.shape) < 0.9 if with_mask else None
+    model = fitted(AtrousFeatures(2, normalize="image"), cls=kind, image=image, labels=labels, nodata=-1)
+    out = np.empty(image.shape + (2,) * proba, "f4" if proba else "i2")
+    stored = None if mask is None else memory_map(tmp_path, "mask", mask.shape, bool, None)
+    if stored is not None:
+        stored[...] = mask
+    expected = (model.predict_proba if proba else model.predict)(image, mask=mask)
+    source = Recorded(image)
+    assert_array_equal(predict_blocks(model, source, out, mask=stored, block_shape=32, proba=proba), expected)
+    assert (expected == -1).any() or np.isnan(expected).any()
+    assert all(b - a <= 32 + 2 * (model._box_answers("predict").margin[0][0] + 62) for a, b in source.boxes[-1])
+
+
+def test_a_mask_of_an_image_of_integers(tmp_path):
+    image = np.clip(IMAGE, 0, 255).astype(np.uint8)
+    mask = np.indices(IMAGE.shape)[1] < 60
+    model = fitted(image=image, nodata=0)
+    out = predict_blocks(model, image, np.empty(IMAGE.shape, "u1"), mask=mask, block_shape=16)
+    assert_array_equal(out, model.predict(image, mask=mask))
+    assert_array_equal(predict_blocks(model, image, np.empty(IMAGE.shape, "u1")), model.predict(image))
+    everything = predict_blocks(model, image, np.empty(IMAGE.shape, "u1"), mask=np.ones(IMAGE.shape, bool))
+    assert_array_equal(everything, model.predict(image))
+
+
+def test_masks_refused():
+    holed = np.where(np.indices(IMAGE.shape)[0] < 5, np.nan, IMAGE)
+    with pytest.raises(ValueError, match="nodata=None"):
+        predict_blocks(EXPECTED_MODEL, IMAGE, np.empty(IMAGE.shape, "i8"), mask=np.ones(IMAGE.shape, bool))
+    with pytest.raises(ValueError, match="holds nan"):
+        predict_blocks(EXPECTED_MODEL, holed, np.empty(IMAGE.shape, "i8"))
+    model = fitted(nodata=-1)
+    with pytest.raises(ValueError, match=r"dtype uint8, which cannot hold the classes \[1, 2, -1\]"):
+        predict_blocks(model, holed, np.empty(IMAGE.shape, "u1"))
+    with pytest.raises(ValueError, match="mask has shape"):
+        predict_blocks(model, IMAGE, np.empty(IMAGE.shape, "i8"), mask=np.ones((3, 4), bool))
+    with pytest.raises(TypeError, match="mask must be boolean"):
+        predict_blocks(model, IMAGE, np.empty(IMAGE.shape, "i8"), mask=np.ones(IMAGE.shape))
+
+
+def test_another_mask_is_refused(tmp_path):
+    model = fitted(nodata=-1)
+    mask = np.indices(IMAGE.shape)[1] < 60
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.int16, IMAGE.shape)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("dconv._journal.Journal.remove", lambda self: None)
+        predict_blocks(model, IMAGE, out, mask=mask, block_shape=16)
+    with pytest.raises(ValueError, match="another mask"):
+        predict_blocks(model, IMAGE, out, mask=~mask, block_shape=16)
+
+
+class OtherCRF(BaseEstimator):
+    """Refines, but whole images alone."""
+
+    def __init__(self, ndim=2, channel_axis=None, n_jobs=None):
+        self.ndim, self.channel_axis, self.n_jobs = ndim, channel_axis, n_jobs
+
+    def refine(self, image, probabilities):
+        return probabilities
+
+
+@pytest.mark.parametrize("kind", [PixelClassifier, ContextClassifier])
+@pytest.mark.parametrize("ndim", [1, 2, 3])
+def test_a_crf_sees_what_is_around_a_block(kind, ndim):
+    shape = {1: (1500,), 2: (150, 170), 3: (40, 36, 44)}[ndim]
+    image, labels = make_image(shape)
+    crf = dconv.DenseCRF(n_iter=5, spatial_sigma=3 if ndim == 1 else 1, appearance_sigma=5, color_sigma=30)
+    model = fitted(AtrousFeatures(1), cls=kind, image=image, labels=labels, refine=crf, ndim=ndim)
+    plain = fitted(AtrousFeatures(1), cls=kind, image=image, labels=labels, ndim=ndim)
+    whole = model.predict_proba(image)
+    one_block = predict_blocks(model, image, np.empty(whole.shape, "f4"), proba=True)
+    assert_array_equal(one_block, whole)
+    sides = {1: 300, 2: 64, 3: 20}[ndim]
+    blocks = predict_blocks(model, image, np.empty(whole.shape, "f4"), proba=True, block_shape=sides)
+    assert (blocks.argmax(axis=-1) != whole.argmax(axis=-1)).mean() < 1e-3
+    assert np.abs(blocks - whole).mean() < 1e-3
+    assert np.abs(plain.predict_proba(image) - whole).mean() > 1e-2  # it does something
+    found = predict_blocks(model, image, np.empty(shape, "i8"), block_shape=sides)
+    assert_array_equal(found, model.classes_[blocks.argmax(axis=-1)])
+
+
+def test_a_crf_beside_pixels_without_data():
+    holed = np.where(np.indices(IMAGE.shape)[1] % 30 < 4, np.nan, IMAGE)
+    model = fitted(AtrousFeatures(2), image=holed, labels=LABELS, nodata=-1, refine=dconv.DenseCRF(n_iter=2))
+    out = predict_blocks(model, holed, np.empty(IMAGE.shape, "i8"))
+    assert_array_equal(out, model.predict(holed))
+
+
 # --- which blocks are read and written ---
 
 
@@ -198,11 +293,15 @@ import dconv
 from dconv import _journal, tiling
 
 folder, kind, moment, count = sys.argv[1:5]
+packed = {"compression": "gzip"}
 image, labels = make_image((70, 90))
 model = dconv.PixelClassifier(dconv.AtrousFeatures(3, normalize="image"), TREES).fit(image, scribble(labels))
 if kind == "zarr":
     import zarr
     out = zarr.open_array(folder + "/out.zarr", mode="a", shape=image.shape, chunks=(16, 16), dtype="u1")
+elif kind == "h5":
+    import h5py
+    out = h5py.File(folder + "/out.h5", "a").require_dataset("labels", image.shape, "u1", chunks=(16, 16), **packed)
 else:
     new = not os.path.exists(folder + "/out.npy")
     out = np.lib.format.open_memmap(folder + "/out.npy", "w+" if new else "r+", np.uint8, image.shape if new else None)
@@ -241,23 +340,30 @@ print(len(written))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
-@pytest.mark.parametrize("kind", ["npy", "zarr"])
+@pytest.mark.parametrize("kind", ["npy", "zarr", "h5"])
 @pytest.mark.parametrize(
     "moment", ["_write_block before", "_write_block half", "_write_block after", "add before", "add half", "add after"]
 )
 def test_a_killed_run_is_continued(tmp_path, kind, moment):
-    if kind == "zarr":
-        pytest.importorskip("zarr", reason="one of the stores")
+    if kind != "npy":
+        pytest.importorskip({"h5": "h5py"}.get(kind, kind), reason="one of the stores")
     environment = {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
     arguments = RUN, tmp_path, kind
     killed = start(*arguments, moment, 11, **environment)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
-    journal = tmp_path / f"out.{kind}.dconv-journal"
+    journal = tmp_path / f"out.{kind}{'.labels' * (kind == 'h5')}.dconv-journal"
     assert journal.exists()
     written = int(output(*arguments, "none", 0, **environment))
     assert written == (19 if moment == "add after" else 20)  # of 30
     assert not journal.exists()
-    out = np.load(tmp_path / "out.npy") if kind == "npy" else pytest.importorskip("zarr").open(tmp_path / "out.zarr")[:]
+    if kind == "h5":
+        out = pytest.importorskip("h5py").File(tmp_path / "out.h5")["labels"][:]
+    else:
+        out = (
+            np.load(tmp_path / "out.npy")
+            if kind == "npy"
+            else pytest.importorskip("zarr").open(tmp_path / "out.zarr")[:]
+        )
     assert_array_equal(out, EXPECTED_MODEL.predict(IMAGE))
 
 
@@ -404,7 +510,7 @@ def frozen():
     [
         (TypeError, {"estimator": TREES}, "estimator must be a PixelClassifier"),
         (NotFittedError, {"estimator": PixelClassifier()}, "not fitted"),
-        (ValueError, {"estimator": lambda: fitted(refine=dconv.DenseCRF())}, "joins every pixel"),
+        (ValueError, {"estimator": lambda: fitted(refine=OtherCRF())}, "refines whole images"),
         (ValueError, {"estimator": lambda: fitted(Whole())}, "features of Whole are computed of whole images"),
         (
             ValueError,
