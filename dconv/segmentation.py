@@ -125,6 +125,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     The features of labelled pixels, up to 64 MiB, are kept from one `fit` to the next of the same object: fitting again
     with a few more scribbles on the same images computes those of the new pixels only.
 
+    XGBoost's classifier takes no labels but 0, 1, ...: give it such, and pass ``ignore_label=-1``.
+
     To search over ``features__n_levels`` or ``classifier__max_leaf_nodes`` give these parts: None has no parameters.
     Cross-validation splits a batch or list into images. Give it a splitter such as ``KFold(3)`` or ``GroupKFold(3)``:
     with ``cv=3`` scikit-learn looks for classes in `y` first, and NumPy then fails on a list of label images of one
