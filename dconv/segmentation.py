@@ -24,7 +24,7 @@ from dconv._pixels import Rules, as_ignore_label, as_max_samples, as_sample
 from dconv._priors import check_class_prior
 from dconv._refinement import new_refine
 from dconv._stages import Course, Stage
-from dconv._threads import effective_n_jobs, scikit_learn_alone
+from dconv._threads import effective_n_jobs
 from dconv._validation import Images, check_n_channels
 
 
@@ -257,6 +257,11 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         """Go on learning, from the labelled pixels of more images or more labels of the same.
 
         The first call, where there was no `fit`, begins. A student of `distill` is dropped, as its teacher moves on.
+        Of a Pipeline the last step goes on; the scalers in front stay as the first call, or `fit`, has fitted them.
+
+        The fastest way to add scribbles to an image while someone waits: `fit` once a pipeline of
+        :class:`dconv.SoftClipScaler`, scikit-learn's StandardScaler and :class:`dconv.PerceptronClassifier`, then call
+        this with all scribbles of the image, old and new, which is one epoch.
 
         Parameters
         ----------
@@ -304,8 +309,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             check_two_classes(labels, rules.ignore_label)
             fit_features(features, X, images, channel_axis)
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
-        with scikit_learn_alone(), warnings.catch_warnings():
-            classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
+        lesson.teach_more(classifier, rows, None if goes_on else np.asarray(labels))
         stages = [Stage(classifier)]
         self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
         return self
