@@ -3,9 +3,9 @@
     python benchmarks/bench_interactive.py [--size 1024] [--repeats 5]
 
 The image is made of the training image of `isbi2012-em` (as in bench_predict.py, made images where the data are
-missing), turned and flipped until it has the wanted size. A model is fitted to all strokes but some; then these are added
-one by one, learnt and the image predicted. Features at labelled pixels are kept from one call to the next, so those of
-the new stroke alone are computed. Sides:
+missing), turned and flipped until it has the wanted size. A model is fitted to all strokes but some; then these are
+added one by one, learnt and the image predicted. Features at labelled pixels are kept from one call to the next, so
+those of the new stroke alone are computed. Sides:
 
 - default: `PixelClassifier()`, whose `fit` chooses a forest, a perceptron or both each time
 - default distilled: with `distill=True`
@@ -103,9 +103,7 @@ def main() -> None:
     level = dconv._kernels._dispatch.active_level()
     print(f"dconv {dconv.__version__} ({level}), {options.threads} threads, {sections.name}, {image.shape}")
     print(f"from {np.count_nonzero(steps[0])} to {np.count_nonzero(steps[-1])} labelled pixels, seconds\n")
-    print(
-        f"{'':18} {'first fit':>9} | {'learn':>6} {'predict':>7} {'wait':>6} {'CPU':>6} | {'IoU before':>10} {'after':>6}"
-    )
+    print(f"{'':18} first fit |  learn predict   wait    CPU | IoU before  after")
     for name, side in make_sides(options.threads).items():
         if options.only not in name:
             continue
@@ -113,7 +111,8 @@ def main() -> None:
             side, image, steps, truth, channel_axis=channel_axis_of(sections), n_jobs=options.threads
         )
         print(
-            f"{name:18} {first:9.2f} | {learn:6.2f} {predict:7.2f} {wait:6.2f} {cpu:6.2f} | {before:10.3f} {after:6.3f}",
+            f"{name:18} {first:9.2f} | {learn:6.2f} {predict:7.2f} {wait:6.2f} {cpu:6.2f} | {before:10.3f} "
+            f"{after:6.3f}",
             flush=True,
         )
 
