@@ -9,6 +9,9 @@ threads of Python. Results are compared before they are timed. Times are the bes
 is scikit-learn's over dconv's. "%gemm" is the share of a large SGEMM's rate, "GB/s" what is read: a linear classifier
 has so little arithmetic that its rows' way from memory limits it. "tile" is dconv's time for one tile on one thread
 that is in the cache, as a tile of features just computed is, for each row.
+
+--peers also asks ONNX Runtime, which is given the same trees, and scikit-learn-intelex, which learns its own, about
+forests, where they are installed; "ratio" is theirs over dconv's.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from typing import Any, NamedTuple
 import machine  # first: it mends the environment before NumPy is imported
 import numpy as np
 from dconv._kernels._dispatch import active_level
+from peers_predictors import PEERS, peer_calls
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis, QuadraticDiscriminantAnalysis
 from sklearn.ensemble import (
     ExtraTreesClassifier,
@@ -91,8 +95,10 @@ for n_classes in (2, 5):
         CASES.append(Case("trees", f"{name} -> {n_classes}", 66, n_classes, classifier))
 
 
-def prepare(case: Case, n_threads: int, tile: int) -> dict[str, Callable[[], np.ndarray]]:
-    """Return {name: callable}: scikit-learn, dconv, dconv on one tile and thread, scikit-learn on that in float64."""
+def prepare(case: Case, n_threads: int, tile: int, with_peers: bool) -> dict[str, Callable[[], np.ndarray]]:
+    """Return {name: callable}: scikit-learn, dconv, dconv on one tile and thread, scikit-learn on that in float64; of
+    forests others, too, if wanted.
+    """
     rng = np.random.default_rng(0)
     y = rng.integers(0, case.n_classes, N_ROWS)
     x = rng.normal(size=(N_ROWS, case.n_features)).astype(np.float32)
@@ -117,7 +123,12 @@ def prepare(case: Case, n_threads: int, tile: int) -> dict[str, Callable[[], np.
         predictor.predict_proba(x[:tile], out[:tile])
         return out
 
-    return {
+    calls: dict[str, Callable[[], np.ndarray]] = {}
+    if with_peers and isinstance(case.classifier, RandomForestClassifier | ExtraTreesClassifier):
+        calls, missing = peer_calls(classifier, x, y[:n_fitted], n_threads)
+        for name, why in missing.items():
+            print(f"{case.part:10} {case.name:27} {name}: {why}")
+    return calls | {
         "sklearn": lambda: classifier.predict_proba(x),
         "dconv": run,
         "tile": run_tile,
@@ -131,6 +142,10 @@ def check(case: Case, calls: dict[str, Callable[[], np.ndarray]]) -> float:
     difference = float(np.abs(expected - calls["dconv"]()[: len(expected)]).max())
     if not difference < 1e-5:
         raise AssertionError(f"{case.name}: differs from scikit-learn by {difference}")
+    for name in set(calls) & set(PEERS):  # whose rounding sends some rows elsewhere, or whose trees are others
+        typical = float(np.abs(expected - calls[name]()[: len(expected)]).mean())
+        if not typical < 0.1:
+            raise AssertionError(f"{case.name}: {name} differs from scikit-learn by {typical} on average")
     return difference
 
 
@@ -153,6 +168,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="run the parts or cases whose name holds this")
     parser.add_argument("--tile", type=int, default=8192, help="rows in a tile")
     parser.add_argument("--seconds", type=float, default=1.0, help="time spent on each side of each case")
+    parser.add_argument("--peers", action="store_true", help="also time other libraries on forests")
     parser.add_argument("--json", help="also write the figures to this file")
     options = parser.parse_args()
     records: list[dict] = []
@@ -164,7 +180,7 @@ def main() -> None:
         for case in CASES:
             if options.only not in f"{case.part} {case.name}":
                 continue
-            calls = prepare(case, options.threads, options.tile)
+            calls = prepare(case, options.threads, options.tile, options.peers)
             difference = check(case, calls)
             del calls["exact"]
             best = measure(calls, options.seconds)
@@ -178,6 +194,7 @@ def main() -> None:
                 "gbs": 4e-9 * N_ROWS * case.n_features / best["dconv"],
                 "tile_ns": 1e9 * best["tile"] / options.tile,
                 "difference": difference,
+                **{f"{name}_ms": 1e3 * best[name] for name in PEERS if name in best},
             }
             records.append(record)
             share = f"{record['share_sgemm']:6.0f}" if case.multiply_adds else f"{'-':>6}"
@@ -186,6 +203,11 @@ def main() -> None:
                 f"{record['ratio']:7.1f} {share} {record['gbs']:6.1f} {record['tile_ns']:5.0f} ns {difference:9.1e}",
                 flush=True,
             )
+            for name in best.keys() & PEERS.keys():
+                print(
+                    f"{'':10} {name:>27} {1e3 * best[name]:6.1f} ms {'':9} {best[name] / best['dconv']:7.1f}",
+                    flush=True,
+                )
     if options.json:
         Path(options.json).write_text(json.dumps({"machine": top, "cases": records}, indent=1))
 

@@ -17,6 +17,12 @@ def refuse(estimator: Any, why: str) -> NotCompilable:
     return NotCompilable(f"{type(estimator).__name__} cannot be compiled: {why}")
 
 
+def expect(condition: bool, estimator: Any, otherwise: str) -> None:
+    """Refuse an estimator that is not as it is read here."""
+    if not condition:
+        raise refuse(estimator, otherwise)
+
+
 def attribute(estimator: Any, name: str) -> Any:
     """Return an attribute that a fitted estimator should have."""
     try:

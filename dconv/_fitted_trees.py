@@ -5,13 +5,14 @@ Undocumented are what is read of a ``tree_``, of histogram gradient boosting, an
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 from sklearn.dummy import DummyClassifier
 
-from dconv._fitted import attribute, classes, n_features, refuse
+from dconv._fitted import attribute, classes, expect, n_features
 from dconv._kernels import _trees
 
 _LEAF = -1
@@ -38,18 +39,26 @@ class Tree:
 
 
 @dataclass(frozen=True)
+class SymmetricTree:
+    """One binary tree that asks the same at all nodes of a level: bit i of a leaf's number is set where the answer to
+    test i sends right.
+    """
+
+    feature: np.ndarray  # of each test
+    threshold: np.ndarray  # float64: x <= threshold goes left
+    kind: np.ndarray  # where missing values go
+    values: np.ndarray  # float64 (2 ** n_tests, width), otherwise as of a Tree
+    column: int = 0
+
+
+@dataclass(frozen=True)
 class FittedTrees:
     """The trees of a classifier and how their sums begin."""
 
-    trees: list[Tree]
+    trees: Sequence[Tree | SymmetricTree]
     n_features: int
     baseline: np.ndarray  # float64 (n_sums,)
     categories: dict[int, np.ndarray] = field(default_factory=dict)  # ascending values of features that are categorical
-
-
-def _expect(condition: bool, owner: Any, otherwise: str) -> None:
-    if not condition:
-        raise refuse(owner, otherwise)
 
 
 def forest_trees(classifier: Any) -> FittedTrees:
@@ -57,7 +66,7 @@ def forest_trees(classifier: Any) -> FittedTrees:
     two.
     """
     n_outputs = attribute(classifier, "n_outputs_")
-    _expect(n_outputs == 1, classifier, f"it has {n_outputs} outputs")
+    expect(n_outputs == 1, classifier, f"it has {n_outputs} outputs")
     n_classes = len(classes(classifier))
     outputs, n_sums = (slice(1, 2), 1) if n_classes == 2 else (slice(None), n_classes)
     estimators = getattr(classifier, "estimators_", [classifier])
@@ -70,9 +79,9 @@ def gradient_boosting_trees(classifier: Any) -> FittedTrees:
     """Return the trees of a GradientBoostingClassifier; they add up raw scores."""
     start, stages = attribute(classifier, "init_"), attribute(classifier, "estimators_")
     constant = type(start) is DummyClassifier and start.strategy in ("prior", "most_frequent", "constant")
-    _expect(constant or start == "zero", classifier, f"it starts from {start!r}")
+    expect(constant or start == "zero", classifier, f"it starts from {start!r}")
     baseline = np.asarray(attribute(classifier, "_raw_predict_init")(np.zeros((1, n_features(classifier)), np.float32)))
-    _expect(baseline.shape == (1, stages.shape[1]), classifier, "it does not start from a score for each of its trees")
+    expect(baseline.shape == (1, stages.shape[1]), classifier, "it does not start from a score for each of its trees")
     trees = [
         _read_tree(attribute(estimator, "tree_"), slice(None), scale=classifier.learning_rate, column=column)
         for stage in stages
@@ -83,7 +92,7 @@ def gradient_boosting_trees(classifier: Any) -> FittedTrees:
 
 
 def _check_width(classifier: Any, trees: list[Tree], width: int) -> None:
-    _expect(all(tree.values.shape[1] == width for tree in trees), classifier, "its leaves have too few or many values")
+    expect(all(tree.values.shape[1] == width for tree in trees), classifier, "its leaves have too few or many values")
 
 
 def _read_tree(tree: Any, outputs: slice, scale: float = 1, column: int = 0) -> Tree:
@@ -91,8 +100,8 @@ def _read_tree(tree: Any, outputs: slice, scale: float = 1, column: int = 0) -> 
     left, right, threshold, value = (
         attribute(tree, name) for name in ("children_left", "children_right", "threshold", "value")
     )
-    _expect(threshold.dtype == value.dtype == np.float64, tree, "its numbers are not float64")
-    _expect(value.ndim == 3 and value.shape[1] == 1, tree, f"its values have shape {value.shape}")
+    expect(threshold.dtype == value.dtype == np.float64, tree, "its numbers are not float64")
+    expect(value.ndim == 3 and value.shape[1] == 1, tree, f"its values have shape {value.shape}")
     missing_left = np.asarray(attribute(tree, "missing_go_to_left")).astype(bool)
     return Tree(
         left=left,
@@ -112,7 +121,7 @@ def histogram_boosting_trees(classifier: Any) -> FittedTrees:
     baseline = np.asarray(attribute(classifier, "_baseline_prediction"), np.float64).reshape(-1)
     stages = attribute(classifier, "_predictors")
     n_scores = 1 if len(classes(classifier)) == 2 else len(classes(classifier))
-    _expect(
+    expect(
         len(baseline) == n_scores and all(len(stage) == n_scores for stage in stages),
         classifier,
         "its trees are not one for each score",
@@ -137,12 +146,10 @@ def _read_categories(classifier: Any, columns: np.ndarray) -> dict[int, np.ndarr
     encoders = attribute(attribute(classifier, "_preprocessor"), "named_transformers_")
     found = {}
     for column, values in zip(columns, attribute(encoders["encoder"], "categories_"), strict=False):
-        _expect(values.dtype.kind in "fiub", classifier, f"the categories of feature {column} are no numbers")
+        expect(values.dtype.kind in "fiub", classifier, f"the categories of feature {column} are no numbers")
         values = values[~np.isnan(values)] if values.dtype.kind == "f" else values
         in_order = bool(np.all(np.diff(values.astype(np.float64)) > 0))
-        _expect(
-            len(values) <= _N_CODES and in_order, classifier, f"the categories of feature {column} are not in order"
-        )
+        expect(len(values) <= _N_CODES and in_order, classifier, f"the categories of feature {column} are not in order")
         found[int(column)] = values
     return found
 
@@ -154,8 +161,8 @@ def _read_histogram_tree(
     nodes = attribute(predictor, "nodes")
     names = {"value", "count", "feature_idx", "num_threshold", "missing_go_to_left", "left", "right", "is_leaf"}
     names |= {"is_categorical", "bitset_idx"}
-    _expect(names <= set(nodes.dtype.names or ()), predictor, "its nodes lack a field")
-    _expect(nodes["num_threshold"].dtype == np.float64, predictor, "its thresholds are not float64")
+    expect(names <= set(nodes.dtype.names or ()), predictor, "its nodes lack a field")
+    expect(nodes["num_threshold"].dtype == np.float64, predictor, "its thresholds are not float64")
     leaf, missing_left = nodes["is_leaf"].astype(bool), nodes["missing_go_to_left"].astype(bool)
     categorical = nodes["is_categorical"].astype(bool) & ~leaf
     right_sets = {}
@@ -164,7 +171,7 @@ def _read_histogram_tree(
         is_known = known[place[nodes["feature_idx"][node]]]
         # Unknown categories go where missing values go.
         right_sets[int(node)] = ~goes_left & (is_known if missing_left[node] else np.uint32(0xFFFFFFFF))
-        _expect(right_sets[int(node)].shape == (_trees.SET_WORDS,), predictor, "its sets do not hold 256 categories")
+        expect(right_sets[int(node)].shape == (_trees.SET_WORDS,), predictor, "its sets do not hold 256 categories")
     kind = np.where(missing_left, _trees.MISSING_LEFT, _trees.MISSING_RIGHT)
     return Tree(
         left=np.where(leaf, _LEAF, nodes["left"].astype(np.intp)),

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 from dconv._block_features import images_for
@@ -37,6 +38,23 @@ class Lesson(NamedTuple):
         # Forests fit on threads of their own, which can leave the user's warning filters changed.
         with scikit_learn_alone(), warnings.catch_warnings():
             classifier.fit(rows[which], self.targets[which], **more)
+
+    def teach_more(self, classifier: Any, rows: np.ndarray, classes: np.ndarray | None) -> None:
+        """Let `classifier` go on learning; `classes` are all that it will ever learn, None but for the first time.
+
+        Of a Pipeline the last step goes on; those in front stay as the first time has fitted them.
+        """
+        first = classes is not None
+        more: dict[str, Any] = {"classes": classes} if first else {}
+        if self.weighting:
+            (more["sample_weight"],) = self.weighting.values()
+        with scikit_learn_alone(), warnings.catch_warnings():
+            while isinstance(classifier, Pipeline):
+                for _, step in classifier.steps[:-1]:
+                    if step not in (None, "passthrough"):
+                        rows = step.fit_transform(rows, self.targets) if first else step.transform(rows)
+                classifier = classifier.steps[-1][1]
+            classifier.partial_fit(rows, self.targets, **more)
 
     def __str__(self) -> str:
         classes, counts = np.unique(self.targets, return_counts=True)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import heapq
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from dconv._fitted_trees import FittedTrees, Tree
+from dconv._fitted_trees import FittedTrees, SymmetricTree, Tree
 from dconv._kernels import _trees
 from dconv._predictor import NotCompilable
 
@@ -83,6 +84,26 @@ def preorder(tree: Tree) -> np.ndarray:
     return np.array(order)
 
 
+@functools.cache
+def symmetric_tests(n_levels: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return the tests of a symmetric tree: the level, word and kept exits of each.
+
+    A failed test clears the exits whose number lacks its bit. Of those left after all tests the lowest has no bit but
+    those of failed tests.
+    """
+    n_exits = 1 << n_levels
+    exits = np.arange(max(n_exits, _trees.EXITS)).reshape(-1, _trees.EXITS)
+    bits = np.int64(1) << np.arange(_trees.EXITS)
+    rows = [
+        (level, word, kept)
+        for level in range(n_levels)
+        for word, kept in enumerate(np.where(exits >> level & 1, bits, 0).sum(axis=1).tolist())
+        if kept != 0xFFFFFFFF
+    ]
+    levels, words, masks = np.array(rows, np.int64).reshape(-1, 3).T
+    return levels, words, masks
+
+
 class _Layout:
     """The arrays of the kernel while they grow, tree by tree."""
 
@@ -99,7 +120,10 @@ class _Layout:
         self.tail_values: list[np.ndarray] = []
         self.sets: list[np.ndarray] = [np.zeros(_trees.SET_WORDS, np.uint32)]
         for tree in fitted.trees:
-            self.add(tree, make_head(tree, max_whole, head_exits))
+            if isinstance(tree, SymmetricTree):
+                self.add_symmetric(tree)
+            else:
+                self.add(tree, make_head(tree, max_whole, head_exits))
 
     def add(self, tree: Tree, head: Head) -> None:
         thresholds = as_keys(round_down(tree.threshold))
@@ -118,6 +142,22 @@ class _Layout:
             entries[: len(exits)][goes_on] = self.add_tail(tree, thresholds)[exits[goes_on]]
         self.node_starts.append(self.n_nodes)
         self.entries.append(entries)
+        self.head_values.append(values)
+
+    def add_symmetric(self, tree: SymmetricTree) -> None:
+        """Add a tree as a head without a tail, with one test of each level for a word and not one of each node."""
+        n_exits, width = tree.values.shape
+        n_words = -(-n_exits // _trees.EXITS)
+        levels, words, kept = symmetric_tests(len(tree.feature))
+        kinds = np.array([_KIND_ORDER[int(kind)] for kind in tree.kind], np.int64)
+        right_from = as_keys(round_down(tree.threshold)).astype(np.int64) + 1
+        tests = [self.words[-1] + words, kinds[levels], tree.feature[levels], right_from[levels], kept]
+        self.tests.append(np.stack(tests, axis=1).astype(np.int64))
+        values = np.zeros((n_words * _trees.EXITS, width))
+        values[:n_exits] = tree.values
+        self.words.append(self.words[-1] + n_words)
+        self.node_starts.append(self.n_nodes)
+        self.entries.append(np.full(n_words * _trees.EXITS, _trees.AT_LEAF))
         self.head_values.append(values)
 
     def add_tests(self, tree: Tree, head: Head, thresholds: np.ndarray) -> None:
@@ -166,7 +206,7 @@ def pack(fitted: FittedTrees, max_whole: int = MAX_WHOLE, head_exits: int = HEAD
     """
     layout = _Layout(fitted, max_whole, head_exits)
     n_words = layout.words[-1]
-    tests = np.concatenate(layout.tests)
+    tests = np.concatenate([*layout.tests, np.zeros((0, 5), np.int64)])
     tests = tests[np.lexsort((tests[:, 3], tests[:, 2], tests[:, 1], tests[:, 0]))]
     kinds = np.searchsorted(3 * tests[:, 0] + tests[:, 1], np.arange(3 * n_words + 1))
     leaves_before = n_words * _trees.EXITS

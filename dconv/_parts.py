@@ -28,9 +28,9 @@ def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs:
         raise TypeError(
             f"classifier must be a classifier, which sklearn.base.is_classifier says it is not: got {classifier!r:.60}"
         )
-    if isinstance(_last_step(classifier), ImageInput):
+    if isinstance(last_step(classifier), ImageInput):
         raise TypeError(
-            f"classifier must classify rows of features, but {type(_last_step(classifier)).__name__} takes images; "
+            f"classifier must classify rows of features, but {type(last_step(classifier)).__name__} takes images; "
             "pass the classifier within"
         )
     return clone(classifier)
@@ -84,7 +84,7 @@ def check_probabilities(classifier: Any, need: str) -> None:
         )
 
 
-def _last_step(estimator: Any) -> Any:
+def last_step(estimator: Any) -> Any:
     """Return what a Pipeline, or one within one, ends in."""
     while isinstance(estimator, Pipeline):
         estimator = estimator.steps[-1][1]

@@ -14,6 +14,7 @@ from dconv._axes import as_int
 from dconv._block_features import Reader, check_images, images_for
 from dconv._lesson import no_label_message, with_label
 from dconv._nodata import blank, fill_nodata, valid_pixels
+from dconv._parts import last_step
 from dconv._pixels import Block, any_pixel, check_weights
 from dconv._prediction import (
     BoxAnswers,
@@ -33,11 +34,15 @@ from dconv.voting import AdaptiveVote
 
 
 def classifier_has(method: str) -> Callable[[Any], bool]:
-    """Return a check for `available_if`: the fitted classifier, or else the one to be fitted, has `method`."""
+    """Return a check for `available_if`: the fitted classifier, or else the one to be fitted, has `method`.
+
+    Pipelines have no `partial_fit`, but their last step may have it.
+    """
 
     def check(self: Any) -> bool:
         classifier = getattr(self, "classifier_", self.classifier)
-        getattr(AdaptiveVote if classifier is None else classifier, method)  # raises, naming what is missing
+        owner = AdaptiveVote if classifier is None else classifier
+        getattr(last_step(owner) if method == "partial_fit" else owner, method)  # raises, naming what is missing
         return True
 
     return check

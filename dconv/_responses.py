@@ -76,7 +76,10 @@ def _own_response(classifier: Any, method: str) -> Respond:
     if isinstance(classifier, Pipeline) and len(classifier.steps) > 1:
         prepare, respond = _one_at_a_time(classifier[:-1].transform), response_of(classifier[-1], method)
         return lambda rows: respond(prepare(rows))
-    return _one_at_a_time(getattr(classifier, method))
+    respond = _one_at_a_time(getattr(classifier, method))
+    if method == "predict":
+        return lambda rows: np.asarray(respond(rows)).reshape(len(rows))  # CatBoost's labels are in a column
+    return respond
 
 
 def with_prior(respond: Respond, factors: np.ndarray, method: str, classes: np.ndarray) -> Respond:

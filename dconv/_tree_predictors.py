@@ -88,12 +88,16 @@ def _mean(n_trees: int, sums: np.ndarray, out: np.ndarray) -> None:
         np.divide(sums[:, : out.shape[1]], n_trees, out=out, casting="same_kind")
 
 
-def _logistic(scale: float, sums: np.ndarray, out: np.ndarray) -> None:
+def one_logistic(scale: float, sums: np.ndarray, out: np.ndarray) -> None:
     _two_classes(expit(scale * sums[:, 0]), out)
 
 
-def _softmax(sums: np.ndarray, out: np.ndarray) -> None:
-    out[...] = softmax(sums, axis=1)
+def each_logistic(scale: float, sums: np.ndarray, out: np.ndarray) -> None:
+    out[...] = expit(scale * sums[:, : out.shape[1]])
+
+
+def softmax_rows(sums: np.ndarray, out: np.ndarray) -> None:
+    out[...] = softmax(sums[:, : out.shape[1]], axis=1)
 
 
 def _two_classes(second: np.ndarray, out: np.ndarray) -> None:
@@ -111,9 +115,9 @@ def _forest(classifier: Any) -> TreePredictor:
 def _boosting(classifier: Any, read: Callable[[Any], FittedTrees]) -> TreePredictor:
     fitted = read(classifier)
     if len(fitted.baseline) > 1:
-        link: Link = _softmax
+        link: Link = softmax_rows
     elif classifier.loss in ("log_loss", "exponential"):
-        link = partial(_logistic, 2 if classifier.loss == "exponential" else 1)  # that loss halves the log odds
+        link = partial(one_logistic, 2 if classifier.loss == "exponential" else 1)  # that loss halves the log odds
     else:
         raise refuse(classifier, f"its loss is {classifier.loss!r}")
     return TreePredictor(classes(classifier), pack(fitted), fitted.n_features, fitted.baseline, link)

@@ -46,7 +46,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     network_ : MLPClassifier
         The fitted network.
     n_iter_ : int
-        Epochs that it was trained for.
+        Epochs of the last call.
     classes_ : ndarray of shape (n_classes,)
         The labels seen at fit.
     n_features_in_ : int
@@ -68,6 +68,8 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     >>> PerceptronClassifier(random_state=0).fit(np.tile(x, (100, 1)), np.tile(y, 100)).network_.alpha
     0.3
     """
+
+    _n_rows: int  # of the largest call
 
     def __init__(
         self,
@@ -105,30 +107,72 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument or a parameter cannot be used.
         """
+        weighting = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return self._learn(X, y, weighting, goes_on=False, classes=None)
+
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, classes: ArrayLike | None = None
+    ) -> Self:
+        """Go on training, for one epoch; after `fit`, or from the start.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features: of new rows, or better of old ones too, lest they are forgotten. The prior counts once for the
+            rows of the largest call.
+        y : array_like of shape (n_samples,)
+            Labels.
+        sample_weight : array_like of shape (n_samples,), default=None
+            Weights of rows.
+        classes : array_like of shape (n_classes,), default=None
+            All labels that will ever be seen; only the first call needs them.
+
+        Returns
+        -------
+        self : PerceptronClassifier
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter cannot be used.
+        """
+        weighting = {} if sample_weight is None else {"sample_weight": sample_weight}
+        return self._learn(X, y, weighting, goes_on=True, classes=classes)
+
+    def _learn(self, X: Any, y: Any, weighting: dict[str, Any], goes_on: bool, classes: Any) -> Self:
         for name in ("weight_decay", "alpha"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or more, got {value!r}")
         as_int(self.max_iter, "max_iter", 1)
-        # The number of epochs is a choice, and so no reason for a warning that the network has not converged.
-        with scikit_learn_alone(), warnings.catch_warnings():
+        first = not (goes_on and hasattr(self, "network_"))
+        if first and goes_on and classes is None:
+            raise ValueError("the first partial_fit needs classes: all labels that will ever be seen")
+        # The number of epochs is a choice, and so no reason for a warning that the network has not converged. Matrices
+        # this small are multiplied faster by one thread of BLAS: several wait for each other.
+        with scikit_learn_alone(), threadpool_limits(1, "blas"), warnings.catch_warnings():
             warnings.simplefilter("ignore", ConvergenceWarning)
-            rows, labels = validate_data(self, X, y)
+            rows, labels = validate_data(self, X, y, reset=first)
             check_classification_targets(labels)
-            if len(np.unique(labels)) < 2:
+            known = np.unique(labels) if classes is None else np.unique(np.asarray(classes))
+            if first and len(known) < 2:
                 raise ValueError(f"y holds one class, {labels[0]!r}, but a classifier needs two")
-            weighting = {} if sample_weight is None else {"sample_weight": _check_sample_weight(sample_weight, rows)}
+            weighting = {name: _check_sample_weight(weights, rows) for name, weights in weighting.items()}
             batch = min(_BATCH_SIZE, len(rows))
-            network = MLPClassifier(
-                self.hidden_layer_sizes,
-                alpha=max(float(self.alpha), float(self.weight_decay) * batch / len(rows)),
+            n_rows = len(rows) if first else max(len(rows), self._n_rows)
+            network = self.network_ if not first else MLPClassifier(self.hidden_layer_sizes, max_iter=self.max_iter)
+            network.set_params(
+                alpha=max(float(self.alpha), float(self.weight_decay) * batch / n_rows),
                 batch_size=batch,
-                max_iter=self.max_iter,
-                random_state=self.random_state,
+                **({"random_state": self.random_state} if first else {}),
             )
-            with threadpool_limits(1, "blas"):  # its products are so small that threads only wait for each other
-                self.network_: Any = network.fit(rows, labels, **weighting)
-        self.classes_, self.n_iter_ = self.network_.classes_, self.network_.n_iter_
+            if goes_on:
+                network.partial_fit(rows, labels, **weighting, **({"classes": known} if first else {}))
+            else:
+                network.fit(rows, labels, **weighting)
+        self.network_: Any = network
+        self._n_rows = n_rows
+        self.classes_, self.n_iter_ = network.classes_, network.n_iter_
         return self
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:

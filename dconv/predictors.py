@@ -1,4 +1,4 @@
-"""Fitted classifiers of scikit-learn compiled to functions of tiles, for prediction at the speed of the arithmetic.
+"""Fitted classifiers compiled to functions of tiles, for prediction at the speed of the arithmetic.
 
 A compiled classifier answers in float32 what the classifier itself does, to about 1e-6, for C-contiguous float32 rows.
 Linear models, perceptrons and classifiers of normal distributions run on the micro-kernel of the convolutions, each
@@ -16,11 +16,14 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from dconv import (
+    _catboost_predictors,
     _composed_predictors,
     _gaussian_predictors,
+    _lightgbm_predictors,
     _linear_predictors,
     _perceptron_predictors,
     _tree_predictors,
+    _xgboost_predictors,
 )
 from dconv._predictor import NotCompilable, Predictor, Scorer
 
@@ -38,6 +41,13 @@ SCORERS: dict[type, Callable[[Any], Scorer]] = {
     **_gaussian_predictors.SCORERS,
     **_tree_predictors.SCORERS,
 }
+# The same for classes of libraries that are not imported here, by their full names.
+COMPILERS_BY_NAME: dict[str, Callable[[Any], Predictor]] = {
+    **_lightgbm_predictors.COMPILERS,
+    **_xgboost_predictors.COMPILERS,
+    **_catboost_predictors.COMPILERS,
+}
+SCORERS_BY_NAME: dict[str, Callable[[Any], Scorer]] = {**_lightgbm_predictors.SCORERS}
 
 
 def compile_predictor(classifier: Any) -> Predictor:
@@ -46,7 +56,7 @@ def compile_predictor(classifier: Any) -> Predictor:
     Parameters
     ----------
     classifier : classifier
-        Fitted, of scikit-learn. Later changes to it do not reach what is returned.
+        Fitted, of scikit-learn or one of the libraries below. Later changes to it do not reach what is returned.
 
     Returns
     -------
@@ -56,7 +66,7 @@ def compile_predictor(classifier: Any) -> Predictor:
     Raises
     ------
     NotCompilable
-        If there is no compiler for this class, which must be one of scikit-learn's own and not a subclass, or for what
+        If there is no compiler for this class, which must be one of those below and not a subclass, or for what
         it was fitted to.
     NotFittedError
         If it is not fitted.
@@ -73,8 +83,9 @@ def compile_predictor(classifier: Any) -> Predictor:
     Pipeline of scalers (standard, robust, and without clipping min-max and max-abs), PCA, TruncatedSVD and selections
     of features that ends in one of these (in GaussianNB: without projections); DecisionTreeClassifier,
     ExtraTreeClassifier, RandomForestClassifier, ExtraTreesClassifier, GradientBoostingClassifier and
-    HistGradientBoostingClassifier; CalibratedClassifierCV with sigmoids, VotingClassifier with ``voting="soft"``,
-    OneVsRestClassifier, GridSearchCV and RandomizedSearchCV of these.
+    HistGradientBoostingClassifier; LGBMClassifier, XGBClassifier, XGBRFClassifier and CatBoostClassifier;
+    CalibratedClassifierCV with sigmoids, VotingClassifier with ``voting="soft"``, OneVsRestClassifier, GridSearchCV and
+    RandomizedSearchCV of these.
 
     float32 has 7 digits: features are centred before they are multiplied, where a step of the Pipeline knows their
     means, and classifiers whose coefficients have no bound are computed in float64. What is not finite in a row stays
@@ -83,6 +94,10 @@ def compile_predictor(classifier: Any) -> Predictor:
     A row comes to the very leaves to which the classifier's own trees send it, also with missing values (NaN) and
     unknown categories. A Pipeline with a step that changes features in front of trees is not compiled, because a
     rounding could send a row elsewhere; :class:`dconv.PixelClassifier` asks the step itself and the compiled trees.
+
+    LightGBM, XGBoost and CatBoost, which the extra ``dconv[boosters]`` installs, are read from the dumps that they
+    document, and asked about 64 rows: who answers otherwise than the dump is not compiled. Neither are splits by
+    categories, linear leaves, objectives of one's own, zeros that are missing, symmetric trees of more than 8 levels.
 
     Examples
     --------
@@ -107,7 +122,7 @@ def compile_scorer(classifier: Any) -> Scorer:
     Parameters
     ----------
     classifier : classifier
-        Fitted, of scikit-learn. Later changes to it do not reach what is returned.
+        Fitted, of scikit-learn or one of the libraries below. Later changes to it do not reach what is returned.
 
     Returns
     -------
@@ -117,7 +132,7 @@ def compile_scorer(classifier: Any) -> Scorer:
     Raises
     ------
     NotCompilable
-        If there is no compiler for this class, which must be one of scikit-learn's own and not a subclass, or for what
+        If there is no compiler for this class, which must be one of those below and not a subclass, or for what
         it was fitted to.
     NotFittedError
         If it is not fitted.
@@ -131,7 +146,8 @@ def compile_scorer(classifier: Any) -> Scorer:
     -----
     Compiled are the linear classifiers of :func:`compile_predictor` and those without probabilities: LinearSVC,
     RidgeClassifier and RidgeClassifierCV, Perceptron and SGDClassifier with any loss; QuadraticDiscriminantAnalysis;
-    GradientBoostingClassifier and HistGradientBoostingClassifier; OneVsRestClassifier, searches and a Pipeline of
+    GradientBoostingClassifier and HistGradientBoostingClassifier; LGBMClassifier, of a version that has this method;
+    OneVsRestClassifier, searches and a Pipeline of
     these.
 
     Examples
@@ -205,7 +221,10 @@ def _compile(classifier: Any, method: str) -> Any:
     kind = type(classifier)
     if kind in _composed_predictors.COMPILERS:
         return _composed_predictors.COMPILERS[kind](classifier, method, _compile)
-    compilers: dict[type, Callable[[Any], Any]] = COMPILERS if method == "predict_proba" else SCORERS
-    if kind not in compilers:
+    with_probabilities = method == "predict_proba"
+    compilers: dict[type, Callable[[Any], Any]] = COMPILERS if with_probabilities else SCORERS
+    by_name: dict[str, Callable[[Any], Any]] = COMPILERS_BY_NAME if with_probabilities else SCORERS_BY_NAME
+    compiler = compilers.get(kind) or by_name.get(f"{kind.__module__}.{kind.__qualname__}")
+    if compiler is None:
         raise NotCompilable(f"{method} of {kind.__name__} cannot be compiled: there is no compiler for this class")
-    return compilers[kind](classifier)
+    return compiler(classifier)

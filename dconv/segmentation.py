@@ -24,7 +24,7 @@ from dconv._pixels import Rules, as_ignore_label, as_max_samples, as_sample
 from dconv._priors import check_class_prior
 from dconv._refinement import new_refine
 from dconv._stages import Course, Stage
-from dconv._threads import effective_n_jobs, scikit_learn_alone
+from dconv._threads import effective_n_jobs
 from dconv._validation import Images, check_n_channels
 
 
@@ -134,6 +134,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
 
     The features of labelled pixels, up to 64 MiB, are kept from one `fit` to the next of the same object: fitting again
     with a few more scribbles on the same images computes those of the new pixels only, if they are in memory.
+
+    XGBoost's classifier takes no labels but 0, 1, ...: give it such, and pass ``ignore_label=-1``.
 
     To search over ``features__n_levels`` or ``classifier__max_leaf_nodes`` give these parts: None has no parameters.
     Cross-validation splits a batch or list into images. Give it a splitter such as ``KFold(3)`` or ``GroupKFold(3)``:
@@ -266,6 +268,11 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         """Go on learning, from the labelled pixels of more images or more labels of the same.
 
         The first call, where there was no `fit`, begins. A student of `distill` is dropped, as its teacher moves on.
+        Of a Pipeline the last step goes on; the scalers in front stay as the first call, or `fit`, has fitted them.
+
+        The fastest way to add scribbles to an image while someone waits: `fit` once a pipeline of
+        :class:`dconv.SoftClipScaler`, scikit-learn's StandardScaler and :class:`dconv.PerceptronClassifier`, then call
+        this with all scribbles of the image, old and new, which is one epoch.
 
         Parameters
         ----------
@@ -313,8 +320,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             check_two_classes(labels, rules.ignore_label)
             fit_features(features, X, images, channel_axis)
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
-        with scikit_learn_alone(), warnings.catch_warnings():
-            classifier.partial_fit(rows, lesson.targets, **({} if goes_on else {"classes": labels}), **lesson.weighting)
+        lesson.teach_more(classifier, rows, None if goes_on else np.asarray(labels))
         stages = [Stage(classifier)]
         before = getattr(self, "n_pixels_per_class_", 0) if goes_on else 0
         self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])

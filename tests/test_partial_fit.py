@@ -1,11 +1,16 @@
 """PixelClassifier.partial_fit against the classifier's own on the rows of pixels."""
 
+import importlib.util
+
 import numpy as np
 import pytest
 from images import BANK, TREES, Untouchable, make_images
 from sklearn.linear_model import SGDClassifier
 from sklearn.naive_bayes import GaussianNB
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
+from dconv import PerceptronClassifier, SoftClipScaler, load, save
 from dconv.segmentation import PixelClassifier
 
 
@@ -36,6 +41,41 @@ def test_goes_on_from_fit():
     np.testing.assert_allclose(segmenter.predict_proba(X[0]), together.predict_proba(X[0]), rtol=1e-5, atol=1e-6)
 
 
+def test_the_last_step_of_a_pipeline_goes_on():
+    X, y = make_images()
+    weights = [np.random.default_rng(i).random(labels.shape) for i, labels in enumerate(y)]
+    steps = "passthrough", StandardScaler(), SGDClassifier(random_state=0)
+    segmenter = PixelClassifier(BANK, make_pipeline(*steps))
+    scaler, own = StandardScaler(), SGDClassifier(random_state=0)
+    scaler.fit(rows_of(X[0], y[0])[0])
+    for index, (image, labels, weight) in enumerate(zip(X, y, weights, strict=True)):
+        segmenter.partial_fit(image, labels, weight)
+        rows, targets = rows_of(image, labels)
+        more = {"classes": [1, 2]} if index == 0 else {}
+        own.partial_fit(scaler.transform(rows), targets, sample_weight=weight[labels != 0], **more)
+    features = BANK.transform(X[0]).reshape(-1, 2)
+    np.testing.assert_array_equal(segmenter.predict(X[0]).ravel(), own.predict(scaler.transform(features)))
+    fitted = PixelClassifier(BANK, make_pipeline(*steps)).fit(X[0], y[0])
+    mean = fitted.classifier_[1].mean_
+    np.testing.assert_array_equal(fitted.partial_fit(X[1], y[1]).classifier_[1].mean_, mean)
+
+
+def test_scribbles_added_to_a_perceptron(tmp_path):
+    (image,), (labels,) = (part[:1] for part in make_images())
+    pipeline = make_pipeline(SoftClipScaler(), StandardScaler(), PerceptronClassifier((8,), random_state=0))
+    fewer = labels.copy()
+    fewer[:, 25:] = 0
+    segmenter = PixelClassifier(BANK, pipeline).fit(image, fewer)
+    before = segmenter.predict_proba(image)
+    if importlib.util.find_spec("skops"):
+        save(segmenter, tmp_path / "model.dconv")
+        loaded = load(tmp_path / "model.dconv").partial_fit(image, labels)
+    segmenter.partial_fit(image, labels)
+    assert not np.array_equal(segmenter.predict_proba(image), before)
+    if importlib.util.find_spec("skops"):
+        np.testing.assert_array_equal(loaded.predict_proba(image), segmenter.predict_proba(image))
+
+
 def test_classes_that_come_later():
     X, y = make_images()
     only_first = np.where(y[0] == 1, 1, 0)
@@ -56,7 +96,9 @@ def test_drops_the_student():
 
 def test_is_there_only_where_the_classifier_has_it():
     assert hasattr(PixelClassifier(BANK, GaussianNB()), "partial_fit")
+    assert hasattr(PixelClassifier(BANK, make_pipeline(StandardScaler(), GaussianNB())), "partial_fit")
     assert not hasattr(PixelClassifier(BANK, TREES), "partial_fit")
+    assert not hasattr(PixelClassifier(BANK, make_pipeline(StandardScaler(), TREES)), "partial_fit")
     assert not hasattr(PixelClassifier(BANK), "partial_fit")
 
 

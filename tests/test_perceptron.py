@@ -79,3 +79,36 @@ def test_one_class_and_no_epoch():
         PerceptronClassifier().fit(X, np.zeros(700))
     with pytest.raises(ValueError, match="max_iter"):
         PerceptronClassifier(max_iter=0).fit(X, Y)
+
+
+def test_going_on_is_that_of_the_network_of_scikit_learn():
+    ours = PerceptronClassifier((7,), weight_decay=15.0, max_iter=3, random_state=3).fit(X, Y)
+    theirs = MLPClassifier((7,), alpha=15.0 * 200 / 700, batch_size=200, max_iter=3, random_state=3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        theirs.fit(X, Y)
+    assert ours.partial_fit(X, Y) is ours
+    theirs.partial_fit(X, Y)
+    np.testing.assert_array_equal(ours.predict_proba(X), theirs.predict_proba(X))
+    weights = np.linspace(0.1, 2, 50)
+    ours.partial_fit(X[:50], Y[:50], weights)
+    theirs.set_params(batch_size=50, alpha=15.0 * 50 / 700).partial_fit(X[:50], Y[:50], weights)
+    np.testing.assert_array_equal(ours.predict_proba(X), theirs.predict_proba(X))
+    assert ours.n_iter_ == 1
+
+
+def test_going_on_from_the_start():
+    ours = PerceptronClassifier((7,), random_state=3)
+    with pytest.raises(ValueError, match="the first partial_fit needs classes"):
+        ours.partial_fit(X, Y)
+    ours.partial_fit(X[Y == 1], Y[Y == 1], classes=[0, 1, 2])
+    before = ours.predict_proba(X)
+    ours.partial_fit(X, Y)
+    assert ours.classes_.tolist() == [0, 1, 2]
+    assert not np.array_equal(ours.predict_proba(X), before)
+    with pytest.raises(ValueError, match="classes not in"):
+        ours.partial_fit(X, Y + 1)
+    with pytest.raises(ValueError, match="expecting 5 features"):
+        ours.partial_fit(X[:, :3], Y)
+    again = ours.fit(X, Y).predict_proba(X)  # starts anew
+    np.testing.assert_array_equal(again, PerceptronClassifier((7,), random_state=3).fit(X, Y).predict_proba(X))

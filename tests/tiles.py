@@ -55,7 +55,8 @@ def assert_same_labels(compiled, classifier, x, ties=0.05):
     assert apart.mean() > 1 - ties
     labels = predictors.predict(compiled, x)
     assert labels.dtype == classifier.classes_.dtype
-    np.testing.assert_array_equal(labels[apart], classifier.predict(x.astype(np.float64))[apart])
+    own = classifier.predict(x.astype(np.float64)).reshape(len(x))  # CatBoost's are in a column
+    np.testing.assert_array_equal(labels[apart], own[apart])
 
 
 def check_parity(classifier, x, methods=METHODS, tolerance=1e-5, ties=0.05):
