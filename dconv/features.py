@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -12,22 +12,13 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from dconv import _memory
-from dconv._axes import as_int
-from dconv._bank import Bank, PlanePlan
+from dconv._bank_plan import check_bank_images, plan_bank
 from dconv._base import FeatureImageTransformer
-from dconv._blocks import check_padding_mode, choose_block_shape, split
-from dconv._feature_groups import available_groups, scale_of
-from dconv._filter_bank import FilterBank, as_filter_bank
-from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, pooled
-from dconv._pyramid_bank import PyramidBank
+from dconv._blocks import choose_block_shape, split
+from dconv._intensity import Intensity, intensity_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
+from dconv._validation import Images, as_axes, as_images, check_n_channels
 
-_FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
-_COLOR_GROUPS = ("level", "wavelet", "std")
-_COLORS = ("auto", "opponent", "channels")
-_NORMALIZE = (None, "image", "training", "auto")
-_SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
 _BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D ...
 _BLOCK_HALOS = 2  # ... but 3-D wants blocks at least so many halos wide ...
 _MIN_BLOCK_PIXELS, _MAX_BLOCK_PIXELS = 1 << 14, 1 << 20  # ... as long as the planes of a block fit in memory
@@ -230,37 +221,23 @@ class AtrousFeatures(FeatureImageTransformer):
         """Fit to images, as :mod:`dconv._block_features` describes."""
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
-        check_padding_mode(self.padding_mode)
-        if not isinstance(self.scheme, str) or self.scheme not in _SCHEMES:
-            raise ValueError(f"scheme must be one of {', '.join(map(repr, _SCHEMES))}, got {self.scheme!r}")
-        n_levels = as_int(self.n_levels, "n_levels", 1)
-        spacing = _relative_spacing(self.spacing, ndim)
-        if spacing is not None and self.scheme == "pyramid":
-            raise ValueError(
-                "scheme='pyramid' halves all axes alike and takes no spacing; use scheme='atrous' or spacing=None"
-            )
-        wanted = _FAST_GROUPS if isinstance(self.groups, str) and self.groups == "fast" else self.groups
-        groups = _check_groups(wanted, available_groups(ndim), "groups", ndim)
-        color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", ndim)
-        filters = _check_filters(self.filters, ndim)
-        _check_images(images, n_levels, spacing, "use")
-        normalize, scaling, without_color = _normalization(self.normalize, images)
-        colors = [] if without_color else _color_planes(self.color, images.n_channels)
-        planes = [PlanePlan(*color, color_groups) for color in colors if color_groups]
-        if groups or filters is not None:
-            planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
-        if not planes:
-            raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-        bank = _SCHEMES[self.scheme](ndim, n_levels, tuple(planes), filters, self.padding_mode, scaling, spacing)
-        names = bank.feature_names()
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"filters are named like features of the bank: {repeated} occur twice; rename the filters")
+        bank, normalize = plan_bank(
+            images,
+            n_levels=self.n_levels,
+            groups=self.groups,
+            color_groups=self.color_groups,
+            filters=self.filters,
+            color=self.color,
+            scheme=self.scheme,
+            normalize=self.normalize,
+            spacing=self.spacing,
+            padding_mode=self.padding_mode,
+        )
         self._bank, self.normalize_ = bank, normalize
         self.ndim_, self.channel_axis_ = ndim, channel_axis
-        self.spacing_ = spacing
+        self.spacing_ = bank.spacing
         self.n_channels_in_ = images.n_channels
-        self.n_features_out_ = len(names)
+        self.n_features_out_ = bank.n_features
         self.halo_ = bank.halo()
         self.receptive_field_ = tuple(left + 1 + right for left, right in self.halo_)
         return self
@@ -327,7 +304,7 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        _check_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
+        check_bank_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
         return images.spatial_shapes
 
     def _for_image(self, image: np.ndarray) -> Self:
@@ -359,98 +336,3 @@ class AtrousFeatures(FeatureImageTransformer):
         n_pixels = max(_BLOCK_PIXELS, min((_BLOCK_HALOS * widest) ** self.ndim_, _MAX_BLOCK_PIXELS))
         share = math.ceil(math.prod(shape) / n_jobs)  # a small image is work for all threads too
         return list(split(shape, choose_block_shape(shape, min(n_pixels, max(share, _MIN_BLOCK_PIXELS)))))
-
-
-def _normalization(normalize: Any, images: Images) -> tuple[str | None, Intensity | None, bool]:
-    """Return how images are normalized, by what if that is known already, and whether their colour is left out."""
-    if not (normalize is None or isinstance(normalize, str)) or normalize not in _NORMALIZE:
-        raise ValueError(f"normalize must be one of {', '.join(map(repr, _NORMALIZE))}, got {normalize!r}")
-    if normalize in (None, "image"):
-        return normalize, None, False
-    intensities = [intensity_of(image) for image in images.arrays]
-    if normalize == "training":
-        return normalize, pooled(intensities), False
-    return "image" if mostly_grey(intensities) else None, None, colorless(intensities)
-
-
-def _check_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, use: str) -> None:
-    """Check that images are finite and hold the neighbours at the largest dilation along every axis.
-
-    `use` is the verb of the remedy.
-    """
-    check_finite(images)
-
-    def least(n_levels: int) -> tuple[int, ...]:
-        steps = scale_of(2 ** (n_levels - 1), spacing).steps[3 - images.n_axes :]
-        return tuple(2 * step + 1 for step in steps)
-
-    smallest = [min(sizes) for sizes in zip(*images.spatial_shapes, strict=True)]
-    fitting = n_levels
-    while fitting and any(size < needed for size, needed in zip(smallest, least(fitting), strict=True)):
-        fitting -= 1
-    remedy = "leave out such images, no n_levels fits"
-    if fitting > 0:
-        better = f"AtrousFeatures(n_levels={fitting})"
-        remedy = f"{use} {better}, in a PixelClassifier as PixelClassifier({better})"
-    check_min_size(images, least(n_levels), f"level {n_levels - 1} has dilation {2 ** (n_levels - 1)}: {remedy}")
-
-
-def _relative_spacing(spacing: Any, ndim: int) -> tuple[float, ...] | None:
-    """Return the spacing of pixels in units of the finest, None if it is the same along all axes."""
-    if spacing is None:
-        return None
-    if isinstance(spacing, str):
-        raise TypeError(f"spacing must be None or a sequence of numbers, got {spacing!r}")
-    try:
-        values = [float(value) for value in spacing]
-    except (TypeError, ValueError):
-        values = []
-    if len(values) != ndim or not all(0 < value < math.inf for value in values):
-        raise ValueError(f"spacing must be None or {ndim} positive numbers, one for each axis, got {spacing!r}")
-    finest = min(values)
-    return None if max(values) == finest else tuple(value / finest for value in values)
-
-
-def _check_groups(groups: Any, default: Sequence[str], name: str, ndim: int) -> tuple[str, ...]:
-    """Return the names of groups in the order of the table, each once; None means `default`."""
-    available = available_groups(ndim)
-    groups = default if groups is None else groups
-    if isinstance(groups, str) or not isinstance(groups, Iterable):
-        raise TypeError(f"{name} must be None or a sequence of names, got {groups!r}; one group is [{groups!r}]")
-    groups = list(groups)
-    unknown = [group for group in groups if group not in available]
-    if unknown:
-        raise ValueError(f"{name} has unknown names {unknown} for ndim={ndim}; choose from {', '.join(available)}")
-    return tuple(group for group in available if group in groups)
-
-
-def _check_filters(filters: Any, ndim: int) -> FilterBank | None:
-    """Return own filters as a checked bank."""
-    if filters is None:
-        return None
-    bank = as_filter_bank(filters)
-    if len(bank.kernel_size) != ndim or bank.weight.shape[-1] != 1:
-        raise ValueError(
-            f"filters must have shape (n_filters, *kernel, 1) with {ndim} kernel axes, as ndim={ndim}, since they are "
-            f"applied to one plane, the intensity; got {bank.weight.shape}"
-        )
-    return bank
-
-
-def _color_planes(color: Any, n_channels: int) -> list[tuple[str, tuple[float, ...]]]:
-    """Return the planes beside the intensity: name and weight of each channel."""
-    if color not in _COLORS:
-        raise ValueError(f"color must be one of {', '.join(map(repr, _COLORS))}, got {color!r}")
-    if color == "opponent" and n_channels != 3:
-        raise ValueError(
-            f"color='opponent' needs 3 channels (red, green, blue), but X has {n_channels}; "
-            "use color='auto' or 'channels'"
-        )
-    if n_channels == 1:
-        return []
-    if color == "opponent" or (color == "auto" and n_channels == 3):
-        return [
-            ("red_green", (math.sqrt(1 / 2), -math.sqrt(1 / 2), 0.0)),
-            ("yellow_blue", (math.sqrt(1 / 6), math.sqrt(1 / 6), -2 * math.sqrt(1 / 6))),
-        ]
-    return [(f"channel_{index}", tuple(row)) for index, row in enumerate(np.eye(n_channels).tolist())]
