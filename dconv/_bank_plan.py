@@ -19,9 +19,12 @@ from dconv._validation import Images, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
+_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv")
+_FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std")
 _COLORS = ("auto", "opponent", "channels")
 _NORMALIZE = (None, "image", "training", "auto")
 _SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
+_CAUSAL_PADDING_MODES = ("edge", "zeros")
 
 
 def plan_bank(
@@ -36,6 +39,7 @@ def plan_bank(
     normalize: Any,
     spacing: Any,
     padding_mode: Any,
+    causal: Any,
 ) -> tuple[Bank, str | None]:
     """Return the bank for images that these parameters of :class:`dconv.AtrousFeatures` ask for, and how images are
     normalized.
@@ -46,7 +50,8 @@ def plan_bank(
         As :meth:`dconv.AtrousFeatures.fit` says.
     """
     ndim = images.n_axes
-    check_padding_mode(padding_mode)
+    check_causal(causal, ndim)
+    padding_mode = _padding_mode(padding_mode, causal)
     if not isinstance(scheme, str) or scheme not in _SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, _SCHEMES))}, got {scheme!r}")
     n_levels = as_int(n_levels, "n_levels", 1)
@@ -55,19 +60,27 @@ def plan_bank(
         raise ValueError(
             "scheme='pyramid' halves all axes alike and takes no spacing; use scheme='atrous' or spacing=None"
         )
-    wanted = _FAST_GROUPS if isinstance(groups, str) and groups == "fast" else groups
-    groups = _check_groups(wanted, available_groups(ndim), "groups", ndim)
-    color_groups = _check_groups(color_groups, _COLOR_GROUPS, "color_groups", ndim)
+    if causal and scheme == "pyramid":
+        raise ValueError(
+            "scheme='pyramid' interpolates between samples, one of which lies ahead, so causal must be False; use "
+            "scheme='atrous'"
+        )
+    of_series = ndim == 1
+    if isinstance(groups, str) and groups == "fast":
+        groups = _FAST_SERIES_GROUPS if of_series else _FAST_GROUPS
+    groups = _check_groups(groups, _SERIES_GROUPS if of_series else available_groups(ndim), "groups", ndim)
+    # The channels of an image differ in colour; those of series are signals of their own.
+    color_groups = _check_groups(color_groups, _SERIES_GROUPS if of_series else _COLOR_GROUPS, "color_groups", ndim)
     filters = _check_filters(filters, ndim)
     check_bank_images(images, n_levels, spacing, "use")
-    normalize, scaling, without_color = _normalization(normalize, images)
-    colors = [] if without_color else _color_planes(color, images.n_channels)
+    normalize, scaling, without_color = _normalization(normalize, images, causal)
+    colors = [] if without_color else _color_planes(color, images.n_channels, of_series)
     planes = [PlanePlan(*plane, color_groups) for plane in colors if color_groups]
     if groups or filters is not None:
         planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
     if not planes:
         raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-    bank = _SCHEMES[scheme](ndim, n_levels, tuple(planes), filters, padding_mode, scaling, spacing)
+    bank = _SCHEMES[scheme](ndim, n_levels, tuple(planes), filters, padding_mode, scaling, spacing, causal)
     names = bank.feature_names()
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
@@ -75,16 +88,45 @@ def plan_bank(
     return bank, normalize
 
 
-def _normalization(normalize: Any, images: Images) -> tuple[str | None, Intensity | None, bool]:
+def check_causal(causal: Any, ndim: int) -> None:
+    """Check that `causal` is a bool, and False unless there is one axis, which can be time."""
+    if not isinstance(causal, bool | np.bool_):
+        raise TypeError(f"causal must be True or False, got {causal!r}")
+    if causal and ndim != 1:
+        raise ValueError(
+            f"causal=True is for series, ndim=1: with ndim={ndim} no side of a pixel is ahead of it; use causal=False"
+        )
+
+
+def _padding_mode(padding_mode: Any, causal: bool) -> str:
+    """Return what images continue with; None is "reflect", or "edge" if that would look ahead."""
+    if padding_mode is None:
+        return "edge" if causal else "reflect"
+    check_padding_mode(padding_mode)
+    if causal and padding_mode not in _CAUSAL_PADDING_MODES:
+        raise ValueError(
+            f"padding_mode={padding_mode!r} continues a series before its first sample with later ones, which "
+            f"causal=True must not see; use {' or '.join(map(repr, _CAUSAL_PADDING_MODES))}, or None"
+        )
+    return padding_mode
+
+
+def _normalization(normalize: Any, images: Images, causal: bool) -> tuple[str | None, Intensity | None, bool]:
     """Return how images are normalized, by what if that is known already, and whether their colour is left out."""
     if not (normalize is None or isinstance(normalize, str)) or normalize not in _NORMALIZE:
         raise ValueError(f"normalize must be one of {', '.join(map(repr, _NORMALIZE))}, got {normalize!r}")
+    if causal and normalize == "image":
+        raise ValueError(
+            "normalize='image' needs the mean of a whole series, which causal=True must not see; use 'training' or None"
+        )
     if normalize in (None, "image"):
         return normalize, None, False
     intensities = [intensity_of(image) for image in images.arrays]
     if normalize == "training":
         return normalize, pooled(intensities), False
-    return "image" if mostly_grey(intensities) else None, None, colorless(intensities)
+    by_itself = mostly_grey(intensities) and not causal
+    # Channels of series are no colours: what hardly differs may be what matters.
+    return "image" if by_itself else None, None, images.n_axes > 1 and colorless(intensities)
 
 
 def check_bank_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, use: str) -> None:
@@ -151,7 +193,7 @@ def _check_filters(filters: Any, ndim: int) -> FilterBank | None:
     return bank
 
 
-def _color_planes(color: Any, n_channels: int) -> list[tuple[str, tuple[float, ...]]]:
+def _color_planes(color: Any, n_channels: int, of_series: bool) -> list[tuple[str, tuple[float, ...]]]:
     """Return the planes beside the intensity: name and weight of each channel."""
     if color not in _COLORS:
         raise ValueError(f"color must be one of {', '.join(map(repr, _COLORS))}, got {color!r}")
@@ -162,7 +204,7 @@ def _color_planes(color: Any, n_channels: int) -> list[tuple[str, tuple[float, .
         )
     if n_channels == 1:
         return []
-    if color == "opponent" or (color == "auto" and n_channels == 3):
+    if color == "opponent" or (color == "auto" and n_channels == 3 and not of_series):
         return [
             ("red_green", (math.sqrt(1 / 2), -math.sqrt(1 / 2), 0.0)),
             ("yellow_blue", (math.sqrt(1 / 6), math.sqrt(1 / 6), -2 * math.sqrt(1 / 6))),
