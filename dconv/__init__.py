@@ -18,6 +18,7 @@ from dconv.position import PixelPosition
 from dconv.rocket import MiniRocket
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
+from dconv.text import CharEncoder
 from dconv.tiling import predict_blocks
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
@@ -30,6 +31,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptiveVote",
     "AtrousFeatures",
+    "CharEncoder",
     "ContextClassifier",
     "CustomFeatures",
     "DenseCRF",
