@@ -372,9 +372,9 @@ GROUPS: dict[str, FeatureGroup] = {
     "level": FeatureGroup(_level, _in_any_rank("level"), cost=2.7),
     "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=0, cost=1.1),
     "gradient": FeatureGroup(_gradient, _in_any_rank("gradient"), gradient=0, cost=2.3),
-    "slope": FeatureGroup(_slope, _in_series("slope"), gradient=0, cost=1.0),
+    "slope": FeatureGroup(_slope, _in_series("slope"), gradient=0, cost=3.4),
     "hessian": FeatureGroup(_hessian, ((), *_descending("hessian")[1:]), hessian=0, cost=3.6),
-    "curvature": FeatureGroup(_hessian, _in_series("curvature"), hessian=0, cost=1.0),  # the Hessian of a series
+    "curvature": FeatureGroup(_hessian, _in_series("curvature"), hessian=0, cost=3.3),  # the Hessian of a series
     "structure_tensor": FeatureGroup(
         _structure_tensor, _descending("structure_tensor"), gradient=SMOOTHING_RADIUS, cost=6.4
     ),
@@ -386,10 +386,10 @@ GROUPS: dict[str, FeatureGroup] = {
         _in_series("crossings_wavelet", "crossings_slope"),
         reach=SHARE_RADIUS + 1,
         smoother=SHARE_RADIUS,
-        cost=4.0,
+        cost=5.9,
     ),
     "ppv": FeatureGroup(
-        _ppv, _in_series("ppv_wavelet", "ppv_slope"), reach=SHARE_RADIUS + 1, smoother=SHARE_RADIUS, cost=4.0
+        _ppv, _in_series("ppv_wavelet", "ppv_slope"), reach=SHARE_RADIUS + 1, smoother=SHARE_RADIUS, cost=5.1
     ),
 }
 

@@ -5,7 +5,8 @@ Code, comment, string or number?
 A text is a series of characters. :class:`dconv.CharEncoder` gives it channels, and :class:`dconv.PixelClassifier` with
 ``ndim=1`` says of every character what it belongs to: here of the source of Python, where `tokenize` knows the truth.
 No grammar is given to it; it learns from some files of the standard library and is tried on others. With
-``causal=True`` a label depends on what has been typed so far alone. The picture is saved in `examples/output/`, or where you say:
+``causal=True`` a label depends on what has been typed so far alone. The picture is saved in `examples/output/`, or
+where you say:
 ``python examples/plot_text_series.py picture.png``.
 """
 
