@@ -20,6 +20,7 @@ from dconv.pyramid import AtrousPyramid
 from dconv.rocket import MiniRocket
 from dconv.scaling import SoftClipScaler
 from dconv.segmentation import PixelClassifier
+from dconv.text import CharEncoder
 from dconv.tiling import predict_blocks
 from dconv.transformers import DilatedConv
 from dconv.transposed import TransposedConv
@@ -34,6 +35,7 @@ __all__ = [
     "AtrousBackbone",
     "AtrousFeatures",
     "AtrousPyramid",
+    "CharEncoder",
     "ContextClassifier",
     "CustomFeatures",
     "DenseCRF",

@@ -10,6 +10,9 @@ steps, each on what fits in a faster cache than the one before:
 The image is extended beyond its border once, in step 1. From there on everything is computed from neighbourhoods that
 lie inside of what was read. Therefore the features of a pixel are those of the image extended without end, and do not
 depend, to the last bit, on the block that it lies in.
+
+A causal bank, of series, computes the same features late: each as many samples as it looks ahead. That is what it comes
+to if all taps of a convolution lie at and before the sample.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ from dconv._feature_groups import (
 )
 from dconv._intensity import Intensity
 from dconv._kernels import _cascade
-from dconv._receptive import Layer, Margin, axis_halos
+from dconv._receptive import Layer, Margin, axis_halos, cascade_halo
 from dconv.filters import FilterBank
 from dconv.functional import conv
 
@@ -56,12 +59,6 @@ class PlanePlan(NamedTuple):
         """Whether the level after the last is a feature too."""
         return "level" in self.groups
 
-    @property
-    def derivative_margins(self) -> tuple[int, int]:
-        """How far beyond a band first and second derivatives are needed, in dilations."""
-        groups = [GROUPS[name] for name in self.groups]
-        return max([0, *(g.gradient or 0 for g in groups)]), max([0, *(g.hessian or 0 for g in groups)])
-
 
 class Bank(NamedTuple):
     """A feature bank whose arguments have been checked; own filters apply to the first plane."""
@@ -73,6 +70,7 @@ class Bank(NamedTuple):
     padding_mode: str
     scaling: Intensity | None = None  # what becomes 0 and 1, if images are normalized
     spacing: tuple[float, ...] | None = None  # of pixels along each axis, 1 along the finest; None if all are alike
+    causal: bool = False  # whether features see no sample ahead of their own; for series
 
     def feature_names(self) -> list[str]:
         """Return the name of every feature, in order."""
@@ -139,6 +137,16 @@ class Bank(NamedTuple):
     def _scale(self, index: int) -> Scale:
         return scale_of(2**index, self.spacing)
 
+    def _lag(self, index: int, reach: int) -> int:
+        """Return how many samples late features come that look `reach` dilations ahead at a level."""
+        return cascade_halo(index + 1, reach, SMOOTHING_RADIUS) if self.causal else 0
+
+    def _filter_margin(self, filters: FilterBank, index: int) -> Margin:
+        """Return how far beyond a block the user's filters look at a level."""
+        halo = filter_halo(filters, self._filter_dilation(index))
+        lag = self._lag(index, 0) + halo[-1][1] if self.causal else 0
+        return _behind(halo, lag)
+
     def _filter_dilation(self, index: int) -> tuple[int, ...]:
         """Return the dilation of the user's filters at a level: their taps never fall together."""
         return tuple(max(1, step) for step in self.steps(index))
@@ -170,21 +178,35 @@ class Bank(NamedTuple):
 
     def _level_margins(self, plane_index: int) -> list[Margin]:
         """Return how far beyond a block each level of a plane is needed, as many levels as are."""
+        margins: list[Margin] = []
+        for index in reversed(range(self.n_levels + 1)):
+            wanted = self._looked_at(plane_index, index)
+            if margins:
+                pairs = zip(margins[0], (SMOOTHING_RADIUS * step for step in self.steps(index)), strict=True)
+                wanted.append(tuple((left + radius, right + radius) for (left, right), radius in pairs))
+            if wanted:
+                margins.insert(0, widest(wanted))
+        return margins
+
+    def _looked_at(self, plane_index: int, index: int) -> list[Margin]:
+        """Return how far beyond a block features look at a level of a plane: those of that level and the one before."""
         plane = self.planes[plane_index]
         groups = [GROUPS[name] for name in plane.groups]
-        margins = []
-        if plane.ends_with_level or any(group.smoother for group in groups):
-            margins.append(((0, 0),) * self.ndim)
-        for index in reversed(range(self.n_levels)):
-            reach, steps = max([group.total_reach for group in groups], default=0), self.steps(index)
-            wanted = [tuple((reach * step, reach * step) for step in steps)]
-            if margins:
-                pairs = zip(margins[0], (SMOOTHING_RADIUS * step for step in steps), strict=True)
-                wanted.append(tuple((left + radius, right + radius) for (left, right), radius in pairs))
+        looks: list[Margin] = []
+        if index < self.n_levels:
+            steps = self.steps(index)
+            for reach in {group.total_reach for group in groups}:
+                margin = tuple((reach * step, reach * step) for step in steps)
+                looks.append(_behind(margin, self._lag(index, reach)))
             if self.filters is not None and plane_index == 0:
-                wanted.append(filter_halo(self.filters, self._filter_dilation(index)))
-            margins.insert(0, widest(wanted))
-        return margins
+                looks.append(self._filter_margin(self.filters, index))
+        elif plane.ends_with_level:
+            looks.append(_behind(((0, 0),) * self.ndim, self._lag(index, 0)))
+        for group in groups if index > 0 else ():
+            if group.smoother is not None:
+                margin = tuple((group.smoother * step, group.smoother * step) for step in self.steps(index - 1))
+                looks.append(_behind(margin, self._lag(index - 1, group.total_reach)))
+        return looks
 
     def _pyramids(self, image: np.ndarray, block: Sequence[slice], cpu_level: str | None) -> list[list[Planes]]:
         """Return the levels of every plane, each over the block and the margin it is needed with."""
@@ -229,18 +251,21 @@ class Bank(NamedTuple):
         start, stop = features.start, features.stop
         done = 0
         for plane, levels in zip(self.planes, pyramids, strict=True):
-            margins = plane.derivative_margins
             for index in range(self.n_levels):
                 smoother = levels[index + 1] if index + 1 < len(levels) else None
-                level = Level(
-                    levels[index], smoother, self._scale(index), start, stop, self.ndim, margins, scratch, cpu_level
-                )
-                for group in plane.groups:
+                lags = [self._lag(index, GROUPS[group].total_reach) for group in plane.groups]
+                bands = {}  # one for all groups that come equally late, which share derivatives
+                for lag in dict.fromkeys(lags):
+                    margins = derivative_margins([g for g, of_g in zip(plane.groups, lags, strict=True) if of_g == lag])
+                    ends, scale = (_earlier(start, lag), _earlier(stop, lag)), self._scale(index)
+                    bands[lag] = Level(levels[index], smoother, scale, *ends, self.ndim, margins, scratch, cpu_level)
+                for group, lag in zip(plane.groups, lags, strict=True):
                     n_parts = len(self._parts(group))
-                    GROUPS[group].compute(level, features.data[done : done + n_parts])
+                    GROUPS[group].compute(bands[lag], features.data[done : done + n_parts])
                     done += n_parts
             if plane.ends_with_level:
-                features.data[done] = levels[-1].over(start, stop)[0]
+                lag = self._lag(self.n_levels, 0)
+                features.data[done] = levels[-1].over(_earlier(start, lag), _earlier(stop, lag))[0]
                 done += 1
 
     def _apply_filters(
@@ -252,10 +277,27 @@ class Bank(NamedTuple):
         n_filters = len(filters.names)
         for index in range(self.n_levels):
             dilation = self._filter_dilation(index)
-            x = levels[index].over(*self._region(band, filter_halo(filters, dilation)))
+            x = levels[index].over(*self._region(band, self._filter_margin(filters, index)))
             x = x[(0,) * (4 - self.ndim)][np.newaxis, ..., np.newaxis]
             response = conv(x, filters.weight, dilation=dilation, n_threads=1)
             out[..., index * n_filters : (index + 1) * n_filters] = response[0]
+
+
+def derivative_margins(groups: Sequence[str]) -> tuple[int, int]:
+    """Return how far beyond a band these groups need first and second derivatives, in dilations."""
+    rows = [GROUPS[name] for name in groups]
+    return max([0, *(row.gradient or 0 for row in rows)]), max([0, *(row.hessian or 0 for row in rows)])
+
+
+def _behind(margin: Margin, lag: int) -> Margin:
+    """Return the margin of a block whose last axis is looked at `lag` pixels earlier."""
+    *others, (left, right) = margin
+    return (*others, (left + lag, right - lag))
+
+
+def _earlier(place: Place, lag: int) -> Place:
+    """Return the place `lag` pixels before one, along its last axis."""
+    return (*place[:-1], place[-1] - lag)
 
 
 def filter_halo(filters: FilterBank, dilation: int | tuple[int, ...]) -> Margin:

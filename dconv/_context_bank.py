@@ -21,7 +21,7 @@ from dconv._pixels import Block
 from dconv._receptive import Margin
 from dconv.filters import FilterBank, filter_bank
 
-_GROUPS = ("level", "gradient", "hessian", "std", "extrema", "lines")
+_GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has
 
 # By number of axes: in 3-D a block with a halo of 100 pixels takes a hundred times the work of the block.
 _N_LEVELS = {1: 5, 2: 5, 3: 3}

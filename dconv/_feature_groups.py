@@ -24,6 +24,7 @@ Place: TypeAlias = tuple[int, ...]  # three of them
 SMOOTHING_RADIUS = 2  # of the B3 spline, in dilations
 LINE_RADIUS = _cascade.LINE_TAPS // 2  # a line is followed over so many dilations to both sides
 N_ORIENTATIONS = 8  # of lines in 2-D
+SHARE_RADIUS = 16  # in dilations: shares are counted over so many to both sides, several swings of a wavelet plane
 
 _LINE = 16  # floats in a cache line
 
@@ -191,7 +192,7 @@ class Level:
     planes : Planes
         The level itself, with as much around the band as the groups need.
     smoother : Planes or None
-        The next level, if some group needs it.
+        The next level, if some group needs it, with as much around the band as the groups need.
     scale : Scale
         Distances between taps.
     start, stop : (int, int, int)
@@ -290,6 +291,30 @@ def _lines(level: Level, out: np.ndarray) -> None:
     _cascade.lines(level.hessian.at(level.start), offsets, weight, out, level.cpu_level)
 
 
+def _slope(level: Level, out: np.ndarray) -> None:
+    out[...] = level.gradient.over(level.start, level.stop)
+
+
+def _zero_crossings(level: Level, out: np.ndarray) -> None:
+    _shares(level, True, 1 / (2 * SHARE_RADIUS), out)  # changes for each dilation
+
+
+def _ppv(level: Level, out: np.ndarray) -> None:
+    _shares(level, False, 1 / (2 * SHARE_RADIUS * level.scale.steps[2] + 1), out)
+
+
+def _shares(level: Level, of_changes: bool, weight: float, out: np.ndarray) -> None:
+    """Write how often, around each sample of a series, the wavelet plane and the slope are positive, or change sign."""
+    assert level.smoother is not None  # the table says that these groups need it
+    step = level.scale.steps[2]
+    before, behind = ((*level.start[:2], level.start[2] + way) for way in (-step, step))
+    differences = (level.x, level.smoother.at(level.start)), (level.planes.at(behind), level.planes.at(before))
+    for index, (a, b) in enumerate(differences):
+        _cascade.shares(
+            a, b, SHARE_RADIUS * step, of_changes, weight, out[index : index + 1], level.scratch, level.cpu_level
+        )
+
+
 class FeatureGroup(NamedTuple):
     """A line of the table of features.
 
@@ -303,10 +328,11 @@ class FeatureGroup(NamedTuple):
         How far it looks at the level itself, in dilations.
     gradient, hessian : int or None, default=None
         How far it looks at first and second derivatives, in dilations; None if it does not use them.
-    smoother : bool, default=False
-        Whether it looks at the next level.
+    smoother : int or None, default=None
+        How far it looks at the next level, in dilations; None if it does not use it.
     cost : float, default=0.0
-        What it takes in 2-D, about: nanoseconds for a pixel and level, measured on one core with AVX2.
+        What it takes in 2-D, or 1-D where it is for series only, about: nanoseconds for a pixel and level, measured on
+        one core with AVX2.
     """
 
     compute: Callable[[Level, np.ndarray], None]
@@ -314,18 +340,23 @@ class FeatureGroup(NamedTuple):
     reach: int = 0
     gradient: int | None = None
     hessian: int | None = None
-    smoother: bool = False
+    smoother: int | None = None
     cost: float = 0.0
 
     @property
     def total_reach(self) -> int:
         """Distance in dilations to the farthest pixel of the level that has a part in its features."""
         derivatives = [margin + 1 for margin in (self.gradient, self.hessian) if margin is not None]
-        return max(self.reach, *derivatives, SMOOTHING_RADIUS if self.smoother else 0, 0)
+        smoothed = 0 if self.smoother is None else self.smoother + SMOOTHING_RADIUS
+        return max(self.reach, *derivatives, smoothed)
 
 
 def _in_any_rank(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     return parts, parts, parts
+
+
+def _in_series(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    return parts, (), ()
 
 
 def _descending(name: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -339,15 +370,27 @@ FEATURE_COST = 1.0  # of a feature more for the default classifier, in the unit 
 
 GROUPS: dict[str, FeatureGroup] = {
     "level": FeatureGroup(_level, _in_any_rank("level"), cost=2.7),
-    "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=True, cost=1.1),
+    "wavelet": FeatureGroup(_wavelet, _in_any_rank("wavelet"), smoother=0, cost=1.1),
     "gradient": FeatureGroup(_gradient, _in_any_rank("gradient"), gradient=0, cost=2.3),
-    "hessian": FeatureGroup(_hessian, _descending("hessian"), hessian=0, cost=3.6),
+    "slope": FeatureGroup(_slope, _in_series("slope"), gradient=0, cost=3.4),
+    "hessian": FeatureGroup(_hessian, ((), *_descending("hessian")[1:]), hessian=0, cost=3.6),
+    "curvature": FeatureGroup(_hessian, _in_series("curvature"), hessian=0, cost=3.3),  # the Hessian of a series
     "structure_tensor": FeatureGroup(
         _structure_tensor, _descending("structure_tensor"), gradient=SMOOTHING_RADIUS, cost=6.4
     ),
     "std": FeatureGroup(_std, _in_any_rank("std"), reach=SMOOTHING_RADIUS, cost=1.9),
     "extrema": FeatureGroup(_extrema, _in_any_rank("max", "min"), reach=1, cost=1.8),
     "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS, cost=12.7),
+    "zero_crossings": FeatureGroup(
+        _zero_crossings,
+        _in_series("crossings_wavelet", "crossings_slope"),
+        reach=SHARE_RADIUS + 1,
+        smoother=SHARE_RADIUS,
+        cost=5.9,
+    ),
+    "ppv": FeatureGroup(
+        _ppv, _in_series("ppv_wavelet", "ppv_slope"), reach=SHARE_RADIUS + 1, smoother=SHARE_RADIUS, cost=5.1
+    ),
 }
 
 

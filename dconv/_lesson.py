@@ -13,6 +13,7 @@ from sklearn.utils.validation import has_fit_parameter
 from dconv._block_features import images_for
 from dconv._lazy_arrays import Derived
 from dconv._nodata import fill_nodata, valid_pixels
+from dconv._parts import check_may_look_ahead
 from dconv._pixels import PixelSet, Rules, cells_of_pixels, choose_pixels, labelled, take, take_weights
 from dconv._priors import class_weights, prior_factors
 from dconv._sample_weight import weight_parameter
@@ -75,6 +76,8 @@ def new_lesson(
     random_state: np.random.RandomState,
 ) -> Lesson:
     """Return the lesson that `classifier` is to learn from images, label images, weights and masks of pixels."""
+    if rules.nodata is not None:
+        check_may_look_ahead(features, f"nodata={rules.nodata}, which fills gaps from both sides,")
     images = fill_nodata(images_for(features, X, ndim, channel_axis), mask, rules.nodata)
     labels = as_labels(y, images)
     weights = as_weights(sample_weight, images)

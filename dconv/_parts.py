@@ -84,6 +84,15 @@ def check_probabilities(classifier: Any, need: str) -> None:
         )
 
 
+def check_may_look_ahead(features: Any, what: str) -> None:
+    """Check that features are not causal, since `what`, an argument or estimator, sees what lies ahead of a sample."""
+    if getattr(features, "causal", False):
+        raise ValueError(
+            f"{what} looks at what lies ahead of a sample, which features with causal=True do not; leave it out, or "
+            "pass AtrousFeatures(causal=False)"
+        )
+
+
 def last_step(estimator: Any) -> Any:
     """Return what a Pipeline, or one within one, ends in."""
     while isinstance(estimator, Pipeline):

@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from dconv._bank import Bank, PlanePlan, filter_halo, widest
+from dconv._bank import Bank, PlanePlan, derivative_margins, filter_halo, widest
 from dconv._blocks import read_block
 from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scale_of, scratch_rows, stencils
 from dconv._kernels import _cascade
@@ -65,10 +65,12 @@ class PyramidBank(Bank):
         for plane in self.planes:
             x = Planes(1, *needed[0])
             self._mix(source, plane, x.data[(0,) * (4 - self.ndim)])
+            margins = derivative_margins(plane.groups)
             for index in range(self.n_levels):
                 box = self._samples(block, index)
-                smoother = self._smoother(x, box, needed[index + 1 : index + 2], scratch, cpu_level)
-                level = Level(x, smoother, scale_of(1), *box, self.ndim, plane.derivative_margins, scratch, cpu_level)
+                wanted = [self._smoother_box(plane, box), *map(_every_second, needed[index + 1 : index + 2])]
+                smoother = self._smoother(x, wanted, scratch, cpu_level)
+                level = Level(x, smoother, scale_of(1), *box, self.ndim, margins, scratch, cpu_level)
                 features = self._features(plane, level, index + 1 == self.n_levels)
                 self._spread(features, block, index, out[..., done : done + features.shape[-1]])
                 done += features.shape[-1]
@@ -116,9 +118,18 @@ class PyramidBank(Bank):
             boxes.insert(0, (start, stop))
         return boxes
 
-    def _smoother(self, x: Planes, box: Box, coarser: list[Box], scratch: np.ndarray, cpu_level: str | None) -> Planes:
-        """Return the next level at the samples of this one: those that features and the next level need."""
-        boxes = [box, *map(_every_second, coarser)]
+    def _smoother_box(self, plane: PlanePlan, box: Box) -> Box:
+        """Return the samples of the next level that the features of `box` are made from."""
+        margin = max([0, *(GROUPS[group].smoother or 0 for group in plane.groups)])
+        around = (0,) * (3 - self.ndim) + (margin,) * self.ndim
+        start, stop = box
+        return (
+            tuple(a - m for a, m in zip(start, around, strict=True)),
+            tuple(b + m for b, m in zip(stop, around, strict=True)),
+        )
+
+    def _smoother(self, x: Planes, boxes: list[Box], scratch: np.ndarray, cpu_level: str | None) -> Planes:
+        """Return the next level at the samples of this one: those in any of `boxes`."""
         start = tuple(min(places) for places in zip(*(each[0] for each in boxes), strict=True))
         stop = tuple(max(places) for places in zip(*(each[1] for each in boxes), strict=True))
         smoother = Planes(1, start, stop)

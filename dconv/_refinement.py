@@ -10,7 +10,7 @@ from sklearn.base import clone
 
 from dconv._block_features import Reader
 from dconv._boxes import grown, sizes, within
-from dconv._parts import check_probabilities
+from dconv._parts import check_may_look_ahead, check_probabilities
 from dconv._pixels import Block
 from dconv._prediction import BoxAnswers
 from dconv._responses import entropy_of
@@ -40,6 +40,7 @@ def new_refine(refine: Any, features: Any, classifier: Any, ndim: int, n_jobs: i
             'refine needs images, but with features="passthrough" X holds features; pass the transformer that makes '
             "them as features, or call DenseCRF.refine on the images and predict_proba"
         )
+    check_may_look_ahead(features, "refine")
     check_probabilities(classifier, "refine needs a classifier with probabilities")
     refine = clone(refine)
     return refine.set_params(ndim=ndim, channel_axis=-1, n_jobs=n_jobs if refine.n_jobs is None else refine.n_jobs)

@@ -15,7 +15,7 @@ from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
 from dconv._held_out import HeldOut
 from dconv._lesson import Lesson
-from dconv._parts import check_probabilities
+from dconv._parts import check_may_look_ahead, check_probabilities
 from dconv._pixels import Block
 from dconv._prediction import Answerers, BoxAnswers, everywhere
 from dconv._refinement import Write
@@ -164,8 +164,9 @@ class ContextClassifier(PixelClassifier):
             "all; call fit with all images"
         )
 
-    def _check_classifier(self, classifier: Any) -> None:
+    def _check_parts(self, features: Any, classifier: Any) -> None:
         if self._most_stages() > 1:
+            check_may_look_ahead(features, "the second stage of a cascade")
             as_int(self.cv, "cv", 2)
             check_probabilities(classifier, "the stages of a cascade need a classifier with probabilities")
 

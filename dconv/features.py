@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -12,22 +12,13 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from dconv import _memory
-from dconv._axes import as_int
-from dconv._bank import Bank, PlanePlan
+from dconv._bank_plan import check_bank_images, plan_bank
 from dconv._base import FeatureImageTransformer
-from dconv._blocks import check_padding_mode, choose_block_shape, split
-from dconv._feature_groups import available_groups, scale_of
-from dconv._filter_bank import FilterBank, as_filter_bank
-from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, pooled
-from dconv._pyramid_bank import PyramidBank
+from dconv._blocks import choose_block_shape, split
+from dconv._intensity import Intensity, intensity_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
+from dconv._validation import Images, as_axes, as_images, check_n_channels
 
-_FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
-_COLOR_GROUPS = ("level", "wavelet", "std")
-_COLORS = ("auto", "opponent", "channels")
-_NORMALIZE = (None, "image", "training", "auto")
-_SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
 _BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work in 2-D ...
 _BLOCK_HALOS = 2  # ... but 3-D wants blocks at least so many halos wide ...
 _MIN_BLOCK_PIXELS, _MAX_BLOCK_PIXELS = 1 << 14, 1 << 20  # ... as long as the planes of a block fit in memory
@@ -46,49 +37,62 @@ class AtrousFeatures(FeatureImageTransformer):
         Number of levels; level `s` has dilation ``2**s`` pixels.
     groups : sequence of str, "fast" or None, default=None
         Groups of features computed on the intensity, at every level. "fast" means level, wavelet, gradient, hessian and
-        std, which take less than half of the time; None means all of them:
+        std, which take less than half of the time; of series (``ndim=1``) level, wavelet, slope, curvature and std.
+        None means all of them; of series those of "fast", extrema, zero_crossings and ppv:
 
         - ``"level"``: the level itself; and, once, the level after the last
         - ``"wavelet"``: the level minus the next one
         - ``"gradient"``: gradient magnitude
-        - ``"hessian"``: eigenvalues of the Hessian, in descending order
+        - ``"slope"``: the derivative, with its sign; of series only
+        - ``"hessian"``: eigenvalues of the Hessian, in descending order; not of series
+        - ``"curvature"``: the second derivative; of series only
         - ``"structure_tensor"``: square roots of the eigenvalues of the structure tensor, in descending order
         - ``"std"``: standard deviation in the window of the next smoothing step
         - ``"extrema"``: maximum and minimum of the neighbours, minus the pixel
-        - ``"lines"``: maximum, minimum and mean over directions of the response of a line filter; not in 1-D
+        - ``"lines"``: maximum, minimum and mean over directions of the response of a line filter; not of series
+        - ``"zero_crossings"``: how often the wavelet and the slope change sign around the sample; of series only
+        - ``"ppv"``: at which share of the samples around they are positive (proportion of positive values); of series
+          only
     color_groups : sequence of str or None, default=None
-        Groups computed on the colour planes of images with several channels; None means
-        ``("level", "wavelet", "std")``, an empty sequence leaves colour out.
+        Groups computed on the colour planes of images with several channels, or on the channels of series; None means
+        ``("level", "wavelet", "std")``, of series the default of `groups`; an empty sequence leaves them out.
     filters : FilterBank, array_like of shape (n_filters, *kernel, 1) or None, default=None
         Own filters, for example from :mod:`dconv.filters`, applied to every level of the intensity at its dilation.
         At coarse levels they may reach beyond the image, as the smoothing does: it goes on by `padding_mode`.
     color : {"auto", "opponent", "channels"}, default="auto"
         Which planes are made of several channels beside the intensity, their mean. ``"opponent"``: red-green
         ``(R - G) / sqrt(2)`` and yellow-blue ``(R + G - 2 B) / sqrt(6)``, for exactly three channels. ``"channels"``:
-        each channel. ``"auto"``: opponent planes of three channels, else the channels.
+        each channel. ``"auto"``: opponent planes of three channels of images, else the channels. Where the mean of the
+        channels of series means nothing, ``groups=()`` leaves it out.
     scheme : {"atrous", "pyramid"}, default="atrous"
         How scales are made. ``"atrous"``: every level has all pixels, and taps move apart. ``"pyramid"``: levels are
         halved from one to the next (convolution with stride 2), features are computed on the small levels with taps
         side by side, and brought back to full size by linear interpolation (transposed convolution); at the pixels
-        whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, whose taps lie on the
-        samples, and own filters of even size. It loses fine boundaries, and is not faster: bringing features back takes
-        as long as computing them at every pixel.
+        whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, zero crossings and
+        PPV, which look at the samples that there are, and own filters of even size. It loses fine boundaries, and is
+        not faster: bringing features back takes as long as computing them at every pixel.
     normalize : {"image", "training", "auto"} or None, default=None
         Whether the intensity of images becomes 0 in the mean, with a standard deviation of 1, and colours are divided
         by the latter too. ``"image"``: of each image by itself, so that one that is darker, or has less contrast, is
         as the others. ``"training"``: of those given to `fit` together. ``"auto"``: ``"image"`` if those given to
         `fit` are grey, most at least, else None; and where all are grey, though with several channels, colour is left
-        out. An image is grey if its colour has less than 1 % of the variance of the intensity, and all are if theirs
-        has less than 10 % of it, and less than 0.1 % of the mean square of the intensity, as of grey things in
-        photographs.
+        out, but no channel of series. An image is grey if its colour has less than 1 % of the variance of the
+        intensity, and all are if theirs has less than 10 % of it, and less than 0.1 % of the mean square of the
+        intensity, as of grey things in photographs. The mean of a whole series is not known before its end: with
+        `causal` "image" is refused, and "auto" does not choose it.
     spacing : sequence of float or None, default=None
         Distance between pixels along each spatial axis, in any unit, such as the voxel size of a volume; None if they
         are alike. A dilation of ``2**s`` is so many of the finest distance along every axis: taps are the nearest whole
         number of pixels apart, and where that is 0, along an axis of far coarser pixels, they fall together, so that
         nothing is smoothed along it and no derivative taken. Derivatives are per dilation, by the distance that the
         taps really have. Not with ``scheme="pyramid"``.
-    padding_mode : {"reflect", "symmetric", "edge", "circular", "zeros"}, default="reflect"
+    padding_mode : {"reflect", "symmetric", "edge", "circular", "zeros"} or None, default=None
         What an image continues with beyond its border, as in :func:`dconv.conv`; zeros are so before `normalize`.
+        None is "reflect", with `causal` "edge": there only "edge" and "zeros" do not look ahead.
+    causal : bool, default=False
+        Whether features of a series see nothing ahead of their sample, as a stream needs it: all taps lie at and before
+        the sample. So each feature is the one without `causal` as many samples ago as that looks ahead, which
+        `halo_` tells: ``(left, 0)``. With ``ndim=1`` only, and not with ``scheme="pyramid"``.
     ndim : {1, 2, 3}, default=2
         Number of spatial axes.
     channel_axis : int or None, default=None
@@ -108,7 +112,7 @@ class AtrousFeatures(FeatureImageTransformer):
     spacing_ : tuple of float or None
         `spacing` in units of the finest; None if pixels are alike along all axes.
     n_features_out_ : int
-        Number of features of a pixel: 66 for grey and 98 for RGB images by default.
+        Number of features of a pixel: 66 for grey and 98 for RGB images by default, 56 for series.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis; exact. In a pyramid that depends
         on where a pixel lies between the samples, and this is the farthest that any sees.
@@ -132,6 +136,10 @@ class AtrousFeatures(FeatureImageTransformer):
     - extrema ``max_k x_s(p + d k) - x_s(p)`` and min, over the ``3**ndim - 1`` neighbours ``k``
     - lines: for a direction ``u``, the second derivative across it, ``trace(H) - u' H u``, averaged over the pixels
       ``p + round(k d u)``, ``k = -3, ..., 3``; 8 directions in 2-D, the 13 to the neighbours in 3-D [4]_
+    - of series, slope ``g``, curvature ``H``; PPV the share of the ``2 r + 1`` samples ``p - r, ..., p + r``,
+      ``r = 16 d``, at which the wavelet, or the slope, is above 0 [6]_; zero crossings the number of pairs of
+      neighbours among these of which one is and the other not, times ``d / (2 r)``: changes for each dilation.
+      A difference below ``2**-20`` of the value is a rounding and not above 0
 
     With ``scheme="pyramid"`` [5]_ it is ``x_{s+1} = (B_1 x_s)`` at every second sample, and ``d = 1`` at every level.
 
@@ -140,6 +148,10 @@ class AtrousFeatures(FeatureImageTransformer):
     last. They are those of the image continued without end by `padding_mode`, and do not depend, to the last bit, on
     the number of threads and the blocks that an image is cut into. In 2-D they take about 300 multiply-adds per pixel
     and level.
+
+    A stream can be worked on in chunks, bit for bit as if it were whole: unless images are normalized by themselves,
+    the features of samples ``a`` to ``b`` are those of ``x[a - left : b + right]`` without the first `left` and last
+    `right`, with ``(left, right) = halo_[0]``.
 
     References
     ----------
@@ -153,6 +165,8 @@ class AtrousFeatures(FeatureImageTransformer):
        structures in medical images", Medical Image Analysis 2(2), 1998. doi:10.1016/S1361-8415(98)80009-1
     .. [5] P. J. Burt and E. H. Adelson, "The Laplacian pyramid as a compact image code", IEEE Transactions on
        Communications 31(4), 1983. doi:10.1109/TCOM.1983.1095851
+    .. [6] A. Dempster, D. F. Schmidt and G. I. Webb, "MiniRocket: a very fast (almost) deterministic transform for time
+       series classification", KDD 2021. doi:10.1145/3447548.3467231
 
     Examples
     --------
@@ -170,6 +184,16 @@ class AtrousFeatures(FeatureImageTransformer):
     array([1. , 0.5], dtype=float32)
     >>> bank.halo_, bank.receptive_field_
     (((14, 14), (14, 14)), (29, 29))
+
+    A series, and the next chunk of it as a stream has it:
+
+    >>> series = np.sin(np.arange(1000.0) ** 1.5 / 50)
+    >>> bank = AtrousFeatures(n_levels=3, causal=True, ndim=1).fit(series)
+    >>> features = bank.transform(series)
+    >>> left, right = bank.halo_[0]
+    >>> chunk = bank.transform(series[600 - left : 700])[left:]
+    >>> right, np.array_equal(chunk, features[600:700])
+    (0, True)
     """
 
     def __init__(
@@ -183,7 +207,8 @@ class AtrousFeatures(FeatureImageTransformer):
         scheme: str = "atrous",
         normalize: str | None = None,
         spacing: Sequence[float] | None = None,
-        padding_mode: str = "reflect",
+        padding_mode: str | None = None,
+        causal: bool = False,
         ndim: int = 2,
         channel_axis: int | None = None,
         n_jobs: int | None = None,
@@ -197,6 +222,7 @@ class AtrousFeatures(FeatureImageTransformer):
         self.normalize = normalize
         self.spacing = spacing
         self.padding_mode = padding_mode
+        self.causal = causal
         self.ndim = ndim
         self.channel_axis = channel_axis
         self.n_jobs = n_jobs
@@ -230,37 +256,24 @@ class AtrousFeatures(FeatureImageTransformer):
         """Fit to images, as :mod:`dconv._block_features` describes."""
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
-        check_padding_mode(self.padding_mode)
-        if not isinstance(self.scheme, str) or self.scheme not in _SCHEMES:
-            raise ValueError(f"scheme must be one of {', '.join(map(repr, _SCHEMES))}, got {self.scheme!r}")
-        n_levels = as_int(self.n_levels, "n_levels", 1)
-        spacing = _relative_spacing(self.spacing, ndim)
-        if spacing is not None and self.scheme == "pyramid":
-            raise ValueError(
-                "scheme='pyramid' halves all axes alike and takes no spacing; use scheme='atrous' or spacing=None"
-            )
-        wanted = _FAST_GROUPS if isinstance(self.groups, str) and self.groups == "fast" else self.groups
-        groups = _check_groups(wanted, available_groups(ndim), "groups", ndim)
-        color_groups = _check_groups(self.color_groups, _COLOR_GROUPS, "color_groups", ndim)
-        filters = _check_filters(self.filters, ndim)
-        _check_images(images, n_levels, spacing, "use")
-        normalize, scaling, without_color = _normalization(self.normalize, images)
-        colors = [] if without_color else _color_planes(self.color, images.n_channels)
-        planes = [PlanePlan(*color, color_groups) for color in colors if color_groups]
-        if groups or filters is not None:
-            planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
-        if not planes:
-            raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
-        bank = _SCHEMES[self.scheme](ndim, n_levels, tuple(planes), filters, self.padding_mode, scaling, spacing)
-        names = bank.feature_names()
-        repeated = sorted({name for name in names if names.count(name) > 1})
-        if repeated:
-            raise ValueError(f"filters are named like features of the bank: {repeated} occur twice; rename the filters")
+        bank, normalize = plan_bank(
+            images,
+            n_levels=self.n_levels,
+            groups=self.groups,
+            color_groups=self.color_groups,
+            filters=self.filters,
+            color=self.color,
+            scheme=self.scheme,
+            normalize=self.normalize,
+            spacing=self.spacing,
+            padding_mode=self.padding_mode,
+            causal=self.causal,
+        )
         self._bank, self.normalize_ = bank, normalize
         self.ndim_, self.channel_axis_ = ndim, channel_axis
-        self.spacing_ = spacing
+        self.spacing_ = bank.spacing
         self.n_channels_in_ = images.n_channels
-        self.n_features_out_ = len(names)
+        self.n_features_out_ = bank.n_features
         self.halo_ = bank.halo()
         self.receptive_field_ = tuple(left + 1 + right for left, right in self.halo_)
         return self
@@ -327,7 +340,7 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        _check_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
+        check_bank_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
         return images.spatial_shapes
 
     def _for_image(self, image: np.ndarray) -> Self:
@@ -359,98 +372,3 @@ class AtrousFeatures(FeatureImageTransformer):
         n_pixels = max(_BLOCK_PIXELS, min((_BLOCK_HALOS * widest) ** self.ndim_, _MAX_BLOCK_PIXELS))
         share = math.ceil(math.prod(shape) / n_jobs)  # a small image is work for all threads too
         return list(split(shape, choose_block_shape(shape, min(n_pixels, max(share, _MIN_BLOCK_PIXELS)))))
-
-
-def _normalization(normalize: Any, images: Images) -> tuple[str | None, Intensity | None, bool]:
-    """Return how images are normalized, by what if that is known already, and whether their colour is left out."""
-    if not (normalize is None or isinstance(normalize, str)) or normalize not in _NORMALIZE:
-        raise ValueError(f"normalize must be one of {', '.join(map(repr, _NORMALIZE))}, got {normalize!r}")
-    if normalize in (None, "image"):
-        return normalize, None, False
-    intensities = [intensity_of(image) for image in images.arrays]
-    if normalize == "training":
-        return normalize, pooled(intensities), False
-    return "image" if mostly_grey(intensities) else None, None, colorless(intensities)
-
-
-def _check_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, use: str) -> None:
-    """Check that images are finite and hold the neighbours at the largest dilation along every axis.
-
-    `use` is the verb of the remedy.
-    """
-    check_finite(images)
-
-    def least(n_levels: int) -> tuple[int, ...]:
-        steps = scale_of(2 ** (n_levels - 1), spacing).steps[3 - images.n_axes :]
-        return tuple(2 * step + 1 for step in steps)
-
-    smallest = [min(sizes) for sizes in zip(*images.spatial_shapes, strict=True)]
-    fitting = n_levels
-    while fitting and any(size < needed for size, needed in zip(smallest, least(fitting), strict=True)):
-        fitting -= 1
-    remedy = "leave out such images, no n_levels fits"
-    if fitting > 0:
-        better = f"AtrousFeatures(n_levels={fitting})"
-        remedy = f"{use} {better}, in a PixelClassifier as PixelClassifier({better})"
-    check_min_size(images, least(n_levels), f"level {n_levels - 1} has dilation {2 ** (n_levels - 1)}: {remedy}")
-
-
-def _relative_spacing(spacing: Any, ndim: int) -> tuple[float, ...] | None:
-    """Return the spacing of pixels in units of the finest, None if it is the same along all axes."""
-    if spacing is None:
-        return None
-    if isinstance(spacing, str):
-        raise TypeError(f"spacing must be None or a sequence of numbers, got {spacing!r}")
-    try:
-        values = [float(value) for value in spacing]
-    except (TypeError, ValueError):
-        values = []
-    if len(values) != ndim or not all(0 < value < math.inf for value in values):
-        raise ValueError(f"spacing must be None or {ndim} positive numbers, one for each axis, got {spacing!r}")
-    finest = min(values)
-    return None if max(values) == finest else tuple(value / finest for value in values)
-
-
-def _check_groups(groups: Any, default: Sequence[str], name: str, ndim: int) -> tuple[str, ...]:
-    """Return the names of groups in the order of the table, each once; None means `default`."""
-    available = available_groups(ndim)
-    groups = default if groups is None else groups
-    if isinstance(groups, str) or not isinstance(groups, Iterable):
-        raise TypeError(f"{name} must be None or a sequence of names, got {groups!r}; one group is [{groups!r}]")
-    groups = list(groups)
-    unknown = [group for group in groups if group not in available]
-    if unknown:
-        raise ValueError(f"{name} has unknown names {unknown} for ndim={ndim}; choose from {', '.join(available)}")
-    return tuple(group for group in available if group in groups)
-
-
-def _check_filters(filters: Any, ndim: int) -> FilterBank | None:
-    """Return own filters as a checked bank."""
-    if filters is None:
-        return None
-    bank = as_filter_bank(filters)
-    if len(bank.kernel_size) != ndim or bank.weight.shape[-1] != 1:
-        raise ValueError(
-            f"filters must have shape (n_filters, *kernel, 1) with {ndim} kernel axes, as ndim={ndim}, since they are "
-            f"applied to one plane, the intensity; got {bank.weight.shape}"
-        )
-    return bank
-
-
-def _color_planes(color: Any, n_channels: int) -> list[tuple[str, tuple[float, ...]]]:
-    """Return the planes beside the intensity: name and weight of each channel."""
-    if color not in _COLORS:
-        raise ValueError(f"color must be one of {', '.join(map(repr, _COLORS))}, got {color!r}")
-    if color == "opponent" and n_channels != 3:
-        raise ValueError(
-            f"color='opponent' needs 3 channels (red, green, blue), but X has {n_channels}; "
-            "use color='auto' or 'channels'"
-        )
-    if n_channels == 1:
-        return []
-    if color == "opponent" or (color == "auto" and n_channels == 3):
-        return [
-            ("red_green", (math.sqrt(1 / 2), -math.sqrt(1 / 2), 0.0)),
-            ("yellow_blue", (math.sqrt(1 / 6), math.sqrt(1 / 6), -2 * math.sqrt(1 / 6))),
-        ]
-    return [(f"channel_{index}", tuple(row)) for index, row in enumerate(np.eye(n_channels).tolist())]

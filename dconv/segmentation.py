@@ -235,7 +235,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         check_two_classes(lesson.targets, rules.ignore_label)
         images = lesson.images
         with_student = as_distill(self.distill, classifier)
-        self._check_classifier(classifier)
+        self._check_parts(features, classifier)
         refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
         unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis, rules.nodata)
         self._say(str(lesson))
@@ -357,8 +357,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             as_nodata(self.nodata),
         )
 
-    def _check_classifier(self, classifier: Any) -> None:
-        """Check, before any work, that a classifier can be what a stage needs."""
+    def _check_parts(self, features: Any, classifier: Any) -> None:
+        """Check, before any work, that features and a classifier can be what a stage needs."""
 
     def _keep(
         self,

@@ -48,6 +48,20 @@ def line_directions(ndim):
     return [np.array(step) / np.linalg.norm(step) for step in half]
 
 
+def series_features(x, smoother, slope, curvature, d):
+    """Return {feature: plane} of what is computed of series only, at one level."""
+    radius = 16 * d
+    features = {"slope": slope, "curvature": curvature}
+    differences = {"wavelet": (x, smoother), "slope": (shifted(x, [d]), shifted(x, [-d]))}
+    positive = {name: a - b > 2.0**-20 * np.abs(a) for name, (a, b) in differences.items()}
+    for name, marks in positive.items():
+        around = [shifted(marks, [k]) for k in range(-radius, radius + 1)]
+        features[f"crossings_{name}"] = d * np.mean(np.not_equal(around[1:], around[:-1]), axis=0)
+    for name, marks in positive.items():
+        features[f"ppv_{name}"] = np.mean([shifted(marks, [k]) for k in range(-radius, radius + 1)], axis=0)
+    return features
+
+
 def level_features(x, dilation, spacing):
     """Return {feature: plane} of one level, and the next level."""
     ndim = x.ndim
@@ -63,7 +77,11 @@ def level_features(x, dilation, spacing):
     tensor = {pair: correlate(g[pair[0]] * g[pair[1]], [B3] * ndim, d) for pair in h}
     around = [shifted(x, d * np.array(step)) for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
     features = {"level": x, "wavelet": x - smoother, "gradient": np.sqrt(sum(plane**2 for plane in g))}
-    features |= {f"hessian{name}": plane for name, plane in zip(names, descending_eigenvalues(h), strict=True)}
+    of_series = series_features(x, smoother, g[0], h[0, 0], d[0]) if ndim == 1 else {}
+    if ndim == 1:
+        features |= {name: of_series.pop(name) for name in ("slope", "curvature")}
+    else:
+        features |= {f"hessian{name}": plane for name, plane in zip(names, descending_eigenvalues(h), strict=True)}
     roots = np.sqrt(np.maximum(descending_eigenvalues(tensor), 0))
     features |= {f"structure_tensor{name}": plane for name, plane in zip(names, roots, strict=True)}
     features["std"] = np.sqrt(np.maximum(correlate(x**2, [B3] * ndim, d) - smoother**2, 0))
@@ -77,13 +95,13 @@ def level_features(x, dilation, spacing):
     if responses:
         features["line_max"], features["line_min"] = np.max(responses, axis=0), np.min(responses, axis=0)
         features["line_mean"] = np.mean(responses, axis=0)
-    return features, smoother
+    return features | of_series, smoother
 
 
 def plane_features(plane, n_levels, mode, name="intensity", spacing=None):
     """Return {full feature name: plane} for all groups of a plane (*spatial), in the bank's order."""
     spacing = (1,) * plane.ndim if spacing is None else np.divide(spacing, np.min(spacing))
-    margin = 4 * 2**n_levels
+    margin = (24 if plane.ndim == 1 else 4) * 2**n_levels
     x = np.pad(np.asarray(plane, np.float64), margin, mode=PAD_MODES[mode])
     inside = (slice(margin, -margin),) * plane.ndim
     features = {}

@@ -8,7 +8,7 @@ from dconv._kernels._dispatch import supported_levels
 from reference_features import SHAPES, assert_close, random_image
 
 from dconv import shapes
-from dconv._feature_groups import GROUPS, available_groups
+from dconv._feature_groups import available_groups
 from dconv._filter_bank import MAX_GAIN
 from dconv._validation import LARGEST
 from dconv.features import AtrousFeatures
@@ -19,9 +19,11 @@ from dconv.features import AtrousFeatures
 def seen_from(bank, shape, axis):
     """Return how far left and right of the middle an impulse changes some feature at the middle, along `axis`."""
     middle = tuple(n // 2 for n in shape)
-    image = np.zeros(shape, np.float32)
-    image[middle] = 1e6
-    changed = np.any(bank.fit(image).transform(image) != 0, axis=-1)
+    changed = np.zeros(shape, bool)
+    for height in (1e6, -1e6):  # what is counted above 0 lies around the one and beside the other
+        image = np.zeros(shape, np.float32)
+        image[middle] = height
+        changed |= np.any(bank.fit(image).transform(image) != 0, axis=-1)
     line = np.flatnonzero(np.any(np.moveaxis(changed, axis, 0).reshape(shape[axis], -1), axis=1)) - middle[axis]
     return int(line.max()), int(-line.min())  # what lies right of the impulse sees it on its left
 
@@ -30,11 +32,11 @@ def seen_from(bank, shape, axis):
     "parameters",
     [
         {},
-        *({"groups": [group]} for group in GROUPS),
+        *({"groups": [group]} for group in available_groups(2)),
         {"filters": np.ones((1, 2, 13, 1))},
         {"groups": [], "filters": np.ones((1, 4, 3, 1))},
     ],
-    ids=["default", *GROUPS, "wide filter", "filter alone"],
+    ids=["default", *available_groups(2), "wide filter", "filter alone"],
 )
 def test_halo_is_exact(parameters):
     bank = AtrousFeatures(3, **parameters)
@@ -54,7 +56,7 @@ def test_halo_of_the_default_bank():
 @pytest.mark.parametrize("ndim", [1, 3])
 def test_halo_in_other_ranks(ndim):
     bank = AtrousFeatures(2, ndim=ndim)
-    shape = (45, 43, 41)[:ndim]
+    shape = (45, 43, 41) if ndim == 3 else (95,)
     bank.fit(np.zeros(shape))
     assert bank.halo_ == tuple(seen_from(bank, shape, axis) for axis in range(ndim))
 
@@ -177,7 +179,8 @@ def test_features_scale_with_the_image(ndim, exponent, level):
     bank._bank.fill(image, whole, features, level)
     bank._bank.fill(np.ldexp(image, exponent), whole, scaled, level)
     for index, name in enumerate(names):
-        np.testing.assert_array_equal(scaled[..., index], np.ldexp(features[..., index], exponent), err_msg=name)
+        power = 0 if "_crossings_" in name or "_ppv_" in name else exponent  # counts do not depend on the unit
+        np.testing.assert_array_equal(scaled[..., index], np.ldexp(features[..., index], power), err_msg=name)
 
 
 @pytest.mark.parametrize("ndim", [1, 2, 3])

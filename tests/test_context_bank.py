@@ -41,7 +41,8 @@ def test_of_two_classes_it_is_the_bank_on_the_second(ndim, spacing):
     weight = np.zeros((len(steps), *(3,) * ndim, 1))
     for index, step in enumerate(steps):
         weight[(index, *(np.array(step) + 1), 0)] = 1
-    groups = ["level", "gradient", "hessian", "std", "extrema"] + ["lines"] * (ndim > 1)
+    second = "curvature" if ndim == 1 else "hessian"  # the same, by its name
+    groups = ["level", "gradient", second, "std", "extrema"] + ["lines"] * (ndim > 1)
     n_levels = 3 if ndim == 3 else 5
     bank = AtrousFeatures(n_levels, groups=groups, filters=filter_bank(weight), spacing=spacing, ndim=ndim)
     np.testing.assert_array_equal(context_of(probabilities, spacing), bank.fit_transform(probabilities[..., 1]))

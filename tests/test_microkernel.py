@@ -35,6 +35,7 @@ pytestmark = [
 SIZES = [f"{size}_{suffix}" for size in ("block", "lanes") for suffix in TYPES]
 LOOPS = [f"{loop}_row_{suffix}" for loop in ("conv", "dot", "lanewise") for suffix in TYPES]
 ROWS = ["weighted", "products", "moments", "root", "magnitude", "eigenvalues", "extrema", "lines", "interleave"]
+ROWS += ["above", "changes", "window_sums"]
 ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0), "exponential": np.exp, "logistic": expit, "tanh": np.tanh}
 ENTRIES = {name: name for name in SIZES + LOOPS} | {f"{name}_row": f"rows.{name}" for name in ROWS}
 ENTRIES |= {f"{name}_row": f"activations.{name}" for name in ACTIVATIONS}
@@ -64,10 +65,11 @@ def library(tmp_path_factory):
 
 
 def call(library, function, *arguments):
-    """Call a loop of the library; ints are ptrdiff_t, arrays are passed by address and None is NULL."""
-    assert all(a is None or isinstance(a, int) or a.flags.c_contiguous or a.ndim == 1 for a in arguments)
+    """Call a loop of the library; ints are ptrdiff_t, floats float, arrays are passed by address and None is NULL."""
+    assert all(a is None or isinstance(a, int | float) or a.flags.c_contiguous or a.ndim == 1 for a in arguments)
+    scalars = {int: ctypes.c_ssize_t, float: ctypes.c_float}
     passed = [
-        ctypes.c_ssize_t(a) if isinstance(a, int) else ctypes.c_void_p(None if a is None else a.ctypes.data)
+        scalars[type(a)](a) if type(a) in scalars else ctypes.c_void_p(None if a is None else a.ctypes.data)
         for a in arguments
     ]
     ctypes.CFUNCTYPE(None)(getattr(library, function)())(*passed)
@@ -292,6 +294,30 @@ def test_lines_row(library, n, n_directions, n_parts):
     expected = np.stack([responses.max(axis=1), responses.min(axis=1), responses.mean(axis=1)])
     products = np.einsum("oc,cnok->no", np.abs(weight), np.abs(along)).max()
     assert_close(out, expected, 7 * n_parts + n_directions, products)
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_above_row_and_changes_row(library, n):
+    a, b = normal(128, np.float32), normal(128, np.float32)
+    b[:9], a[3] = a[:9], 0  # equal; 0 against something; and by so little that it does not count, or just does
+    b[4:6] = a[4:6] - np.abs(a[4:6]) * np.array([0.9, 1.1], np.float32) * np.float32(2**-20)
+    expected = a.astype(np.float64) - b > 2.0**-20 * np.abs(a)
+    assert expected[:9].tolist() == [False] * 3 + [bool(b[3] < 0)] + [False, True] + [False] * 3
+    (marks,) = fill_rows(library, "above", n, a, b)
+    np.testing.assert_array_equal(marks, expected[:n])
+    marks = expected.astype(np.float32)
+    (changes,) = fill_rows(library, "changes", n, marks)
+    np.testing.assert_array_equal(changes, expected[:n] ^ expected[1 : n + 1])
+
+
+@pytest.mark.parametrize("window", [1, 2, 33, 64])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_window_sums_row(library, n, window):
+    marks = (normal(n + window - 1, np.float32) > 0).astype(np.float32)
+    out, check_guards = guarded(n, np.float32)
+    call(library, "window_sums_row", marks, window, 0.25, out, n)
+    np.testing.assert_array_equal(out, np.convolve(marks, np.ones(window), "valid") / 4)
+    check_guards()
 
 
 @pytest.mark.parametrize("n_planes", [1, 3, 4, 5, 8, 11])

@@ -7,6 +7,7 @@
     deviation         sqrt(B * x^2 - (B * x)^2)
     extrema           max and min over neighbours, minus the pixel
     lines             max, min and mean over directions u of the mean along u of trace(H) - u' H u
+    shares            of the samples in a window along the row at which a > b, or of their neighbours where that changes
     interleave        planes to features last
 
 Letters: B a smoothing kernel, g the gradient, H the Hessian, * correlation. Planes are (n, i0, i1, i2); 1-D and 2-D
@@ -247,6 +248,33 @@ def lines(
                 for c in range(3):
                     targets[c] = &out[c, i, j, 0]
                 rows.lines(parts, n_parts, &offsets[0, 0], &weight[0, 0], offsets.shape[0], targets, out.shape[3])
+
+
+def shares(
+    const float[:, :, :, :] a,  # IN (1, i0, i1, i2)
+    const float[:, :, :, :] b,  # IN (1, i0, i1, i2)
+    Py_ssize_t radius,  # IN, in pixels along the row, at least 1
+    bint of_changes,  # IN
+    float weight,  # IN, of one in the window
+    float[:, :, :, :] out,  # OUT (1, i0, i1, i2)
+    float[:, ::1] scratch,  # 2 rows
+    str level=None,
+):
+    """Write the weighted number of pixels up to `radius` from each along its row at which `a` is larger than `b`.
+
+    `of_changes` counts the pairs of neighbours, both in that window, at one of which it is and at the other not.
+    """
+    cdef const dconv_feature_rows *rows = &get_level(level).rows
+    cdef Py_ssize_t i, j, n = out.shape[3], window = 2 * radius + 1
+    with nogil:
+        for i in range(out.shape[1]):
+            for j in range(out.shape[2]):
+                rows.above(&a[0, i, j, 0] - radius, &b[0, i, j, 0] - radius, &scratch[0, 0], n + window - 1)
+                if of_changes:
+                    rows.changes(&scratch[0, 0], &scratch[1, 0], n + window - 2)
+                    rows.window_sums(&scratch[1, 0], window - 1, weight, &out[0, i, j, 0], n)
+                else:
+                    rows.window_sums(&scratch[0, 0], window, weight, &out[0, i, j, 0], n)
 
 
 def interleave(

@@ -22,6 +22,10 @@ cdef extern from "feature_rows.h" nogil:
                         Py_ssize_t n) noexcept nogil
         void (*lines)(const float *const *parts, Py_ssize_t n_parts, const Py_ssize_t *offsets, const float *weight,
                       Py_ssize_t n_directions, float *const *out, Py_ssize_t n) noexcept nogil
+        void (*above)(const float *a, const float *b, float *out, Py_ssize_t n) noexcept nogil
+        void (*changes)(const float *marks, float *out, Py_ssize_t n) noexcept nogil
+        void (*window_sums)(const float *marks, Py_ssize_t window, float weight, float *out,
+                            Py_ssize_t n) noexcept nogil
         void (*interleave)(const float *planes, Py_ssize_t plane_step, Py_ssize_t n_planes, float *out,
                            Py_ssize_t out_step, Py_ssize_t n) noexcept nogil
 

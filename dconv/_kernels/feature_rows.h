@@ -43,6 +43,12 @@ typedef struct {
     /* out: max, min and mean over directions o of sum_c weight[o, c] * sum_k parts[c][i + offsets[o, k]] */
     void (*lines)(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *offsets, const float *weight,
                   ptrdiff_t n_directions, float *const *out, ptrdiff_t n);
+    /* out[i] = 1 where a[i] is larger than b[i], by more than rounding explains where both were smoothed; else 0 */
+    void (*above)(const float *a, const float *b, float *out, ptrdiff_t n);
+    /* out[i] = 1 where marks[i] and marks[i + 1] differ, else 0; marks are 0 or 1 */
+    void (*changes)(const float *marks, float *out, ptrdiff_t n);
+    /* out[i] = weight * sum_{k < window} marks[i + k]; marks are 0 or 1, so every sum is exact. Exactly n are written. */
+    void (*window_sums)(const float *marks, ptrdiff_t window, float weight, float *out, ptrdiff_t n);
     /* out[i * out_step + f] = planes[f * plane_step + i]; here exactly n pixels are read and written. */
     void (*interleave)(const float *planes, ptrdiff_t plane_step, ptrdiff_t n_planes, float *out, ptrdiff_t out_step,
                        ptrdiff_t n);

@@ -225,6 +225,32 @@ static void lines_row(const float *const *parts, ptrdiff_t n_parts, const ptrdif
     }
 }
 
+/* Where a series stays the same, or the filters cancel, a difference of two smoothed values is a few roundings of 2^-24. */
+static const float NEGLIGIBLE = 9.5367431640625e-7f; /* 2^-20 */
+
+static void above_row(const float *restrict a, const float *restrict b, float *restrict out, ptrdiff_t n) {
+    n = whole_vectors(n);
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = a[i] - b[i] > NEGLIGIBLE * fabsf(a[i]) ? 1.0f : 0.0f;
+}
+
+static void changes_row(const float *restrict marks, float *restrict out, ptrdiff_t n) {
+    n = whole_vectors(n);
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = fabsf(marks[i + 1] - marks[i]);
+}
+
+/* Counted in integers: a sum of floats that runs along the row would wait for each addition, and integers do not round
+ * however long the window is, so that no bit depends on where a row begins. */
+static void window_sums_row(const float *restrict marks, ptrdiff_t window, float weight, float *restrict out,
+                            ptrdiff_t n) {
+    int32_t count = 0;
+    for (ptrdiff_t k = 0; k < window - 1; k++) count += (int32_t)marks[k];
+    for (ptrdiff_t i = 0; i < n; i++) {
+        count += (int32_t)marks[i + window - 1];
+        out[i] = weight * (float)count;
+        count -= (int32_t)marks[i];
+    }
+}
+
 /* out[p * out_step + f] = in[f * in_step + p] for p, f < 4 */
 #if DCONV_VECTOR_BYTES && defined(__SSE__)
 #include <xmmintrin.h>
@@ -270,4 +296,7 @@ static void interleave_row(const float *restrict planes, ptrdiff_t plane_step, p
      .eigenvalues = eigenvalues_row,                                                                                 \
      .extrema = extrema_row,                                                                                         \
      .lines = lines_row,                                                                                             \
+     .above = above_row,                                                                                             \
+     .changes = changes_row,                                                                                         \
+     .window_sums = window_sums_row,                                                                                 \
      .interleave = interleave_row}
