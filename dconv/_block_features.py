@@ -14,7 +14,8 @@ are those of ``_transform_block``; the features of a part need not stay when the
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
 values that features cannot take or of their size, and returns the spatial shapes of their features. It may have
 `_fit_images(images)`, which is `fit` with images that know which of their pixels hold data, and may have to be read
-piece by piece. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if
+piece by piece; and `_fit_labelled(images, masks, targets)`, which is given the labelled pixels too, as PixelSets, and
+their labels. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if
 features may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
@@ -154,7 +155,7 @@ def fit_features(
     X: Any,
     images: Images,
     channel_axis: int | None,
-    masks: Sequence[np.ndarray] | None = None,
+    masks: Sequence[PixelSet] | None = None,
     targets: np.ndarray | None = None,
 ) -> None:
     """Fit a transformer and check, before it transforms, that it can give every pixel its features.

@@ -86,7 +86,8 @@ def check_probabilities(classifier: Any, need: str) -> None:
 
 def check_may_look_ahead(features: Any, what: str) -> None:
     """Check that features are not causal, since `what`, an argument or estimator, sees what lies ahead of a sample."""
-    if getattr(features, "causal", False):
+    parameters = features.get_params() if hasattr(features, "get_params") else {}  # of what is joined in a union too
+    if any(bool(value) for name, value in parameters.items() if name.rpartition("__")[2] == "causal"):
         raise ValueError(
             f"{what} looks at what lies ahead of a sample, which features with causal=True do not; leave it out, or "
             "pass AtrousFeatures(causal=False)"

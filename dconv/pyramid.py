@@ -20,9 +20,8 @@ from dconv._base import FeatureImageTransformer
 from dconv._block_features import check_images, fit_to_images, prepared_for, reader_of_one
 from dconv._blocks import read_block
 from dconv._filter_bank import outer_product
-from dconv._nodata import as_given
 from dconv._parts import new_features
-from dconv._pixels import Block, blocks_of, rows_in_block
+from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes, pixel_set
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_images, as_labels, check_n_channels
 from dconv.functional import conv
@@ -167,16 +166,14 @@ class AtrousPyramid(FeatureImageTransformer):
         if self.projection != "lda" or y is None:
             return self._fit_labelled(images, None, None)
         labels = as_labels(y, images)
-        masks = [each != 0 for each in labels]
-        return self._fit_labelled(
-            images, masks, np.concatenate([each[mask] for each, mask in zip(labels, masks, strict=True)])
-        )
+        masks = [pixel_set(each != 0) for each in labels]
+        return self._fit_labelled(images, masks, np.concatenate([each[each != 0] for each in labels]))
 
     def _fit_images(self, images: Images) -> Self:
         """Fit to images, as :mod:`dconv._block_features` describes."""
         return self._fit_labelled(images, None, None)
 
-    def _fit_labelled(self, images: Images, masks: Sequence[np.ndarray] | None, targets: np.ndarray | None) -> Self:
+    def _fit_labelled(self, images: Images, masks: Sequence[PixelSet] | None, targets: np.ndarray | None) -> Self:
         """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
         effective_n_jobs(self.n_jobs)
         dilations = self._checked()
@@ -187,7 +184,7 @@ class AtrousPyramid(FeatureImageTransformer):
             )
         inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
         if not isinstance(inner, str):
-            fit_to_images(inner, as_given(images, channel_axis), images, channel_axis)
+            fit_to_images(inner, None, images, channel_axis)
             if not hasattr(inner, "_transform_block"):
                 raise ValueError(
                     f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
@@ -292,7 +289,7 @@ class AtrousPyramid(FeatureImageTransformer):
         return as_tuple(dilations, len(dilations), "dilations", 1)
 
     def _new_branches(
-        self, images: Images, dilations: tuple[int, ...], masks: Sequence[np.ndarray] | None, targets: Any
+        self, images: Images, dilations: tuple[int, ...], masks: Sequence[PixelSet] | None, targets: Any
     ) -> tuple[Branch, ...]:
         """Return the kernels of all branches."""
         self._kind = self.projection
@@ -336,35 +333,33 @@ class AtrousPyramid(FeatureImageTransformer):
         return analysis.scalings_[:, : min(n, len(analysis.classes_) - 1)].T, rows.mean(axis=0)
 
     def _chosen(
-        self, images: Images, masks: Sequence[np.ndarray] | None, targets: Any, random_state: np.random.RandomState
-    ) -> tuple[list[np.ndarray], np.ndarray | None]:
+        self, images: Images, masks: Sequence[PixelSet] | None, targets: Any, random_state: np.random.RandomState
+    ) -> tuple[list[PixelSet], np.ndarray | None]:
         """Return which pixels of every image are learnt from, and their labels."""
         share = max(1, math.ceil(self.n_samples / len(images.arrays)))
         learnt = masks is not None and self.projection == "lda"
         chosen, labels, done = [], [], 0
         for index, shape in enumerate(images.spatial_shapes):
-            places = np.flatnonzero(masks[index]) if masks is not None and learnt else np.arange(math.prod(shape))
+            places = masks[index].places if masks is not None and learnt else np.arange(math.prod(shape))
             kept = np.sort(random_state.permutation(len(places))[:share])
-            mask = np.zeros(shape, bool)
-            mask.flat[places[kept]] = True
-            chosen.append(mask)
+            chosen.append(PixelSet(shape, places[kept]))
             if learnt:
                 labels.append(targets[done : done + len(places)][kept])
                 done += len(places)
         return chosen, np.concatenate(labels) if labels else None
 
-    def _windows(self, images: Images, dilations: Sequence[int], masks: Sequence[np.ndarray]) -> list[np.ndarray]:
+    def _windows(self, images: Images, dilations: Sequence[int], masks: Sequence[PixelSet]) -> list[np.ndarray]:
         """Return what the kernel of each branch sees of the masked pixels, (n_pixels, taps * maps)."""
-        n_pixels = [int(mask.sum()) for mask in masks]
+        n_pixels = [mask.n_pixels for mask in masks]
         found = [np.empty((sum(n_pixels), _TAPS**self.ndim_, self._n_maps), np.float32) for _ in dilations]
         starts = np.cumsum([0, *n_pixels])
         for index, (image, mask) in enumerate(zip(images.arrays, masks, strict=True)):
-            prepared, positions = prepared_for(self.inner_, image), np.flatnonzero(mask)
+            prepared = prepared_for(self.inner_, image)
 
             def work(block: Block, index: int = index, image: Any = image, prepared: Any = prepared,
-                     mask: np.ndarray = mask, positions: np.ndarray = positions) -> None:  # fmt: skip
+                     mask: PixelSet = mask) -> None:  # fmt: skip
                 maps = self._extended(prepared, image, block)
-                rows = starts[index] + rows_in_block(positions, mask, block)
+                rows = starts[index] + mask.ranks(block)
                 places = np.nonzero(mask[block])
                 for dilation, windows in zip(dilations, found, strict=True):
                     steps = itertools.product((-dilation, 0, dilation), repeat=self.ndim_)
@@ -372,7 +367,7 @@ class AtrousPyramid(FeatureImageTransformer):
                         at = tuple(place + self._reach + by for place, by in zip(places, step, strict=True))
                         windows[rows, tap] = maps[at]
 
-            blocks = [block for block in blocks_of(mask.shape, self._n_maps) if mask[block].any()]
+            blocks = list(masked_boxes(mask, blocks_of(mask.shape, self._n_maps)))
             run_tasks(work, blocks, effective_n_jobs(self.n_jobs))
         return [windows.reshape(len(windows), -1) for windows in found]
 

@@ -11,9 +11,11 @@ from sklearn.preprocessing import StandardScaler
 
 import dconv
 from dconv._feature_groups import available_groups
+from dconv.combined import make_features
 from dconv.context import ContextClassifier
 from dconv.crf import DenseCRF
 from dconv.features import AtrousFeatures
+from dconv.position import PixelPosition
 from dconv.segmentation import PixelClassifier
 
 # How far each feature looks ahead at its level, in dilations, as the docstring has it.
@@ -209,9 +211,12 @@ def test_causal_is_refused_where_it_makes_no_sense(parameters, shape, error, mes
         AtrousFeatures(**{"n_levels": 2, "causal": True, "ndim": 1, **parameters}).fit(np.zeros(shape))
 
 
-def test_what_looks_ahead_is_refused_after_causal_features():
+@pytest.mark.parametrize("joined", [False, True])
+def test_what_looks_ahead_is_refused_after_causal_features(joined):
     x, y = two_regimes(400)
     bank = AtrousFeatures(2, causal=True, ndim=1)
+    if joined:
+        bank = make_features(PixelPosition(), bank, ndim=1)
     trees = ExtraTreesClassifier(3, random_state=0)
     with pytest.raises(ValueError, match="second stage of a cascade looks at what lies ahead"):
         ContextClassifier(bank, trees).fit(x, y)
