@@ -279,6 +279,9 @@ CALLS = {
     "AdaptiveVote.predict_proba": lambda: fitted(VOTE).predict_proba(TILE),
     "PerceptronClassifier": lambda: new_perceptron().fit(TILE, TILE_LABELS).predict_proba(TILE),
     "PerceptronClassifier.fit": lambda: new_perceptron().fit(TILE, TILE_LABELS).network_.alpha,
+    "PerceptronClassifier.partial_fit": lambda: (
+        new_perceptron().partial_fit(TILE, TILE_LABELS, classes=[0, 1]).predict_proba(TILE)
+    ),
     "PerceptronClassifier.predict": lambda: fitted(PERCEPTRON).predict(TILE),
     "PerceptronClassifier.predict_proba": lambda: fitted(PERCEPTRON).predict_proba(TILE),
     "SoftClipScaler": lambda: dconv.SoftClipScaler().fit_transform(TILE),
