@@ -145,6 +145,8 @@ def test_refused():
         fit(TREES, x, y)
     with pytest.raises(TypeError, match="images must be a dask array or a list that holds some, got ndarray"):
         fit(PixelClassifier(BANK, TREES), IMAGES[0], SCRIBBLES[0])
+    with pytest.raises(ValueError, match="images is an empty list"):
+        fit(PixelClassifier(BANK, TREES), [], [])
     with pytest.raises(ValueError, match="would bring them all here"):
         fit(PixelClassifier(Whole(), TREES), x, y)
     with pytest.raises(ValueError, match="would bring them all here"):
