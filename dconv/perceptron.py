@@ -158,9 +158,9 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             if first and len(known) < 2:
                 owner = "y holds" if classes is None else "classes hold"
                 raise ValueError(f"{owner} one class, {known[0]!r}, but a classifier needs two")
-            if not first and classes is not None and not np.array_equal(known, self.classes_):
+            if not first and classes is not None and not np.array_equal(known, self.network_.classes_):
                 raise ValueError(
-                    f"classes are {known.tolist()}, but {self.classes_.tolist()} at the first call; leave them out, or "
+                    f"classes are {known.tolist()}, but {self.network_.classes_.tolist()} at the first call; leave them out, or "
                     "start anew with a new classifier"
                 )
             weighting = {name: _check_sample_weight(weights, rows) for name, weights in weighting.items()}
