@@ -158,10 +158,11 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             if first and len(known) < 2:
                 owner = "y holds" if classes is None else "classes hold"
                 raise ValueError(f"{owner} one class, {known[0]!r}, but a classifier needs two")
-            if not first and classes is not None and not np.array_equal(known, self.network_.classes_):
+            before = known if first else self.network_.classes_
+            if classes is not None and not np.array_equal(known, before):
                 raise ValueError(
-                    f"classes are {known.tolist()}, but {self.network_.classes_.tolist()} at the first call; leave them out, or "
-                    "start anew with a new classifier"
+                    f"classes are {known.tolist()}, but {before.tolist()} at the first call; leave them out, or start "
+                    "anew with a new classifier"
                 )
             weighting = {name: _check_sample_weight(weights, rows) for name, weights in weighting.items()}
             batch = min(_BATCH_SIZE, len(rows))
