@@ -213,9 +213,10 @@ def gather_rows(
         regions = plan_regions(images.arrays, reader.numbers, reader.halo, reader.n_features, masks)
         engine = engine_of(*images.arrays)
         if engine is not None:
-            for region, found in _gather_elsewhere(engine, features, reader, images, regions, masks):
+            there = [region for region in regions if engine_of(images.arrays[region.number]) is not None]
+            regions = [region for region in regions if engine_of(images.arrays[region.number]) is None]
+            for region, found in _gather_elsewhere(engine, features, reader, images, there, masks):
                 rows[bounds[region.number] + masks[region.number].ranks(region.box)] = found
-            continue
 
         def work(near: Reader, index: int, block: Block, rows: np.ndarray = rows) -> None:
             rows[bounds[index] + masks[index].ranks(block)] = near.read(index, block)[masks[index][block]]

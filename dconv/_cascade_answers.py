@@ -61,9 +61,10 @@ class Cascade(NamedTuple):
             tasks = [(i, box) for i in reader.numbers for box in masked_boxes(masks[i], self._outer_blocks(i))]
             engine = engine_of(*self.images.arrays)
             if engine is not None:
-                for (i, box), found in zip(tasks, self._elsewhere(engine, reader, tasks, masks), strict=True):
+                there = [task for task in tasks if engine_of(self.images.arrays[task[0]]) is not None]
+                tasks = [task for task in tasks if engine_of(self.images.arrays[task[0]]) is None]
+                for (i, box), found in zip(there, self._elsewhere(engine, reader, there, masks), strict=True):
                     rows[bounds[i] + masks[i].ranks(box)] = found
-                continue
 
             def work(index: int, box: Block, n_jobs: int, reader: Reader = reader) -> None:
                 rows[bounds[index] + masks[index].ranks(box)] = self.context_rows(

@@ -97,6 +97,8 @@ class LazyArray:
                 part = np.asarray(self._from(box))
             if part.shape != sizes:
                 raise TypeError(f"slicing it by {sizes} returned an array of shape {part.shape}")
+            if (part.dtype.kind, part.dtype.itemsize) != (self.dtype.kind, self.dtype.itemsize):
+                raise TypeError(f"it says that its dtype is {self.dtype}, but slicing it returned {part.dtype}")
         except Exception as error:
             place = ", ".join(f"{part.start}:{part.stop}" for part in box[: self._n_places])
             raise OSError(f"block [{place}] of {self.name} cannot be read: {type(error).__name__}: {error}") from error

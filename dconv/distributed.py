@@ -98,6 +98,8 @@ def fit(
     if not isinstance(estimator, PixelClassifier):
         raise TypeError(f"estimator must be a PixelClassifier or ContextClassifier, got {type(estimator).__name__}")
     several = images if isinstance(images, list | tuple) else [images]
+    if not len(several):
+        raise ValueError("images is an empty list; pass at least one dask array")
     if not any(isinstance(image, da.Array) for image in several):
         raise TypeError(
             f"images must be a dask array or a list that holds some, got {type(several[0]).__name__}; estimator.fit "

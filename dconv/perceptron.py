@@ -125,7 +125,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         sample_weight : array_like of shape (n_samples,), default=None
             Weights of rows.
         classes : array_like of shape (n_classes,), default=None
-            All labels that will ever be seen; only the first call needs them.
+            All labels that will ever be seen; only the first call needs them, and they cannot change.
 
         Returns
         -------
@@ -156,7 +156,14 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             check_classification_targets(labels)
             known = np.unique(labels) if classes is None else np.unique(np.asarray(classes))
             if first and len(known) < 2:
-                raise ValueError(f"y holds one class, {labels[0]!r}, but a classifier needs two")
+                owner = "y holds" if classes is None else "classes hold"
+                raise ValueError(f"{owner} one class, {known[0]!r}, but a classifier needs two")
+            before = known if first else self.network_.classes_
+            if classes is not None and not np.array_equal(known, before):
+                raise ValueError(
+                    f"classes are {known.tolist()}, but {before.tolist()} at the first call; leave them out, or start "
+                    "anew with a new classifier"
+                )
             weighting = {name: _check_sample_weight(weights, rows) for name, weights in weighting.items()}
             batch = min(_BATCH_SIZE, len(rows))
             n_rows = len(rows) if first else max(len(rows), self._n_rows)

@@ -180,6 +180,17 @@ def test_the_model_is_one_node_of_the_graph(model):
     assert len([key for key in graph if str(key).startswith("dconv-model-")]) == 1
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("place", [(0, 0), (50, 60)])
+def test_values_that_are_not_finite_spoil_no_block_that_holds_none(value, place):
+    image = IMAGE.astype(np.float32)
+    model = fitted(AtrousFeatures(2, normalize="image"), image=image)
+    image[place] = value
+    y = predict(model, da.from_array(image, chunks=40))
+    with pytest.raises(ValueError, match=r"rows of x from row 0 on.*holds (nan|inf) at"):
+        y[:30, 80:].compute(scheduler="sync")
+
+
 def test_values_that_are_not_finite_are_told_with_their_block(model):
     image = IMAGE.copy()
     image[50, 60] = np.nan

@@ -13,6 +13,8 @@ from dconv.distributed import fit
 da = pytest.importorskip("dask.array", reason="dask is optional")
 import dask  # noqa: E402
 
+from dconv._dask_engine import DaskArray, DaskEngine  # noqa: E402
+
 IMAGES, SCRIBBLES = make_images()
 OTHER = IMAGES[1][:30, :40]
 
@@ -102,6 +104,25 @@ def test_feature_images_and_lists_of_both():
         check_same(model, fit(PixelClassifier("passthrough", Recorder()), mixed, SCRIBBLES))
 
 
+@pytest.mark.parametrize("cls", [PixelClassifier, ContextClassifier])
+def test_images_in_memory_stay_here(cls, monkeypatch):
+    sent = []
+    map_boxes = DaskEngine.map_boxes
+
+    def noting(self, function, common, shared, tasks):
+        sent.extend(image for _, image, *_ in tasks)
+        return map_boxes(self, function, common, shared, tasks)
+
+    monkeypatch.setattr(DaskEngine, "map_boxes", noting)
+    more = {"cv": 2} if cls is ContextClassifier else {}
+    model, other = (cls(AtrousFeatures(2, normalize="image"), TREES, random_state=0, **more) for _ in range(2))
+    with dask.config.set(scheduler="sync"):
+        fit(other, [da.from_array(IMAGES[0], chunks=17), *IMAGES[1:3], da.from_array(IMAGES[3], chunks=17)], SCRIBBLES)
+    assert sent
+    assert all(isinstance(image, DaskArray) for image in sent)
+    check_same(model.fit(IMAGES, SCRIBBLES), other)
+
+
 def test_processes_of_a_cluster():
     distributed = pytest.importorskip("distributed", reason="the cluster of dask")
     model = ContextClassifier(AtrousFeatures(2, normalize="image"), TREES, cv=2, random_state=0).fit(IMAGES, SCRIBBLES)
@@ -114,8 +135,6 @@ def test_processes_of_a_cluster():
 
 
 def test_pixels_stay_where_they_are(monkeypatch):
-    from dconv._dask_engine import DaskArray
-
     brought = []
     read = DaskArray._read
 
@@ -145,6 +164,8 @@ def test_refused():
         fit(TREES, x, y)
     with pytest.raises(TypeError, match="images must be a dask array or a list that holds some, got ndarray"):
         fit(PixelClassifier(BANK, TREES), IMAGES[0], SCRIBBLES[0])
+    with pytest.raises(ValueError, match="images is an empty list"):
+        fit(PixelClassifier(BANK, TREES), [], [])
     with pytest.raises(ValueError, match="would bring them all here"):
         fit(PixelClassifier(Whole(), TREES), x, y)
     with pytest.raises(ValueError, match="would bring them all here"):

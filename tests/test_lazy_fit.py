@@ -342,6 +342,17 @@ def test_what_gives_other_sizes_than_asked_for_is_refused():
         PixelClassifier(BANK, TREES).fit([Odd(IMAGES[0])], [np.where(np.indices((40, 50))[0] == 7, SCRIBBLES[0], 0)])
 
 
+def test_what_gives_another_dtype_than_it_says_is_refused():
+    spoilt = IMAGES[0].copy()
+    spoilt[7, 9] = np.nan  # which would pass as an image of integers
+    image, labels = Sliced(spoilt), Sliced(SCRIBBLES[0] + 0.5)
+    image.dtype = labels.dtype = np.dtype(np.uint8)
+    with pytest.raises(OSError, match=r"X\[0\] cannot be read: .*its dtype is uint8, but .*float32"):
+        PixelClassifier(BANK, TREES).fit([image], [SCRIBBLES[0]])
+    with pytest.raises(OSError, match=r"y\[0\] cannot be read: .*its dtype is uint8, but .*float64"):
+        PixelClassifier(BANK, TREES).fit([IMAGES[0]], [labels])
+
+
 # --- sets of pixels ---
 
 

@@ -110,5 +110,9 @@ def test_going_on_from_the_start():
         ours.partial_fit(X, Y + 1)
     with pytest.raises(ValueError, match="expecting 5 features"):
         ours.partial_fit(X[:, :3], Y)
+    with pytest.raises(ValueError, match=r"classes are \[0, 1, 2, 3\], but \[0, 1, 2\] at the first call"):
+        ours.partial_fit(X, Y, classes=[0, 1, 2, 3])
+    with pytest.raises(ValueError, match="classes hold one class"):
+        PerceptronClassifier().partial_fit(X, Y, classes=[1])
     again = ours.fit(X, Y).predict_proba(X)  # starts anew
     np.testing.assert_array_equal(again, PerceptronClassifier((7,), random_state=3).fit(X, Y).predict_proba(X))
