@@ -21,7 +21,7 @@ from dconv._block_features import check_images, fit_to_images, prepared_for, rea
 from dconv._blocks import read_block
 from dconv._filter_bank import outer_product
 from dconv._parts import new_features
-from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes, pixel_set
+from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes, pixel_set, take
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_images, as_labels, check_n_channels
 from dconv.functional import conv
@@ -166,8 +166,8 @@ class AtrousPyramid(FeatureImageTransformer):
         if self.projection != "lda" or y is None:
             return self._fit_labelled(images, None, None)
         labels = as_labels(y, images)
-        masks = [pixel_set(each != 0) for each in labels]
-        return self._fit_labelled(images, masks, np.concatenate([each[each != 0] for each in labels]))
+        masks = [pixel_set(np.asarray(each) != 0) for each in labels]
+        return self._fit_labelled(images, masks, take(labels, masks))
 
     def _fit_images(self, images: Images) -> Self:
         """Fit to images, as :mod:`dconv._block_features` describes."""

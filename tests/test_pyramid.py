@@ -74,6 +74,13 @@ def test_pca_branches_are_the_components_of_windows():
         np.testing.assert_allclose(np.abs(found.reshape(-1, 4)), np.abs(expected), atol=1e-3 * np.abs(expected).max())
 
 
+def test_labels_and_images_are_read_piece_by_piece_too():
+    labels = np.where(np.indices(IMAGE.shape)[1] < 20, LABELS, 3)
+    whole = pyramid(projection="lda").fit([IMAGE, IMAGE[:30]], [labels, labels[:30]])
+    lazy = pyramid(projection="lda").fit([lambda: IMAGE, lambda: IMAGE[:30]], [lambda: labels, lambda: labels[:30]])
+    np.testing.assert_array_equal(lazy.transform(IMAGE), whole.transform(IMAGE))
+
+
 def test_lda_branches_are_the_discriminants_of_windows():
     labels = np.where(np.indices(IMAGE.shape)[1] < 20, LABELS, 3)
     model = pyramid(projection="lda", n_samples=IMAGE.size).fit(IMAGE, labels)

@@ -13,6 +13,7 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from dconv import AdaptiveVote, AtrousFeatures, PixelClassifier, default_classifier
 from dconv._lesson import groups_of
+from dconv._pixels import pixel_set
 from dconv.voting import _best
 
 rng = np.random.default_rng(0)
@@ -104,12 +105,12 @@ def test_bad_parameters_are_refused():
 
 def test_groups_are_images_or_regions_of_one():
     masks = [np.ones((3, 4), bool), np.zeros((2, 2), bool), np.eye(3, dtype=bool)]
-    np.testing.assert_array_equal(groups_of(masks), [0] * 12 + [2] * 3)
+    np.testing.assert_array_equal(groups_of(list(map(pixel_set, masks))), [0] * 12 + [2] * 3)
     mask = np.zeros((40, 80), bool)
     mask[[0, 9, 10, 39], [0, 19, 19, 79]] = True
-    np.testing.assert_array_equal(groups_of([mask]), [0, 0, 4, 15])
+    np.testing.assert_array_equal(groups_of([pixel_set(mask)]), [0, 0, 4, 15])
     for shape, count in (((100,), 16), ((9, 9, 9), 27)):
-        assert len(np.unique(groups_of([np.ones(shape, bool)]))) == count
+        assert len(np.unique(groups_of([pixel_set(np.ones(shape, bool))]))) == count
 
 
 def test_pixel_classifier_tells_it_the_groups(monkeypatch):
