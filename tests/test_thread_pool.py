@@ -67,7 +67,6 @@ PREDICTOR = predictors.compile_predictor(LOGISTIC)
 LAYERS = [shapes.Layer(3, dilation=2), shapes.Layer((3, 5), stride=2)]
 
 
-@functools.cache
 def distributed_fit():
     """Return what a model answers that was fitted to dask arrays."""
     with dask.config.set(scheduler="sync"):
@@ -75,6 +74,7 @@ def distributed_fit():
         return dconv.distributed.fit(model, da.from_array(IMAGE, chunks=24), SCRIBBLES).predict_proba(IMAGE)
 
 
+@functools.cache
 def fitted(estimator):
     """Return the one fitted estimator that all threads share."""
     if isinstance(estimator, dconv.DenseCRF):
