@@ -2,10 +2,10 @@
 
     python benchmarks/bench_conv.py [--threads 2] [--only NAME] [--json FILE]
 
-Both sides allocate their output in the timed call, as users call them; "reuse" is dconv with an earlier result as `out=`.
-PyTorch is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is faster. "bound"
-is that ratio for a direct convolution that did its multiply-adds at the machine's peak and wrote its result at the rate of
-streaming stores, both at once: no ratio can be higher.
+Both sides allocate their output in the timed call, as users call them; "reuse" is dconv with an earlier result as
+`out=`. PyTorch is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is
+faster. "bound" is that ratio for a direct convolution that did its multiply-adds at the machine's peak and wrote its
+result at the rate of streaming stores, both at once: no ratio can be higher.
 The results are compared before they are timed. Times are the best of several interleaved runs.
 """
 
