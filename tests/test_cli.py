@@ -15,7 +15,7 @@ from PIL import Image
 from skimage import io
 
 import dconv
-from dconv import PixelClassifier, cli
+from dconv import PixelClassifier, _command_train, cli
 from dconv._image_readers import open_image
 from dconv._image_writers import label_dtype
 
@@ -77,8 +77,9 @@ def test_train_on_more_than_is_held(tmp_path, suffix, monkeypatch, capsys):
         write(tmp_path / "images" / f"{number}{suffix}", image)
         write(tmp_path / "labels" / f"{number}{suffix}", labels)
     opened = []
-    monkeypatch.setattr(cli, "_MAX_HELD_BYTES", 2 * pairs[0][0].nbytes)  # one pair
-    monkeypatch.setattr(cli, "_decoded", lambda path, labels: opened.append(path) or open_image(path, labels).array)
+    monkeypatch.setattr(_command_train, "_MAX_HELD_BYTES", 2 * pairs[0][0].nbytes)  # one pair
+    decoded = _command_train._decoded
+    monkeypatch.setattr(_command_train, "_decoded", lambda *args: opened.append(args[0]) or decoded(*args))
     files = tmp_path / "images", "--labels", tmp_path / "labels", "-o", tmp_path / "m.dconv"
     assert run("train", *files, "--seed", 3) == 0
     assert "pixels) from 3 image(s)" in capsys.readouterr().err
@@ -114,7 +115,10 @@ def test_labels_in_a_palette_are_numbers(tmp_path):
 
 @pytest.mark.parametrize(
     ("labels", "message"),
-    [(SCRIBBLES[1:], r"has shape \(69, 90\)"), (np.zeros_like(SCRIBBLES), "no labelled pixels|ignore_label|label")],
+    [
+        (SCRIBBLES[1:], r"labels of shape \(69, 90\)"),
+        (np.zeros_like(SCRIBBLES), "the label images hold no labelled pixel: every value is --ignore-label 0"),
+    ],
 )
 def test_train_refuses(tmp_path, capsys, labels, message):
     write(tmp_path / "image.png", IMAGE)
