@@ -533,6 +533,9 @@ def frozen():
         (ValueError, {"block_shape": (3, 4, 5)}, "block_shape"),
         (TypeError, {"block_shape": 1.5}, "block_shape"),
         (ValueError, {"n_jobs": 0}, "n_jobs must not be 0"),
+        (TypeError, {"proba": "no"}, "proba must be True or False, got 'no'"),
+        (TypeError, {"progress": 2}, "progress must be True or False, got 2"),
+        (TypeError, {"resume": "yes"}, "resume must be True or False, got 'yes'"),
     ],
     ids=lambda value: None if isinstance(value, dict | type) else value,
 )
