@@ -170,7 +170,6 @@ def predict_blocks(
 
     def write(box: Block, found: np.ndarray) -> None:
         _write_block(out, box, found)
-        settle(out)
         journal.add(box, digest_of_block(found))
         step()
 
@@ -257,6 +256,7 @@ def _finished(boxes: list[Block], out: Any, journal: Journal, n_jobs: int) -> se
 def _write_block(out: Any, box: Block, found: np.ndarray) -> None:
     try:
         out[box] = found
+        settle(out)
     except Exception as error:
         number = getattr(error, "errno", None)
         message = (
