@@ -11,15 +11,16 @@ import numpy as np
 from dconv._axes import as_int
 from dconv._bank import Bank, PlanePlan
 from dconv._blocks import check_padding_mode
-from dconv._feature_groups import available_groups, scale_of
+from dconv._feature_groups import available_groups
 from dconv._filter_bank import FilterBank, as_filter_bank
 from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, pooled
 from dconv._pyramid_bank import PyramidBank
+from dconv._stencils import scale_of
 from dconv._validation import Images, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
-_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv")
+_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv", "activity")
 _FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std")
 _COLORS = ("auto", "opponent", "channels")
 _NORMALIZE = (None, "image", "training", "auto")
