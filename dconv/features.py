@@ -252,7 +252,7 @@ class AtrousFeatures(FeatureImageTransformer):
         ValueError
             If a parameter is out of range, a group is unknown, no feature is left, two have the same name, or images
             have the wrong rank, values that are not finite or beyond 1e18, or fewer than ``2 * 2**(n_levels - 1) + 1``
-            pixels along an axis (fewer where `spacing` says that they are farther apart).
+            pixels along an axis (fewer where `spacing` says that they are farther apart; with `causal` 1 is enough).
         """
         return self._fit_images(as_images(X, *as_axes(self.ndim, self.channel_axis)))
 
@@ -344,7 +344,8 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        check_bank_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
+        bank = self._bank
+        check_bank_images(images, bank.n_levels, bank.spacing, bank.causal, "fit again with")
         return images.spatial_shapes
 
     def _for_image(self, image: np.ndarray) -> Self:

@@ -80,8 +80,9 @@ with tempfile.TemporaryDirectory() as folder:
 # Learn from one
 # --------------
 #
-# Seven levels have dilations up to 64 samples, 8 ms. How loud each is, and how often it crosses zero, is known over 8 and
-# over 32 ms to both sides. The integers of the file go in as they are. 1500 samples of each kind, drawn at random, are enough.
+# Seven levels have dilations up to 64 samples, 8 ms. How loud each is, and how often it crosses zero, is known over 8
+# and over 32 ms to both sides. The integers of the file go in as they are. 1500 samples of each kind, drawn at random,
+# are enough.
 
 bank = AtrousFeatures(n_levels=7, ndim=1)
 trees = ExtraTreesClassifier(60, min_samples_leaf=3, random_state=0)

@@ -283,6 +283,18 @@ def test_chunks_with_their_halo_equal_the_whole(causal, classifier):
         start = stop
 
 
+@pytest.mark.parametrize("padding_mode", [None, "zeros"])
+def test_stream_from_its_first_sample(padding_mode):
+    """A stream has few samples at first, fewer than the bank has dilations; they are labelled when they come."""
+    x, y = two_regimes(900)
+    bank = AtrousFeatures(4, causal=True, padding_mode=padding_mode, normalize="training", ndim=1)
+    model = PixelClassifier(bank, classifiers()[0]).fit(x, y)
+    ((left, _),) = model.features_.halo_
+    said = [model.predict(x[max(stop - 3 - left, 0) : stop])[-3:] for stop in range(3, 303, 3)]
+    np.testing.assert_array_equal(np.concatenate(said), model.predict(x)[:300])
+    np.testing.assert_array_equal(model.predict(x[:1]), model.predict(x)[:1])
+
+
 @pytest.mark.parametrize("causal", [False, True])
 @pytest.mark.parametrize("n_channels", [None, 2])
 def test_blocks_of_a_series_equal_the_whole(n_channels, causal):
