@@ -21,7 +21,7 @@ from dconv._validation import Images, check_finite, check_min_size
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv", "activity")
-_FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std")
+_FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "activity")
 _COLORS = ("auto", "opponent", "channels")
 _NORMALIZE = (None, "image", "training", "auto")
 _SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}

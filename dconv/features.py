@@ -37,8 +37,8 @@ class AtrousFeatures(FeatureImageTransformer):
         Number of levels; level `s` has dilation ``2**s`` pixels.
     groups : sequence of str, "fast" or None, default=None
         Groups of features computed on the intensity, at every level. "fast" means level, wavelet, gradient, hessian and
-        std, which take less than half of the time; of series (``ndim=1``) level, wavelet, slope, curvature and std.
-        None means all of them; of series those of "fast", extrema, zero_crossings, ppv and activity:
+        std, which take less than half of the time; of series (``ndim=1``) level, wavelet, slope, curvature, std and
+        activity. None means all of them; of series those of "fast", extrema, zero_crossings and ppv:
 
         - ``"level"``: the level itself; and, once, the level after the last
         - ``"wavelet"``: the level minus the next one
