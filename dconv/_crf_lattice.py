@@ -177,14 +177,18 @@ class Lattice:
     def _find_chains(self, embeddings: list[Embedding], tables: list[_Vertices], n_threads: int) -> None:
         every = [table.chains(each.strides, n_threads) for each, table in zip(embeddings, tables, strict=True)]
         self.chains = np.concatenate([chains for of_kernel in every for chains, _ in of_kernel])
-        # Axes of different kernels with the same number can be blurred together.
-        stages: list[list[tuple[int, int, int]]] = [[] for _ in range(max(map(len, every)))]
+        # Axes of different kernels with the same number can be blurred together. Pieces come in the order of the image.
+        stages: list[list[tuple[float, int, int, int]]] = [[] for _ in range(max(map(len, every)))]
         start = 0
         for vertex, of_kernel in zip(self.first_vertices, every, strict=False):
             for stage, (chains, cuts) in zip(stages, of_kernel, strict=False):
-                stage += [(start + begin, start + end, vertex) for begin, end in pairwise(cuts.tolist()) if begin < end]
+                stage += [
+                    (begin / len(chains), start + begin, start + end, vertex)
+                    for begin, end in pairwise(cuts.tolist())
+                    if begin < end
+                ]
                 start += len(chains)
-        self.pieces = np.array([piece for stage in stages for piece in stage], np.int64).reshape(-1, 3)
+        self.pieces = np.array([piece[1:] for stage in stages for piece in sorted(stage)], np.int64).reshape(-1, 3)
         self.stages = _starts(np.array([len(stage) for stage in stages]))
 
     def _normalize(self, kernels: Sequence[Features], sums: np.ndarray, n_threads: int) -> None:

@@ -42,6 +42,7 @@ cdef extern from "activation_rows.h" nogil:
 cdef extern from "crf_rows.h" nogil:
     enum:
         DCONV_CRF_GROUP
+        DCONV_CRF_STAGE
         DCONV_CRF_MAX_FEATURES
         DCONV_CRF_REMAINDERS
     ctypedef struct dconv_crf_run:
@@ -53,6 +54,7 @@ cdef extern from "crf_rows.h" nogil:
         Py_ssize_t row
         const float *unary
         Py_ssize_t unary_step
+        Py_ssize_t unary_ahead
         const float *values
         float *sums
         float *q

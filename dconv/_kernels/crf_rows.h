@@ -13,6 +13,7 @@
 
 enum {
     DCONV_CRF_GROUP = 8,
+    DCONV_CRF_STAGE = 64, /* pixels that a pass takes through one stage before the next */
     DCONV_CRF_MAX_FEATURES = 30, /* of a lattice: bounds what lives on the stack */
     DCONV_CRF_REMAINDERS = 32    /* that keys can tell: more than features, and a power of 2 */
 };
@@ -27,11 +28,12 @@ typedef struct {
     ptrdiff_t row;        /* floats in a row of `values` and of `sums` */
     const float *unary;   /* log2 of what the classifier says, `unary_step` floats a pixel, readable up to `row` */
     ptrdiff_t unary_step;
+    ptrdiff_t unary_ahead; /* floats from the unary of a pixel to that of one passed soon, which is fetched in advance */
     const float *values;  /* IN: filtered messages of the tile's lattice rows; NULL: softmax of the unary alone */
     float *sums;          /* INOUT: the new distribution is splat here; NULL: not wanted */
     float *q;             /* OUT: the new distribution, n_classes floats a pixel; NULL: not wanted. May be `unary`. */
     float *change;        /* INOUT: largest change of `q` so far; NULL: not wanted, and what `q` held is not read */
-    float *scratch;       /* DCONV_CRF_GROUP rows, and DCONV_CRF_GROUP floats for each entry */
+    float *scratch;       /* DCONV_CRF_STAGE rows, and DCONV_CRF_GROUP floats for each entry */
 } dconv_crf_run;
 
 /* The corners that the points of one tile have in one lattice, in a table of 2^bits slots with open addressing. */
