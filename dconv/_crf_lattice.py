@@ -79,7 +79,7 @@ class Lattice:
     vertex_of_row : ndarray of shape (n_rows,)
         The vertex that a tile row stands for; vertices of all kernels are counted on.
     rows, first : ndarray of shape (n_rows,), (n_vertices + 1,)
-        The rows of vertex v are ``rows[first[v]:first[v + 1]]``.
+        The rows of vertex v are ``rows[first[v]:first[v + 1]]``, the last of them as ~row.
     first_vertices : list of int
         Where the vertices of every kernel begin, and last their number.
     chains, pieces, stages : ndarray
@@ -92,7 +92,7 @@ class Lattice:
     ) -> None:
         self.sizes, self.level = sizes, level
         self.n_entries = sum(kernel.n_features + 1 for kernel in kernels)
-        tile = next((tile for tile in _TILES[ndim] if math.prod(tile) * self.n_entries <= _MOST_ROWS), None)
+        tile = next((tile for tile in _TILES[ndim] if math.prod(tile) * self.n_entries < _MOST_ROWS), None)
         if tile is None:
             raise ValueError(f"all kernels together have {self.n_entries} corners of a pixel; use fewer features")
         self.boxes = _boxes(sizes, tile)

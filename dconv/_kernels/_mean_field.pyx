@@ -181,7 +181,7 @@ def pass_tiles(
 
 def gather_rows(
     const float[:, ::1] sums,  # IN (rows, row)
-    const int32_t[::1] rows_of_vertices,  # IN (rows,)
+    const int32_t[::1] rows_of_vertices,  # IN (rows,): the last of each vertex as ~row
     const int64_t[::1] first,  # IN (vertices + 1,)
     float[:, ::1] values,  # OUT (vertices, row)
     int n_threads,
@@ -189,10 +189,11 @@ def gather_rows(
 ):
     """Add up the tile rows of every vertex."""
     cdef const dconv_crf_rows *rows = &get_level(level).crf
-    cdef Py_ssize_t block, n = values.shape[0], row = values.shape[1]
+    cdef Py_ssize_t block, begin, n = values.shape[0], row = values.shape[1]
     for block in prange((n + VERTICES - 1) // VERTICES, nogil=True, schedule="static", num_threads=n_threads):
-        rows.gather(&sums[0, 0], &rows_of_vertices[0], &first[0], row, block * VERTICES,
-                    min(n, (block + 1) * VERTICES), &values[0, 0])
+        begin = block * VERTICES
+        rows.gather(&sums[0, 0], &rows_of_vertices[first[begin]], first[min(n, begin + VERTICES)] - first[begin], row,
+                    &values[begin, 0])
 
 
 def blur_rows(

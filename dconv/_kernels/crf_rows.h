@@ -36,12 +36,12 @@ typedef struct {
     float *scratch;       /* DCONV_CRF_STAGE rows, and DCONV_CRF_GROUP floats for each entry */
 } dconv_crf_run;
 
-/* The corners that the points of one tile have in one lattice, in a table of 2^bits slots with open addressing. */
+/* The corners that the points of one tile have in one lattice, numbered from 1, in a table of 2^bits slots with open
+ * addressing. Its slots of 2 bytes fit the L1 cache. */
 typedef struct {
-    uint64_t *slot_key; /* all ones where it is free */
-    uint16_t *slot_id;
-    uint64_t *keys; /* by id */
-    float *sums;    /* of the weights of each corner */
+    uint16_t *slots; /* numbers, 0 where it is free */
+    uint64_t *keys;  /* by number; that of number 0 is no key */
+    float *sums;     /* likewise: of the weights of each corner */
     ptrdiff_t n;
     int bits;
 } dconv_crf_corners;
@@ -79,9 +79,8 @@ typedef struct {
     void (*pass_all)(const dconv_crf_run *run);
     /* out[i] = values[vertices[i]], rows of `row` floats */
     void (*fetch)(const float *values, const int32_t *vertices, ptrdiff_t n, ptrdiff_t row, float *out);
-    /* values[v] = sum of sums[list[k]] for first[v] <= k < first[v + 1], for vertices from `begin` to `end` */
-    void (*gather)(const float *sums, const int32_t *list, const int64_t *first, ptrdiff_t row, ptrdiff_t begin,
-                   ptrdiff_t end, float *values);
+    /* values[v] = sum of those rows of `sums` that `list` names for it, vertex after vertex; the last of each as ~row */
+    void (*gather)(const float *sums, const int32_t *list, ptrdiff_t length, ptrdiff_t row, float *values);
     /* v + 0.5 (before + after) along chains of vertices, in place; the last of a chain is stored as ~vertex */
     void (*blur)(const int32_t *chains, ptrdiff_t n, ptrdiff_t row, float *values);
     /* values[v] = sum_m values[v, m] * matrix[m], for `n` rows; matrix (n_classes, row) */

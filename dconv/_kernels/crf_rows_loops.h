@@ -132,9 +132,8 @@ static void fetch(const float *values, const int32_t *vertices, ptrdiff_t n, ptr
     BY_ROW(fetch, row)(values, vertices, n, row, out);
 }
 
-static void gather(const float *sums, const int32_t *list, const int64_t *first, ptrdiff_t row, ptrdiff_t begin,
-                   ptrdiff_t end, float *values) {
-    BY_ROW(gather, row)(sums, list, first, row, begin, end, values);
+static void gather(const float *sums, const int32_t *list, ptrdiff_t length, ptrdiff_t row, float *values) {
+    BY_ROW(gather, row)(sums, list, length, row, values);
 }
 
 static void blur(const int32_t *chains, ptrdiff_t length, ptrdiff_t row, float *values) {
