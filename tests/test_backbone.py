@@ -104,6 +104,14 @@ def test_output_stride_differs_between_axes():
     np.testing.assert_array_equal(samples[model.taps_[-1]][::4], strided[model.taps_[-1]])
 
 
+def test_large_output_stride_is_the_net_as_trained():
+    net = [layers.Convolution(np.ones((1, 3, 3, 1)), stride=3), layers.MaxPool(2), layers.AveragePool(5)]
+    for output_stride, strides in [(1000, (30, 30)), (31, (30, 30)), ((30, 6), (30, 6)), ((3, 64), (3, 30))]:
+        assert AtrousBackbone(net, output_stride=output_stride).fit(np.ones((90, 90))).strides_ == (strides,)
+    fails(net, "output_stride=4 cannot be had on axis 1: layer 'conv0' has stride 3", output_stride=(6, 4))
+    assert AtrousBackbone(net, output_stride=4, taps=[0]).fit(np.ones((90, 90))).strides_ == ((3, 3),)
+
+
 # --- parts and wholes ---
 
 
