@@ -1,17 +1,18 @@
 """What a trained net and a spatial pyramid add to the bank: scenes of many classes, one classifier for all.
 
-    python benchmarks/accuracy_backbone.py [--sets camvid labelmefacade] [--train 20] [--pixels 100] [--cache FOLDER]
-        [--test 30]
+    python benchmarks/accuracy_backbone.py [--sets camvid labelmefacade] [--train 20] [--pixels 100]
+        [--classifier vote] [--candidates bank conv5 ...] [--cache FOLDER] [--test 30]
 
 Features are the bank (`AtrousFeatures(normalize="auto")`), maps of HED's VGG-16 trunk at output stride 8
 (`AtrousBackbone`; hed_weights.py says where the weights come from), and what `AtrousPyramid` makes of either: branches
 at dilations 6 to 24, learnt by PCA, and the means of the image. On the bank these dilations are pixels, on the maps of
 the trunk samples, as in DeepLab: 48 to 192 pixels.
 
-The classifier is the perceptron of `default_classifier`. It learns from `--pixels` pixels of each class of `--train`
-training images, evenly picked, drawn once. By default two halves of these images, the first and the last in the list,
-are held out in turn, and the table is of their labelled pixels, as many of each class. Only with `--test` are that many
-test images read: all training images are learnt from, and every second row and column of pixels is scored.
+All features get the same classifier, which is a choice too: `default_classifier()` ("vote"), its forest or perceptron,
+or logistic regression with a penalty that fits many features ("linear"). It learns from `--pixels` pixels of each class
+of `--train` training images, evenly picked, drawn once. By default two halves of these images, the first and the last in
+the list, are held out in turn, and the table is of their labelled pixels, as many of each class. Only with `--test` are
+that many test images read: all training images are learnt from, and every second row and column of pixels is scored.
 
 Features of labelled pixels, and every scored image, are kept in the cache folder, so that a run that was stopped goes
 on: use another when the code changes.
@@ -25,6 +26,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import hed_weights
 import machine  # noqa: F401  first: it mends the environment before NumPy is imported
@@ -34,10 +36,13 @@ import segmentation_sets
 import strokes
 from regimes import generator
 from segmentation_sets import MANY_CLASSES, VOID, Dataset
-from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import log_loss
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 
-from dconv import AtrousBackbone, AtrousFeatures, AtrousPyramid, default_classifier
+from dconv import AtrousBackbone, AtrousFeatures, AtrousPyramid, SoftClipScaler, default_classifier
+from dconv._threads import default_n_threads
 
 TAPS = ("conv3", "conv4", "conv5")
 EVERY = 2  # rows and columns of a test image that are scored
@@ -149,22 +154,31 @@ def columns_of(parts: Mapping[str, np.ndarray], candidate: str) -> np.ndarray:
     return np.concatenate([parts[group] for group in CANDIDATES[candidate]], axis=1)
 
 
-def fitted(found: list[dict], targets: list[np.ndarray], candidate: str):
-    """Return the classifier, fitted to the features of a candidate."""
-    classifier = clone(default_classifier(random_state=0).perceptron)
-    return classifier.fit(np.concatenate([columns_of(parts, candidate) for parts in found]), np.concatenate(targets))
+def new_classifier(name: str) -> Any:
+    """Return a classifier of this name, not fitted."""
+    vote = default_classifier(random_state=0, n_jobs=default_n_threads())
+    linear = make_pipeline(SoftClipScaler(), StandardScaler(), LogisticRegression(C=0.001, max_iter=300))
+    return {"vote": vote, "forest": vote.forest, "perceptron": vote.perceptron, "linear": linear}[name]
 
 
-def held_out(dataset: Dataset, found: list[dict], targets: list[np.ndarray]) -> None:
+def fitted(found: list[dict], targets: list[np.ndarray], candidate: str, classifier: str) -> Any:
+    """Return the classifier, fitted to the features of a candidate; images are groups to the vote."""
+    rows = np.concatenate([columns_of(parts, candidate) for parts in found])
+    groups = {"groups": np.repeat(np.arange(len(found)), list(map(len, targets)))} if classifier == "vote" else {}
+    return new_classifier(classifier).fit(rows, np.concatenate(targets), **groups)
+
+
+def held_out(dataset: Dataset, found: list[dict], targets: list[np.ndarray], options: argparse.Namespace) -> None:
     """Print the scores of labelled pixels of images held out."""
     half = len(found) // 2
     folds = [(slice(half), slice(half, None)), (slice(half, None), slice(half))]
-    print(f"\n{dataset.name}: {len(found)} training images in two halves, {sum(map(len, targets))} labelled pixels")
+    n_pixels = sum(map(len, targets))
+    print(f"\n{dataset.name}: {len(found)} training images in halves, {n_pixels} labelled pixels, {options.classifier}")
     print("| features | number | class accuracy | mean IoU | log-loss |\n| --- | --- | --- | --- | --- |")
-    for candidate in CANDIDATES:
+    for candidate in options.candidates:
         confusion, losses = np.zeros((len(dataset.classes),) * 2, int), []
         for learnt, scored in folds:
-            classifier = fitted(found[learnt], targets[learnt], candidate)
+            classifier = fitted(found[learnt], targets[learnt], candidate, options.classifier)
             rows = np.concatenate([columns_of(parts, candidate) for parts in found[scored]])
             truth, known = np.concatenate(targets[scored]), classifier.classes_
             probability = classifier.predict_proba(rows).astype(np.float64)
@@ -180,16 +194,18 @@ def held_out(dataset: Dataset, found: list[dict], targets: list[np.ndarray]) -> 
         )
 
 
-def test(dataset: Dataset, features: Features, found: list[dict], targets: list[np.ndarray], cache: Path) -> None:
+def test(
+    dataset: Dataset, features: Features, found: list[dict], targets: list[np.ndarray], options: argparse.Namespace
+) -> None:
     """Print the scores of test images."""
     assert dataset.test is not None
     classifiers = None
     confusions: dict[str, dict[str, np.ndarray]] = {}
     for name, image, labels in zip(dataset.test.names, dataset.test.images, dataset.test.labels, strict=True):
-        path = cache / f"{dataset.name}-{name}-test.json"
+        path = options.cache / f"{dataset.name}-{name}-{options.classifier}-test.json"
         if not path.exists():
             if classifiers is None:
-                classifiers = {candidate: fitted(found, targets, candidate) for candidate in CANDIDATES}
+                classifiers = {name: fitted(found, targets, name, options.classifier) for name in options.candidates}
             scored = np.zeros(labels.shape, bool)
             scored[::EVERY, ::EVERY] = True
             rows, columns = np.nonzero(scored & (labels != VOID))
@@ -204,7 +220,8 @@ def test(dataset: Dataset, features: Features, found: list[dict], targets: list[
             path.write_text(json.dumps(answers))
         for candidate, confusion in json.loads(path.read_text()).items():
             confusions.setdefault(candidate, {})[name] = np.array(confusion)
-    print(f"\n{dataset.name}: {len(dataset.train.names)} training images, {len(dataset.test.names)} test images")
+    counts = f"{len(dataset.train.names)} training images, {len(dataset.test.names)} test images"
+    print(f"\n{dataset.name}: {counts}, {options.classifier}")
     print("| features | mean IoU | class average | accuracy | mean IoU of an image against the bank's |")
     print("| --- | --- | --- | --- | --- |")
     by_image = {
@@ -227,6 +244,8 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=20, help="training images")
     parser.add_argument("--pixels", type=int, default=100, help="labelled pixels of each class and training image")
     parser.add_argument("--test", type=int, default=0, help="test images to score; 0 leaves them alone")
+    parser.add_argument("--classifier", default="vote", choices=("vote", "forest", "perceptron", "linear"))
+    parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir(), "dconv-accuracy-backbone"))
     options = parser.parse_args()
     hed_weights.weights_file()
@@ -237,10 +256,10 @@ def main() -> None:
         check_between(features, dataset.train.images[0])
         found, targets = lesson(dataset, options.pixels, features, options.cache)
         if not options.test:
-            held_out(dataset, found, targets)
+            held_out(dataset, found, targets, options)
             continue
         dataset.test = segmentation_sets.load(name, options.test, test=True).test
-        test(dataset, features, found, targets, options.cache)
+        test(dataset, features, found, targets, options)
 
 
 if __name__ == "__main__":
