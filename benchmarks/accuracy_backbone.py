@@ -1,18 +1,18 @@
 """What a trained net and a spatial pyramid add to the bank: scenes of many classes, one classifier for all.
 
     python benchmarks/accuracy_backbone.py [--sets camvid labelmefacade] [--train 20] [--pixels 100]
-        [--classifier vote] [--candidates bank conv5 ...] [--cache FOLDER] [--test 30]
+        [--classifier perceptron] [--candidates bank conv5 ...] [--cache FOLDER] [--test 30]
 
 Features are the bank (`AtrousFeatures(normalize="auto")`), maps of HED's VGG-16 trunk at output stride 8
 (`AtrousBackbone`; hed_weights.py says where the weights come from), and what `AtrousPyramid` makes of either: branches
 at dilations 6 to 24, learnt by PCA, and the means of the image. On the bank these dilations are pixels, on the maps of
 the trunk samples, as in DeepLab: 48 to 192 pixels.
 
-All features get the same classifier, which is a choice too: `default_classifier()` ("vote"), its forest or perceptron,
+All features get the same classifier, which is a choice too: `default_classifier()` ("vote"), its perceptron or forest,
 or logistic regression with a penalty that fits many features ("linear"). It learns from `--pixels` pixels of each class
-of `--train` training images, evenly picked, drawn once. By default two halves of these images, the first and the last in
-the list, are held out in turn, and the table is of their labelled pixels, as many of each class. Only with `--test` are
-that many test images read: all training images are learnt from, and every second row and column of pixels is scored.
+of `--train` training images, evenly picked, drawn once. By default two halves of these images, the first and the last
+in the list, are held out in turn, and the table is of their labelled pixels, as many of each class. Only with `--test`
+are that many test images read: all training images are learnt from, and every second row and column is scored.
 
 Features of labelled pixels, and every scored image, are kept in the cache folder, so that a run that was stopped goes
 on: use another when the code changes.
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--train", type=int, default=20, help="training images")
     parser.add_argument("--pixels", type=int, default=100, help="labelled pixels of each class and training image")
     parser.add_argument("--test", type=int, default=0, help="test images to score; 0 leaves them alone")
-    parser.add_argument("--classifier", default="vote", choices=("vote", "forest", "perceptron", "linear"))
+    parser.add_argument("--classifier", default="perceptron", choices=("vote", "forest", "perceptron", "linear"))
     parser.add_argument("--candidates", nargs="+", default=list(CANDIDATES), choices=CANDIDATES)
     parser.add_argument("--cache", type=Path, default=Path(tempfile.gettempdir(), "dconv-accuracy-backbone"))
     options = parser.parse_args()
