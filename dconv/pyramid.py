@@ -56,7 +56,8 @@ class AtrousPyramid(FeatureImageTransformer):
         Distance in pixels between the taps of each branch.
     pool : bool, default=True
         Whether the mean of every map over the image is a feature of all its pixels. Then the maps of an image are
-        computed twice.
+        computed twice. Means of a few images tell these apart rather than their classes: pass False unless there are
+        many.
     projection : {"pca", "gaussian", "random", "lda"}, default="pca"
         What the kernels are. "gaussian": every map is smoothed by itself, by ``[1, 2, 1] / 4`` along each axis.
         "random": directions of equal distribution. "pca": those in which the windows of pixels differ most. "lda":
