@@ -82,7 +82,7 @@ def peak_bytes(net: DenseNet, size: Sequence[int], wanted: Mapping[int, Region])
     peak = kept = 0
     for index, (step, part) in enumerate(zip(net.steps, net.parts(wanted, size), strict=True)):
         read, written = _n_samples(part.input), _n_samples(part.output)
-        if isinstance(step.layer, Convolution | AveragePool) and _flows(step, part):
+        if _flows(step, part):
             padded = [high - low + sum(pair) for (low, high), pair in zip(part.input, part.pads, strict=True)]
             read += math.prod(padded)
             written = (part.output[0][1] - part.output[0][0]) * math.prod(padded[1:])
@@ -136,17 +136,17 @@ def _run_convolution(
 
 
 def _flows(step: Step, part: Part) -> bool:
-    """Tell whether rows of the map are computed as one long row, with the padding between them.
+    """Tell whether a layer convolves rows of its map as one long row, with the padding between them.
 
     The weights of all filters pass by for each stretch of a row, and those of many channels are megabytes: with rows of
     32 pixels their way to the core takes longer than the work. What is computed between rows is thrown away, and the
     input is copied; so rows must be short and the padding small. Taps keep their order, and outputs their bits.
     """
-    assert isinstance(step.layer, Convolution | AveragePool)
+    if not isinstance(step.layer, Convolution) or step.layer.groups == step.layer.out_channels or max(step.stride) > 1:
+        return False
     *outer, n = (high - low for low, high in part.output)
-    one_filter = isinstance(step.layer, AveragePool) or step.layer.groups == step.layer.out_channels
     beside = sum(width - 1 for width in span(step.kernel, step.dilation)[1:])
-    return set(step.stride) == {1} and math.prod(outer) > 1 and n <= _SHORT_ROW and beside <= _BESIDE and not one_filter
+    return math.prod(outer) > 1 and n <= _SHORT_ROW and beside <= _BESIDE
 
 
 def _as_one_row(padded: np.ndarray, sizes: Sequence[int], step: Step) -> tuple[np.ndarray, int]:
@@ -163,7 +163,9 @@ def _as_one_row(padded: np.ndarray, sizes: Sequence[int], step: Step) -> tuple[n
 
 
 def _padded(x: np.ndarray, pads: Margin, value: float, n_threads: int) -> np.ndarray:
-    """Return a map with `value` around it, C-contiguous."""
+    """Return a map with `value` around it, C-contiguous; itself, if it is and there is nothing around it."""
+    if x.flags.c_contiguous and not any(map(any, pads)):
+        return x
     out = _memory.empty((*(n + sum(pair) for n, pair in zip(x.shape[:-1], pads, strict=True)), x.shape[-1]), FLOAT)
 
     def copy(block: Block) -> None:
@@ -197,8 +199,7 @@ def _average_pool(step: Step, part: Part, x: np.ndarray, size: Sequence[int], n_
 
 
 def _max_pool(step: Step, part: Part, x: np.ndarray, n_threads: int) -> np.ndarray:
-    if any(map(any, part.pads)):
-        x = _padded(x, part.pads, -np.inf, n_threads)
+    x = _padded(x, part.pads, -np.inf, n_threads) if any(map(any, part.pads)) else x
     out = _memory.empty((*(high - low for low, high in part.output), x.shape[-1]), FLOAT)
 
     def pool(block: Block) -> None:
