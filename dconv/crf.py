@@ -342,12 +342,12 @@ class PreparedCRF:
         ]
         described = [each for each in described if each[0].weight > 0]
         features = [each for each, _, _ in described]
-        self._compatibilities = [named for _, *named in described]
+        self._compatibilities = [(costs, name) for _, costs, name in described]
         check_n_features(features)
         if not features:  # iterations change nothing, and any lattice will do
             self._n_iter = 0
             features = [Features("no kernel", (1e3,) * len(self._spatial), to_3d(image[..., :0]), (), 1.0, "")]
-            self._compatibilities = [[None, ""]]
+            self._compatibilities = [(None, "")]
         sizes = (1,) * (3 - len(self._spatial)) + self._spatial
         self._lattice = Lattice(features, sizes, len(self._spatial), self._n_threads)
         self.n_vertices_ = self._lattice.first_vertices[-1]

@@ -2,8 +2,8 @@
  *
  * STAGE pixels pass through three stages in the L1 cache: slice (z = unary + sum of weight * row of the corner), softmax,
  * and splat (row of the corner += weight * q). With one group at a time each stage would wait for the last results of the
- * one before: CPUs do not look so far ahead as to begin the next group meanwhile. Vectors of a row that are taken together, up to BLOCK, stay in registers
- * while the corners run. Included once per width.
+ * one before: CPUs do not look so far ahead as to begin the next group meanwhile. Vectors of a row that are taken together,
+ * up to BLOCK, stay in registers while the corners run. Included once per width.
  */
 #define BLOCK 4
 #define GROUP DCONV_CRF_GROUP
@@ -34,12 +34,15 @@ INLINE void LANED(slice)(const ptrdiff_t n, ptrdiff_t first, const ptrdiff_t row
     }
 }
 
+/* sums[ids[k, l]] += weights[k, l] * (z[l] - base[l]), `base` being NULL where there is nothing to subtract. */
 INLINE void LANED(splat)(const ptrdiff_t n, ptrdiff_t first, const ptrdiff_t row, const ptrdiff_t n_entries,
-                         float *sums, const uint16_t *ids,
-                         const float *weights, const float *z) {
+                         float *sums, const uint16_t *ids, const float *weights, const float *z, const float *base) {
     for (ptrdiff_t l = 0; l < GROUP; l++) {
         lanes q[BLOCK];
         UNROLL for (ptrdiff_t v = 0; v < n; v++) q[v] = load(z + l * row + (first + v) * WIDTH);
+        if (base) {
+            UNROLL for (ptrdiff_t v = 0; v < n; v++) q[v] -= base[l];
+        }
         UNROLL for (ptrdiff_t k = 0; k < n_entries; k++) {
             float *sum = sums + (size_t)ids[k * GROUP + l] * row + first * WIDTH;
             const float weight = weights[k * GROUP + l];
@@ -84,7 +87,7 @@ INLINE void LANED(pass)(const dconv_crf_run *run, const ptrdiff_t n_vectors, con
                         const int relative) {
     const ptrdiff_t row = n_vectors * WIDTH, whole = (n_vectors - 1) / BLOCK * BLOCK, rest = n_vectors - whole;
     const float *const values = run->values;
-    float *const z = run->scratch, *const scaled = z + STAGE * row, inverse[STAGE];
+    float *const z = run->scratch, *const scaled = z + STAGE * row, inverse[STAGE], base[STAGE];
     int32_t classes[WIDTH];
     lanes_int mask;
     for (ptrdiff_t i = 0; i < WIDTH; i++) classes[i] = -(row - WIDTH + i < run->n_classes);
@@ -110,15 +113,15 @@ INLINE void LANED(pass)(const dconv_crf_run *run, const ptrdiff_t n_vectors, con
 #undef SLICE
         }
         for (ptrdiff_t pixel = 0; pixel < n; pixel += GROUP) {
-            if (relative) softmax_few(z + pixel * row, inverse + pixel, run->q == NULL);
+            if (relative) softmax_few(z + pixel * row, base + pixel);
             else LANED(softmax)(n_vectors, row, z + pixel * row, inverse + pixel);
         }
         for (ptrdiff_t pixel = 0; run->q && pixel < n; pixel++) {
-            float *q = run->q + (begin + pixel) * run->n_classes, *part = z + pixel * row;
+            float *q = run->q + (begin + pixel) * run->n_classes;
+            const float *part = z + pixel * row;
             if (relative) {
-                LANED(finish)(inverse + pixel, 1, 1, q, run->change);
+                LANED(finish)(base + pixel, 1, 1, q, run->change);
                 LANED(finish)(part, 1, run->n_classes - 1, q + 1, run->change);
-                for (ptrdiff_t c = 0; c < row; c++) part[c] -= inverse[pixel];
             } else {
                 LANED(finish)(part, inverse[pixel], run->n_classes, q, run->change);
             }
@@ -126,13 +129,14 @@ INLINE void LANED(pass)(const dconv_crf_run *run, const ptrdiff_t n_vectors, con
         for (ptrdiff_t pixel = 0; run->sums && pixel < n; pixel += GROUP) {
             const uint16_t *ids = run->ids + (begin + pixel) * n_entries;
             const float *weights = run->weights + (begin + pixel) * n_entries, *part = z + pixel * row;
+            const float *minus = relative ? base + pixel : NULL;
             if (!relative) {
                 for (ptrdiff_t k = 0; k < n_entries; k++)
                     for (ptrdiff_t l = 0; l < GROUP; l++)
                         scaled[k * GROUP + l] = weights[k * GROUP + l] * inverse[pixel + l];
                 weights = scaled;
             }
-#define SPLAT(n, first) LANED(splat)(n, first, row, n_entries, run->sums, ids, weights, part)
+#define SPLAT(n, first) LANED(splat)(n, first, row, n_entries, run->sums, ids, weights, part, minus)
             for (ptrdiff_t v = 0; v < whole; v += BLOCK) SPLAT(BLOCK, v);
             switch (rest) {
                 case 1: SPLAT(1, whole); break;
