@@ -19,6 +19,7 @@ from dconv._validation import Images, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
+_BRIGHTNESS_GROUPS = ("level", "std")  # of the color_groups: what tells how bright it is, and how contrasted
 _SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv")
 _FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std")
 _COLORS = ("auto", "opponent", "channels")
@@ -79,8 +80,9 @@ def plan_bank(
     mean = (1 / images.n_channels,) * images.n_channels
     if groups or filters is not None:
         planes.insert(0, PlanePlan("intensity", mean, groups))
-    if normalize == "both" and color_groups:
-        planes.append(PlanePlan("brightness", mean, color_groups, normalized=False))
+    brightness_groups = tuple(group for group in _BRIGHTNESS_GROUPS if group in color_groups)
+    if normalize == "both" and brightness_groups:
+        planes.append(PlanePlan("brightness", mean, brightness_groups, normalized=False))
     if not planes:
         raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
     bank = _SCHEMES[scheme](ndim, n_levels, tuple(planes), filters, padding_mode, scaling, spacing, causal)

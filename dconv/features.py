@@ -75,7 +75,8 @@ class AtrousFeatures(FeatureImageTransformer):
         Whether the intensity of images becomes 0 in the mean, with a standard deviation of 1, and colours are divided
         by the latter too. ``"image"``: of each image by itself, so that one that is darker, or has less contrast, is
         as the others. ``"training"``: of those given to `fit` together. ``"both"``: each by itself, and beside it there
-        is the intensity as it is, the plane "brightness" with the `color_groups`, which tells what kind of image it is.
+        is the intensity as it is, the plane "brightness" with level and std, if `color_groups` has these, which tells
+        what kind of image it is.
         ``"auto"``: None unless those given to `fit` are grey, most at least; then ``"both"`` if there are 8 or more
         and their means deviate by more than their median contrast, or the logarithms of their contrasts by more than
         0.4; else ``"image"``. Where all are grey, though with several channels, colour is left out, but no channel of
@@ -116,7 +117,7 @@ class AtrousFeatures(FeatureImageTransformer):
         `spacing` in units of the finest; None if pixels are alike along all axes.
     n_features_out_ : int
         Number of features of a pixel: 66 for grey and 98 for RGB images by default, 56 for series, and
-        16 more with brightness.
+        11 more with brightness.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis; exact. In a pyramid that depends
         on where a pixel lies between the samples, and this is the farthest that any sees.
