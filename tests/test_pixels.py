@@ -2,8 +2,8 @@
 
 import numpy as np
 import pytest
-from sklearn.ensemble import ExtraTreesClassifier
 from images import BANK, TREES, Recorder, make_image, make_images
+from sklearn.ensemble import ExtraTreesClassifier
 
 from dconv import _parts, _pixels
 from dconv.segmentation import PixelClassifier
