@@ -39,11 +39,14 @@ _BAND_ROWS = 16  # at least
 
 
 class PlanePlan(NamedTuple):
-    """One plane that is made from an image: its name, the weight of each channel, and the groups computed on it."""
+    """One plane that is made from an image: its name, the weight of each channel, the groups computed on it, and
+    whether it is normalized where images are.
+    """
 
     name: str
     mixing: tuple[float, ...]
     groups: tuple[str, ...]
+    normalized: bool = True
 
     @property
     def ends_with_level(self) -> bool:
@@ -226,9 +229,9 @@ class Bank(NamedTuple):
         return pyramids
 
     def _mix(self, source: np.ndarray, plane: PlanePlan, out: np.ndarray) -> None:
-        """Write a plane of `source` (*block, channels), normalized if images are, to `out` (*block)."""
+        """Write a plane of `source` (*block, channels), normalized if it is to be, to `out` (*block)."""
         mix(source, plane.mixing, out)
-        if self.scaling is not None:
+        if self.scaling is not None and plane.normalized:
             out -= np.float32(self.scaling.mean * sum(plane.mixing))
             out *= np.float32(1 / self.scaling.std)
 

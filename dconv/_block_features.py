@@ -29,6 +29,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._intensity import BY_ITSELF
 from dconv._lazy_arrays import engine_of
 from dconv._nodata import as_given, valid_pixels, whole
 from dconv._pixels import Block, PixelSet, pixel_set, take
@@ -103,7 +104,7 @@ def spacing_of(features: Any) -> tuple[float, ...] | None:
 def sees_whole_image(features: Any) -> bool:
     """Tell whether a transformer, or any in it, has to see an image as a whole before it computes blocks of it."""
     inner = [*getattr(features, "parts_", ()), *([features.inner_] if hasattr(features, "inner_") else [])]
-    own = getattr(features, "normalize_", None) == "image" or getattr(features, "_pool", False)
+    own = getattr(features, "normalize_", None) in BY_ITSELF or getattr(features, "_pool", False)
     return own or any(map(sees_whole_image, inner))
 
 

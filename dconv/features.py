@@ -15,7 +15,7 @@ from dconv import _memory
 from dconv._bank_plan import check_bank_images, plan_bank
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import choose_block_shape, split
-from dconv._intensity import Intensity, intensity_of
+from dconv._intensity import BY_ITSELF, Intensity, intensity_of
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_axes, as_images, check_n_channels
 
@@ -73,15 +73,19 @@ class AtrousFeatures(FeatureImageTransformer):
         whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, zero crossings,
         PPV and activity, which look at the samples that there are, and own filters of even size. It loses fine
         boundaries, and is not faster: bringing features back takes as long as computing them at every pixel.
-    normalize : {"image", "training", "auto"} or None, default=None
+    normalize : {"image", "training", "both", "auto"} or None, default=None
         Whether the intensity of images becomes 0 in the mean, with a standard deviation of 1, and colours are divided
         by the latter too. ``"image"``: of each image by itself, so that one that is darker, or has less contrast, is
-        as the others. ``"training"``: of those given to `fit` together. ``"auto"``: ``"image"`` if those given to
-        `fit` are grey, most at least, else None; and where all are grey, though with several channels, colour is left
-        out, but no channel of series. An image is grey if its colour has less than 1 % of the variance of the
-        intensity, and all are if theirs has less than 10 % of it, and less than 0.1 % of the mean square of the
-        intensity, as of grey things in photographs. The mean of a whole series is not known before its end: with
-        `causal` "image" is refused, and "auto" does not choose it.
+        as the others. ``"training"``: of those given to `fit` together. ``"both"``: each by itself, and beside it there
+        is the intensity as it is, the plane "brightness" with level and std, if `color_groups` has these, which tells
+        what kind of image it is.
+        ``"auto"``: None unless those given to `fit` are grey, most at least; then ``"both"`` if there are 8 or more
+        and their means deviate by more than their median contrast, or the logarithms of their contrasts by more than
+        0.4; else ``"image"``. Where all are grey, though with several channels, colour is left out, but no channel of
+        series. An image is grey if its colour has less than 1 % of the variance of the intensity, and all are if theirs
+        has less than 10 % of it, and less than 0.1 % of the mean square of the intensity, as of grey things in
+        photographs. The mean of a whole series is not known before its end: with `causal` "image" and "both" are
+        refused, and "auto" does not choose them; of series it never chooses "both".
     spacing : sequence of float or None, default=None
         Distance between pixels along each spatial axis, in any unit, such as the voxel size of a volume; None if they
         are alike. A dilation of ``2**s`` is so many of the finest distance along every axis: taps are the nearest whole
@@ -109,12 +113,13 @@ class AtrousFeatures(FeatureImageTransformer):
         `ndim` and `channel_axis` as they were at fit; changes of parameters take effect at the next `fit`.
     n_channels_in_ : int
         Channels of the images seen at fit.
-    normalize_ : {"image", "training"} or None
+    normalize_ : {"image", "training", "both"} or None
         How images are normalized: what `normalize` says, or what "auto" has found.
     spacing_ : tuple of float or None
         `spacing` in units of the finest; None if pixels are alike along all axes.
     n_features_out_ : int
-        Number of features of a pixel: 66 for grey and 98 for RGB images by default, 86 for series.
+        Number of features of a pixel: 66 for grey and 98 for RGB images by default, 86 for series, and
+        11 more with brightness.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis; exact. In a pyramid that depends
         on where a pixel lies between the samples, and this is the farthest that any sees.
@@ -350,7 +355,7 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _for_image(self, image: np.ndarray) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
-        return self._for_intensity(intensity_of(image)) if self.normalize_ == "image" else self
+        return self._for_intensity(intensity_of(image)) if self.normalize_ in BY_ITSELF else self
 
     def _for_intensity(self, intensity: Intensity) -> Self:
         """Return the transformer for the blocks of images of this intensity."""

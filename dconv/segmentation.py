@@ -26,6 +26,7 @@ from dconv._refinement import new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
 from dconv._validation import Images, check_n_channels
+from dconv.voting import size_of_trees
 
 
 class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
@@ -233,6 +234,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             check_probabilities(classifier, "class_prior needs a classifier with probabilities")
         lesson = new_lesson(X, y, sample_weight, mask, features, classifier, ndim, channel_axis, rules, random_state)
         check_two_classes(lesson.targets, rules.ignore_label)
+        if self.classifier is None:
+            classifier.forest.set_params(**size_of_trees(len(lesson.targets)))
         images = lesson.images
         with_student = as_distill(self.distill, classifier)
         self._check_parts(features, classifier)

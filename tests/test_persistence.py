@@ -79,6 +79,7 @@ def header_changed(path, change):
     "options",
     [
         {"features": dconv.AtrousFeatures(3, normalize="training", filters=filters.gaussian(1))},
+        {"features": dconv.AtrousFeatures(2, normalize="both")},
         {"features": dconv.AtrousFeatures(2, scheme="pyramid")},
         {"features": ATROUS, "distill": True},
         {"features": ATROUS, "refine": DenseCRF(n_iter=2)},

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from images import BANK, TREES, Recorder, make_image, make_images
+from sklearn.ensemble import ExtraTreesClassifier
 
 from dconv import _parts, _pixels
 from dconv.segmentation import PixelClassifier
@@ -47,7 +48,12 @@ def test_max_samples_bounds_each_class_of_each_image():
 
 
 def test_pixels_drawn_do_not_depend_on_the_classifier(monkeypatch):
-    monkeypatch.setattr(_parts, "default_classifier", lambda *_, **__: Recorder())  # the default one
+    def recorder(**_):
+        made = Recorder()
+        made.forest = ExtraTreesClassifier()  # whose size is set by the number of pixels
+        return made
+
+    monkeypatch.setattr(_parts, "default_classifier", recorder)
     X, y = make_images()
     default, given = (
         PixelClassifier(BANK, classifier, max_samples=5, random_state=0).fit(X, y).classifier_.seen_[0]
