@@ -16,10 +16,11 @@ import numpy as np
 from dconv import _memory
 from dconv._bank import Bank, PlanePlan, widest
 from dconv._boxes import sizes
-from dconv._feature_groups import SMOOTHING_RADIUS, Place, Planes, available_groups, stencils
+from dconv._feature_groups import Planes, available_groups
 from dconv._kernels import _cascade
 from dconv._pixels import Block
 from dconv._receptive import Margin
+from dconv._stencils import SMOOTHING_RADIUS, Place, stencils
 from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has
@@ -68,7 +69,14 @@ class _ClassBank(Bank):
             margins.insert(0, widest(wanted))
         return margins
 
-    def _add_features(self, pyramids: list[list[Planes]], program: _cascade.Program, start: Place, stop: Place) -> None:
+    def _add_features(
+        self,
+        pyramids: list[list[Planes]],
+        program: _cascade.Program,
+        start: Place,
+        stop: Place,
+        cpu_level: str | None,
+    ) -> None:
         for index, window in enumerate(self._windows(pyramids, start)):
             program.copy(window, 1, index)
 

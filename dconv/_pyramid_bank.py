@@ -18,9 +18,10 @@ import numpy as np
 
 from dconv._bank import Bank, PlanePlan, derivative_margins, filter_halo, widest
 from dconv._blocks import read_block
-from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scale_of, slab_axis, smooth
+from dconv._feature_groups import GROUPS, Level, Planes, slab_axis, smooth
 from dconv._kernels import _cascade
 from dconv._receptive import Margin
+from dconv._stencils import SMOOTHING_RADIUS, Place, scale_of
 from dconv.functional import conv
 from dconv.upsampling import upsample
 
@@ -43,7 +44,7 @@ class PyramidBank(Bank):
             stride = 2**index
             # To the sample beside the pixel, as far as features look from there, and through the smoothing below.
             way = stride - 1 + SMOOTHING_RADIUS * (stride - 1)
-            halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach()))
+            halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach(index)))
         return widest(halos)
 
     def bands(
@@ -66,9 +67,9 @@ class PyramidBank(Bank):
             self._mix(source, plane, x.data[(0,) * (4 - self.ndim)])
             for index in range(self.n_levels):
                 box = self._samples(block, index)
-                wanted = [self._smoother_box(plane, box), *map(_every_second, needed[index + 1 : index + 2])]
+                wanted = [self._smoother_box(plane, box, index), *map(_every_second, needed[index + 1 : index + 2])]
                 smoother = self._smoother(x, wanted, cpu_level)
-                features = self._features(plane, x, smoother, box, index + 1 == self.n_levels, cpu_level)
+                features = self._features(plane, x, smoother, index, box, cpu_level)
                 self._spread(features, block, index, out[..., done : done + features.shape[-1]])
                 done += features.shape[-1]
                 if plane is self.planes[0] and self.filters is not None:
@@ -78,9 +79,10 @@ class PyramidBank(Bank):
                 if index + 1 < self.n_levels:
                     x = self._subsampled(smoother, needed[index + 1])
 
-    def _reach(self) -> Margin:
+    def _reach(self, index: int) -> Margin:
         """Return how far features look at their own level, in its samples, per spatial axis."""
-        reach = max((GROUPS[group].total_reach for plane in self.planes for group in plane.groups), default=0)
+        groups = [GROUPS[group] for plane in self.planes for group in plane.groups]
+        reach = max((group.total_reach(self._coarser(index)) for group in groups), default=0)
         if any(plane.ends_with_level for plane in self.planes):
             reach = max(reach, SMOOTHING_RADIUS)
         margins: list[Margin] = [((reach, reach),) * self.ndim]
@@ -101,11 +103,11 @@ class PyramidBank(Bank):
 
     def _needed(self, block: Sequence[slice]) -> list[Box]:
         """Return the samples of every level that the features of `block` are made from."""
-        reach = ((0, 0),) * (3 - self.ndim) + self._reach()
         radius = (0,) * (3 - self.ndim) + (SMOOTHING_RADIUS,) * self.ndim
         boxes: list[Box] = []
         for index in reversed(range(self.n_levels)):
             start, stop = self._samples(block, index)
+            reach = ((0, 0),) * (3 - self.ndim) + self._reach(index)
             start = tuple(a - left for a, (left, _) in zip(start, reach, strict=True))
             stop = tuple(b + right for b, (_, right) in zip(stop, reach, strict=True))
             if boxes:
@@ -115,9 +117,10 @@ class PyramidBank(Bank):
             boxes.insert(0, (start, stop))
         return boxes
 
-    def _smoother_box(self, plane: PlanePlan, box: Box) -> Box:
+    def _smoother_box(self, plane: PlanePlan, box: Box, index: int) -> Box:
         """Return the samples of the next level that the features of `box` are made from."""
-        margin = max([0, *(GROUPS[group].smoother or 0 for group in plane.groups)])
+        coarser = self._coarser(index)
+        margin = max([0, *(GROUPS[group].smoother_reach(coarser) or 0 for group in plane.groups)])
         around = (0,) * (3 - self.ndim) + (margin,) * self.ndim
         start, stop = box
         return (
@@ -139,14 +142,15 @@ class PyramidBank(Bank):
         return x
 
     def _features(
-        self, plane: PlanePlan, x: Planes, smoother: Planes, box: Box, is_last: bool, cpu_level: str | None
+        self, plane: PlanePlan, x: Planes, smoother: Planes, index: int, box: Box, cpu_level: str | None
     ) -> np.ndarray:
-        """Return the features of a level `x` (*samples, n_features)."""
-        with_next = is_last and plane.ends_with_level
+        """Return the features of level `index`, which is `x` (*samples, n_features)."""
+        with_next = index + 1 == self.n_levels and plane.ends_with_level
         n_features = sum(len(self._parts(group)) for group in plane.groups) + with_next
         shape, slabs = tuple(b - a for a, b in zip(*box, strict=True)), slab_axis(self.ndim)
         program = _cascade.Program(shape, slabs, n_features, cpu_level)
-        level = Level(x, smoother, scale_of(1), *box, self.ndim, derivative_margins(plane.groups), program)
+        place = scale_of(1), self._coarser(index), self.causal, *box, self.ndim
+        level = Level(x, smoother, *place, derivative_margins(plane.groups), program, cpu_level)
         done = 0
         for group in plane.groups:
             GROUPS[group].compute(level, done)
