@@ -1,7 +1,7 @@
 """The features of one level of the bank: a table of groups, and what a group is computed from.
 
-A new group is a function that writes its planes, and one line in `GROUPS`. Distances in the table are in dilations, so
-that one line describes every level.
+A new group is a function that says how its features are computed, and one line in `GROUPS`. Distances in the table are
+in dilations, so that one line describes every level.
 """
 
 from __future__ import annotations
@@ -57,36 +57,47 @@ class Planes:
         self.memory = memory
         self.data = np.ndarray((n, n0, n1, n2), np.float32, memory, 0, (4 * plane, 4 * n1 * pitch, 4 * pitch, 4))
 
-    def at(self, place: Place) -> np.ndarray:
-        """Return the view of ``data`` that begins at `place`; the kernels' taps reach out of it."""
-        i, j, k = (a - b for a, b in zip(place, self.start, strict=True))
-        return self.data[:, i:, j:, k:]
+    def at(self, place: Place) -> _cascade.Window:
+        """Return the window on a block that begins at `place`."""
+        return _cascade.Window(self.data, tuple(a - b for a, b in zip(place, self.start, strict=True)))
 
     def over(self, start: Place, stop: Place) -> np.ndarray:
         """Return the view of ``data`` from `start` to `stop`."""
         low, high = ([a - b for a, b in zip(place, self.start, strict=True)] for place in (start, stop))
         return self.data[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
 
-    def offsets(self, steps: np.ndarray) -> np.ndarray:
-        """Return the distances in memory, in floats, of `steps` (..., 3) in pixels."""
-        return steps @ (np.array(self.data.strides[1:], np.intp) // 4)
+
+def slab_axis(ndim: int) -> int:
+    """Return along which of three axes a block of an image is worked on slab by slab."""
+    return 0 if ndim == 3 else 1
 
 
-def scratch_rows(longest: int) -> np.ndarray:
-    """Return scratch memory for kernels on planes whose rows have up to `longest` pixels."""
-    return np.empty((7, longest + _cascade.ROW_UNIT), np.float32)  # structure_tensor in 3-D takes 1 + 6
+def smooth(x: Planes, ndim: int, scale: Scale, start: Place, stop: Place, cpu_level: str | None) -> Planes:
+    """Return the next level of `x` from `start` to `stop`."""
+    return _correlated(x, ndim, stencils_at(ndim, scale).smoothing, scale.array, start, stop, cpu_level)
+
+
+def _correlated(
+    x: Planes, ndim: int, kernels: np.ndarray, steps: np.ndarray, start: Place, stop: Place, cpu_level: str | None
+) -> Planes:
+    """Return the correlations of `x` with kernels, from `start` to `stop`."""
+    made = Planes(len(kernels), start, stop)
+    program = _cascade.Program(made.data.shape[1:], slab_axis(ndim), 0, cpu_level)
+    program.separable(x.at(start), kernels, steps, made.at(start))
+    program.run(0, made.data.shape[1 + slab_axis(ndim)], None)
+    return made
 
 
 @dataclass
 class Level:
-    """One level of a plane of an image over a band of pixels: what groups are computed from.
+    """One level of a plane of an image over a block of pixels: what groups are computed from.
 
     Attributes
     ----------
     planes : Planes
-        The level itself, with as much around the band as the groups need.
+        The level itself, with as much around the block as the groups need.
     smoother : Planes or None
-        The next level, if some group needs it, with as much around the band as the groups need.
+        The next level, if some group needs it, with as much around the block as the groups need.
     scale : Scale
         Distances between taps.
     coarser : int
@@ -94,13 +105,13 @@ class Level:
     causal : bool
         Whether windows end together, and do not have the same middle.
     start, stop : (int, int, int)
-        The band.
+        The block.
     ndim : int
         Spatial axes of the image.
     margins : (int, int)
-        How far beyond the band first and second derivatives are needed, in dilations.
-    scratch : ndarray
-        From `scratch_rows`.
+        How far beyond the block first and second derivatives are needed, in dilations.
+    program : Program
+        To which groups add what is computed of the rows of the block.
     cpu_level : str or None
         For the kernels.
     """
@@ -114,13 +125,19 @@ class Level:
     stop: Place
     ndim: int
     margins: tuple[int, int]
-    scratch: np.ndarray
+    program: _cascade.Program
     cpu_level: str | None
 
     @property
-    def x(self) -> np.ndarray:
-        """The level, from the first pixel of the band on."""
+    def x(self) -> _cascade.Window:
+        """The level."""
         return self.planes.at(self.start)
+
+    @property
+    def next(self) -> _cascade.Window:
+        """The next level."""
+        assert self.smoother is not None  # the table says which groups need it
+        return self.smoother.at(self.start)
 
     @property
     def windows(self) -> list[tuple[int, int]]:
@@ -134,88 +151,82 @@ class Level:
         return stencils_at(self.ndim, self.scale).smoothing[0]
 
     @functools.cached_property
-    def gradient(self) -> Planes:
+    def gradient(self) -> _cascade.Window:
         """First derivatives along every axis."""
         axes = [(axis,) for axis in range(3 - self.ndim, 3)]
         return self._derivatives(stencils_at(self.ndim, self.scale).gradient, axes, self.margins[0])
 
     @functools.cached_property
-    def hessian(self) -> Planes:
+    def hessian(self) -> _cascade.Window:
         """Second derivatives: the diagonal, then the upper triangle row by row."""
         axes = range(3 - self.ndim, 3)
         pairs = [(a, a) for a in axes] + list(itertools.combinations(axes, 2))
         return self._derivatives(stencils_at(self.ndim, self.scale).hessian, pairs, self.margins[1])
 
-    def _derivatives(self, kernels: np.ndarray, axes: Sequence[tuple[int, ...]], margin: int) -> Planes:
-        """Return derivatives, each along `axes` of its own."""
+    def _derivatives(self, kernels: np.ndarray, axes: Sequence[tuple[int, ...]], margin: int) -> _cascade.Window:
+        """Return derivatives, each along `axes` of its own, of which as many slabs are held as are seen at once."""
         around = tuple(margin * step if axis >= 3 - self.ndim else 0 for axis, step in enumerate(self.scale.steps))
         start = tuple(a - m for a, m in zip(self.start, around, strict=True))
-        stop = tuple(b + m for b, m in zip(self.stop, around, strict=True))
-        planes = Planes(len(kernels), start, stop)
-        x = self.planes.at(start)
-        _cascade.separable(x, kernels, self.scale.array, planes.data, self.scratch, self.cpu_level)
-        for plane, along in zip(planes.data, axes, strict=True):
-            if any(self.scale.steps[axis] == 0 for axis in along):
-                plane[...] = 0  # taps that fall together do not differ
-        return planes
+        stop = [b + m for b, m in zip(self.stop, around, strict=True)]
+        slabs = slab_axis(self.ndim)
+        stop[slabs] = min(stop[slabs], start[slabs] + 2 * around[slabs] + 1)
+        made = Planes(len(kernels), start, tuple(stop)).at(self.start)
+        flat = [any(self.scale.steps[axis] == 0 for axis in along) for along in axes]  # taps that fall together do
+        kernels = np.where(np.array(flat)[:, np.newaxis, np.newaxis], np.float32(0), kernels)  # not differ
+        self.program.separable(self.planes.at(self.start), kernels, self.scale.array, made, around)
+        return made
 
 
-def _level(level: Level, out: np.ndarray) -> None:
-    out[...] = level.planes.over(level.start, level.stop)
+def _level(level: Level, first: int) -> None:
+    level.program.copy(level.x, 1, first)
 
 
-def _wavelet(level: Level, out: np.ndarray) -> None:
-    assert level.smoother is not None  # the table says that this group needs it
-    np.subtract(level.planes.over(level.start, level.stop), level.smoother.over(level.start, level.stop), out=out)
+def _wavelet(level: Level, first: int) -> None:
+    level.program.difference(level.x, level.next, first)
 
 
-def _gradient(level: Level, out: np.ndarray) -> None:
-    _cascade.magnitude(level.gradient.at(level.start), out, level.cpu_level)
+def _gradient(level: Level, first: int) -> None:
+    level.program.magnitude(level.gradient, level.ndim, first)
 
 
-def _hessian(level: Level, out: np.ndarray) -> None:
-    _cascade.eigenvalues(level.hessian.at(level.start), out, level.cpu_level)
+def _hessian(level: Level, first: int) -> None:
+    level.program.eigenvalues(level.hessian, len(stencils(level.ndim).hessian), first)
 
 
-def _structure_tensor(level: Level, out: np.ndarray) -> None:
-    gradient = level.gradient.at(level.start)
-    _cascade.structure_tensor(gradient, level.smoothing, level.scale.array, out, level.scratch, level.cpu_level)
+def _structure_tensor(level: Level, first: int) -> None:
+    level.program.structure_tensor(level.gradient, level.ndim, level.smoothing, level.scale.array, first)
 
 
-def _std(level: Level, out: np.ndarray) -> None:
-    _cascade.deviation(level.x, level.smoothing, level.scale.array, out, level.scratch, level.cpu_level)
+def _std(level: Level, first: int) -> None:
+    level.program.deviation(level.x, level.smoothing, level.scale.array, first)
 
 
-def _extrema(level: Level, out: np.ndarray) -> None:
-    offsets = level.planes.offsets(stencils(level.ndim).neighbours * level.scale.array)
-    _cascade.extrema(level.x, offsets, out, level.cpu_level)
+def _extrema(level: Level, first: int) -> None:
+    level.program.extrema(level.x, stencils(level.ndim).neighbours * level.scale.array, first)
 
 
-def _lines(level: Level, out: np.ndarray) -> None:
-    offsets = level.hessian.offsets(line_steps(level.ndim, level.scale))
-    weight = stencils(level.ndim).line_weight
-    _cascade.lines(level.hessian.at(level.start), offsets, weight, out, level.cpu_level)
+def _lines(level: Level, first: int) -> None:
+    places, weight = line_steps(level.ndim, level.scale), stencils(level.ndim).line_weight
+    level.program.lines(level.hessian, places, weight, first)
 
 
-def _slope(level: Level, out: np.ndarray) -> None:
-    out[...] = level.gradient.over(level.start, level.stop)
+def _slope(level: Level, first: int) -> None:
+    level.program.copy(level.gradient, level.ndim, first)
 
 
-def _zero_crossings(level: Level, out: np.ndarray) -> None:
+def _zero_crossings(level: Level, first: int) -> None:
     step = level.scale.steps[2]
-    _shares(level, True, [step / (2 * radius) for radius, _ in level.windows], out)  # changes for each dilation
+    _shares(level, True, [step / (2 * radius) for radius, _ in level.windows], first)  # changes for each dilation
 
 
-def _ppv(level: Level, out: np.ndarray) -> None:
-    _shares(level, False, [1 / (2 * radius + 1) for radius, _ in level.windows], out)
+def _ppv(level: Level, first: int) -> None:
+    _shares(level, False, [1 / (2 * radius + 1) for radius, _ in level.windows], first)
 
 
-def _shares(level: Level, of_changes: bool, weight: Sequence[float], out: np.ndarray) -> None:
-    """Write how often, in each window around a sample of a series, the wavelet plane and the slope are positive, or
-    change sign.
-    """
+def _shares(level: Level, of_changes: bool, weight: Sequence[float], first: int) -> None:
+    """Add how often, in each window around a sample of a series, wavelet plane and slope are positive, or change sign."""
     assert level.smoother is not None  # the table says that these groups need it
-    step, planes = level.scale.steps[2], iter(out)
+    step = level.scale.steps[2]
     for (radius, middle), of_one in zip(level.windows, weight, strict=True):
         here, before, behind = (moved(level.start, middle + way) for way in (0, -step, step))
         differences = (
@@ -223,18 +234,20 @@ def _shares(level: Level, of_changes: bool, weight: Sequence[float], out: np.nda
             (level.planes.at(behind), level.planes.at(before)),
         )
         for a, b in differences:
-            plane = next(planes)[np.newaxis]
-            _cascade.shares(a, b, radius, of_changes, of_one, plane, level.scratch, level.cpu_level)
+            level.program.shares(a, b, radius, of_changes, of_one, first)
+            first += 1
 
 
-def _activity(level: Level, out: np.ndarray) -> None:
+def _activity(level: Level, first: int) -> None:
     assert level.smoother is not None  # the table says that this group needs it
     widest = level.windows[-1][0]
     values = Planes(1, moved(level.start, -widest), moved(level.stop, widest))
     ends = values.start, values.stop
     np.subtract(level.planes.over(*ends), level.smoother.over(*ends), out=values.data)
     np.abs(values.data, out=values.data)
-    _window_means(level, values, out)
+    means = Planes(len(level.windows), level.start, level.stop)
+    _window_means(level, values, means.data)
+    level.program.copy(means.at(level.start), len(level.windows), first)
 
 
 def _window_means(level: Level, values: Planes, out: np.ndarray) -> None:
@@ -246,10 +259,8 @@ def _window_means(level: Level, values: Planes, out: np.ndarray) -> None:
     sums, width = values, 1
     for plane, (radius, middle) in zip(out, level.windows, strict=True):
         while width < 2 * radius:
-            pairs = Planes(1, sums.start, moved(sums.stop, -width))
-            steps = np.array([0, 0, width], np.intp)
-            _cascade.separable(sums.at(sums.start), _PAIR, steps, pairs.data, level.scratch, level.cpu_level)
-            sums, width = pairs, 2 * width
+            steps, ends = np.array([0, 0, width], np.intp), (sums.start, moved(sums.stop, -width))
+            sums, width = _correlated(sums, level.ndim, _PAIR, steps, *ends, level.cpu_level), 2 * width
         first, last = ([moved(end, middle + way) for end in (level.start, level.stop)] for way in (-radius, radius))
         np.add(sums.over(*first)[0], values.over(*last)[0], out=plane)
         plane *= np.float32(1 / (2 * radius + 1))
@@ -266,7 +277,8 @@ class FeatureGroup(NamedTuple):
     Attributes
     ----------
     compute : callable
-        ``compute(level, out)`` writes the features over the band of `level` to `out` (parts, *band).
+        ``compute(level, first)`` adds to the program of `level` what computes its features, of which the first has
+        this number.
     parts : tuple of tuple of str
         Names of its features in 1-D, in 2-D and in 3-D; none if it has no meaning there.
     reach : int, default=0
@@ -282,7 +294,7 @@ class FeatureGroup(NamedTuple):
         one core with AVX2.
     """
 
-    compute: Callable[[Level, np.ndarray], None]
+    compute: Callable[[Level, int], None]
     parts: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     reach: int = 0
     gradient: int | None = None

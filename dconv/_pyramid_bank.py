@@ -18,10 +18,10 @@ import numpy as np
 
 from dconv._bank import Bank, PlanePlan, derivative_margins, filter_halo, widest
 from dconv._blocks import read_block
-from dconv._feature_groups import GROUPS, Level, Planes, scratch_rows
+from dconv._feature_groups import GROUPS, Level, Planes, slab_axis, smooth
 from dconv._kernels import _cascade
 from dconv._receptive import Margin
-from dconv._stencils import SMOOTHING_RADIUS, Place, scale_of, stencils
+from dconv._stencils import SMOOTHING_RADIUS, Place, scale_of
 from dconv.functional import conv
 from dconv.upsampling import upsample
 
@@ -61,19 +61,15 @@ class PyramidBank(Bank):
         needed = self._needed(block)
         start, stop = (place[3 - self.ndim :] for place in needed[0])
         source = np.asarray(read_block(image, start, stop, self.padding_mode), np.float32)
-        scratch = scratch_rows(needed[0][1][2] - needed[0][0][2])
         done, own = 0, self._n_plane_features
         for plane in self.planes:
             x = Planes(1, *needed[0])
             self._mix(source, plane, x.data[(0,) * (4 - self.ndim)])
-            margins = derivative_margins(plane.groups)
             for index in range(self.n_levels):
                 box = self._samples(block, index)
                 wanted = [self._smoother_box(plane, box, index), *map(_every_second, needed[index + 1 : index + 2])]
-                smoother = self._smoother(x, wanted, scratch, cpu_level)
-                place = scale_of(1), self._coarser(index), self.causal, *box, self.ndim
-                level = Level(x, smoother, *place, margins, scratch, cpu_level)
-                features = self._features(plane, level, index + 1 == self.n_levels)
+                smoother = self._smoother(x, wanted, cpu_level)
+                features = self._features(plane, x, smoother, index, box, cpu_level)
                 self._spread(features, block, index, out[..., done : done + features.shape[-1]])
                 done += features.shape[-1]
                 if plane is self.planes[0] and self.filters is not None:
@@ -132,15 +128,11 @@ class PyramidBank(Bank):
             tuple(b + m for b, m in zip(stop, around, strict=True)),
         )
 
-    def _smoother(self, x: Planes, boxes: list[Box], scratch: np.ndarray, cpu_level: str | None) -> Planes:
+    def _smoother(self, x: Planes, boxes: list[Box], cpu_level: str | None) -> Planes:
         """Return the next level at the samples of this one: those in any of `boxes`."""
         start = tuple(min(places) for places in zip(*(each[0] for each in boxes), strict=True))
         stop = tuple(max(places) for places in zip(*(each[1] for each in boxes), strict=True))
-        smoother = Planes(1, start, stop)
-        _cascade.separable(
-            x.at(start), stencils(self.ndim).smoothing, scale_of(1).array, smoother.data, scratch, cpu_level
-        )
-        return smoother
+        return smooth(x, self.ndim, scale_of(1), start, stop, cpu_level)
 
     def _subsampled(self, smoother: Planes, box: Box) -> Planes:
         """Return every second sample of the next level: with the smoothing, a convolution with stride 2."""
@@ -149,20 +141,24 @@ class PyramidBank(Bank):
         x.data[...] = smoother.over(*_every_second(box))[steps]
         return x
 
-    def _features(self, plane: PlanePlan, level: Level, is_last: bool) -> np.ndarray:
-        """Return the features of a level (*samples, n_features)."""
-        n_parts = [len(self._parts(group)) for group in plane.groups]
-        with_next = is_last and plane.ends_with_level
-        planes = Planes(sum(n_parts) + with_next, level.start, level.stop)
+    def _features(
+        self, plane: PlanePlan, x: Planes, smoother: Planes, index: int, box: Box, cpu_level: str | None
+    ) -> np.ndarray:
+        """Return the features of level `index`, which is `x` (*samples, n_features)."""
+        with_next = index + 1 == self.n_levels and plane.ends_with_level
+        n_features = sum(len(self._parts(group)) for group in plane.groups) + with_next
+        shape, slabs = tuple(b - a for a, b in zip(*box, strict=True)), slab_axis(self.ndim)
+        program = _cascade.Program(shape, slabs, n_features, cpu_level)
+        place = scale_of(1), self._coarser(index), self.causal, *box, self.ndim
+        level = Level(x, smoother, *place, derivative_margins(plane.groups), program, cpu_level)
         done = 0
-        for group, n in zip(plane.groups, n_parts, strict=True):
-            GROUPS[group].compute(level, planes.data[done : done + n])
-            done += n
+        for group in plane.groups:
+            GROUPS[group].compute(level, done)
+            done += len(self._parts(group))
         if with_next:
-            assert level.smoother is not None  # every level has one here
-            planes.data[done] = level.smoother.over(level.start, level.stop)[0]
-        features = np.empty((*planes.data.shape[1:], len(planes.data)), np.float32)
-        _cascade.interleave(planes.data, features, level.cpu_level)
+            program.copy(level.next, 1, done)
+        features = np.empty((*shape, n_features), np.float32)
+        program.run(0, shape[slabs], features)
         return features[(0,) * (3 - self.ndim)]
 
     def _responses(self, x: Planes, box: Box) -> np.ndarray:

@@ -273,9 +273,10 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         The first call, where there was no `fit`, begins. A student of `distill` is dropped, as its teacher moves on.
         Of a Pipeline the last step goes on; the scalers in front stay as the first call, or `fit`, has fitted them.
 
-        The fastest way to add scribbles to an image while someone waits: `fit` once a pipeline of
-        :class:`dconv.SoftClipScaler`, scikit-learn's StandardScaler and :class:`dconv.PerceptronClassifier`, then call
-        this with all scribbles of the image, old and new, which is one epoch.
+        So scribbles are added to an image while someone waits: `fit` once, then call this with all scribbles of the
+        image, old and new. The default classifier keeps its choice, fits its forest anew and lets its perceptron learn
+        for an epoch (:meth:`dconv.AdaptiveVote.partial_fit`). Faster still is a pipeline of
+        :class:`dconv.SoftClipScaler`, scikit-learn's StandardScaler and :class:`dconv.PerceptronClassifier`.
 
         Parameters
         ----------

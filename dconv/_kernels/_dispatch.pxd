@@ -37,6 +37,9 @@ cdef extern from "activation_rows.h" nogil:
         void (*logistic)(float *x, Py_ssize_t n) noexcept nogil
         void (*tanh)(float *x, Py_ssize_t n) noexcept nogil
         void (*soft_clip)(float *x, Py_ssize_t n) noexcept nogil
+        void (*centred)(const float *x, const float *centre, const float *scale, Py_ssize_t n_channels,
+                        Py_ssize_t n_pixels, Py_ssize_t row, float *h) noexcept nogil
+        int (*finite)(const float *x, Py_ssize_t n) noexcept nogil
 
 
 cdef extern from "crf_rows.h" nogil:
