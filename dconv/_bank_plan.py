@@ -16,7 +16,7 @@ from dconv._filter_bank import FilterBank, as_filter_bank
 from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, pooled
 from dconv._pyramid_bank import PyramidBank
 from dconv._stencils import scale_of
-from dconv._validation import Images, check_finite, check_min_size
+from dconv._validation import Images, check_bool, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
@@ -91,8 +91,7 @@ def plan_bank(
 
 def check_causal(causal: Any, ndim: int) -> None:
     """Check that `causal` is a bool, and False unless there is one axis, which can be time."""
-    if not isinstance(causal, bool | np.bool_):
-        raise TypeError(f"causal must be True or False, got {causal!r}")
+    check_bool(causal, "causal")
     if causal and ndim != 1:
         raise ValueError(
             f"causal=True is for series, ndim=1: with ndim={ndim} no side of a pixel is ahead of it; use causal=False"

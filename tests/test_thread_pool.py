@@ -9,6 +9,7 @@ import re
 import sys
 import tempfile
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
 
@@ -25,7 +26,9 @@ import dconv
 from dconv import filters, layers, metrics, predictors, shapes
 
 N_THREADS = 8
-N_CALLS = 64
+N_CALLS = 64  # of what is fast; what takes longer meets others at more places in one call, and is called less often
+LEAST_CALLS = 2 * N_THREADS
+SECONDS = 1.0  # that the calls would take one after another
 
 IMAGE, LABELS = make_image((44, 52))
 SCRIBBLES = scribble(LABELS)
@@ -441,9 +444,14 @@ def run_from_threads(calls):
 @pytest.mark.parametrize("name", CALLS)
 def test_call_from_threads(name):
     with busy_threads():
-        expected = flat(CALLS[name]())
-        results = run_from_threads([CALLS[name]] * N_CALLS)
-    assert len(results) == N_CALLS
+        expected = flat(CALLS[name]())  # and what is fitted once, or imported, is so now
+        start = time.perf_counter()
+        again = flat(CALLS[name]())
+        seconds = time.perf_counter() - start
+        n_calls = int(np.clip(SECONDS / seconds, LEAST_CALLS, N_CALLS))
+        results = run_from_threads([CALLS[name]] * n_calls)
+    assert_same(again, expected)
+    assert len(results) == n_calls
     for _, result in results:
         assert_same(result, expected)
 

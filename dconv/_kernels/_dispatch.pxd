@@ -42,6 +42,7 @@ cdef extern from "activation_rows.h" nogil:
 cdef extern from "crf_rows.h" nogil:
     enum:
         DCONV_CRF_GROUP
+        DCONV_CRF_STAGE
         DCONV_CRF_MAX_FEATURES
         DCONV_CRF_REMAINDERS
     ctypedef struct dconv_crf_run:
@@ -53,14 +54,14 @@ cdef extern from "crf_rows.h" nogil:
         Py_ssize_t row
         const float *unary
         Py_ssize_t unary_step
+        Py_ssize_t unary_ahead
         const float *values
         float *sums
         float *q
         float *change
         float *scratch
     ctypedef struct dconv_crf_corners:
-        uint64_t *slot_key
-        uint16_t *slot_id
+        uint16_t *slots
         uint64_t *keys
         float *sums
         Py_ssize_t n
@@ -86,8 +87,8 @@ cdef extern from "crf_rows.h" nogil:
         void (*pass_all)(const dconv_crf_run *run) noexcept nogil
         void (*fetch)(const float *values, const int32_t *vertices, Py_ssize_t n, Py_ssize_t row,
                       float *out) noexcept nogil
-        void (*gather)(const float *sums, const int32_t *list, const int64_t *first, Py_ssize_t row, Py_ssize_t begin,
-                       Py_ssize_t end, float *values) noexcept nogil
+        void (*gather)(const float *sums, const int32_t *list, Py_ssize_t length, Py_ssize_t row,
+                       float *values) noexcept nogil
         void (*blur)(const int32_t *chains, Py_ssize_t n, Py_ssize_t row, float *values) noexcept nogil
         void (*mix)(const float *matrix, Py_ssize_t n_classes, Py_ssize_t row, Py_ssize_t n, float *values,
                     float *scratch) noexcept nogil
