@@ -24,20 +24,11 @@ from typing import NamedTuple
 import numpy as np
 
 from dconv._blocks import read_block
-from dconv._feature_groups import (
-    GROUPS,
-    SMOOTHING_RADIUS,
-    Level,
-    Place,
-    Planes,
-    Scale,
-    scale_of,
-    scratch_rows,
-    stencils_at,
-)
+from dconv._feature_groups import GROUPS, Level, Planes, moved, scratch_rows
 from dconv._intensity import Intensity
 from dconv._kernels import _cascade
 from dconv._receptive import Layer, Margin, axis_halos, cascade_halo
+from dconv._stencils import SMOOTHING_RADIUS, Place, Scale, scale_of, stencils_at
 from dconv.filters import FilterBank
 from dconv.functional import conv
 
@@ -134,6 +125,10 @@ class Bank(NamedTuple):
         """Return the pixels from tap to tap at a level, per spatial axis."""
         return self._scale(index).steps[3 - self.ndim :]
 
+    def _coarser(self, index: int) -> int:
+        """Return how many levels follow a level."""
+        return self.n_levels - 1 - index
+
     def _scale(self, index: int) -> Scale:
         return scale_of(2**index, self.spacing)
 
@@ -195,7 +190,7 @@ class Bank(NamedTuple):
         looks: list[Margin] = []
         if index < self.n_levels:
             steps = self.steps(index)
-            for reach in {group.total_reach for group in groups}:
+            for reach in {group.total_reach(self._coarser(index)) for group in groups}:
                 margin = tuple((reach * step, reach * step) for step in steps)
                 looks.append(_behind(margin, self._lag(index, reach)))
             if self.filters is not None and plane_index == 0:
@@ -203,9 +198,11 @@ class Bank(NamedTuple):
         elif plane.ends_with_level:
             looks.append(_behind(((0, 0),) * self.ndim, self._lag(index, 0)))
         for group in groups if index > 0 else ():
-            if group.smoother is not None:
-                margin = tuple((group.smoother * step, group.smoother * step) for step in self.steps(index - 1))
-                looks.append(_behind(margin, self._lag(index - 1, group.total_reach)))
+            coarser = self._coarser(index - 1)
+            smoother_reach = group.smoother_reach(coarser)
+            if smoother_reach is not None:
+                margin = tuple((smoother_reach * step, smoother_reach * step) for step in self.steps(index - 1))
+                looks.append(_behind(margin, self._lag(index - 1, group.total_reach(coarser))))
         return looks
 
     def _pyramids(self, image: np.ndarray, block: Sequence[slice], cpu_level: str | None) -> list[list[Planes]]:
@@ -253,19 +250,21 @@ class Bank(NamedTuple):
         for plane, levels in zip(self.planes, pyramids, strict=True):
             for index in range(self.n_levels):
                 smoother = levels[index + 1] if index + 1 < len(levels) else None
-                lags = [self._lag(index, GROUPS[group].total_reach) for group in plane.groups]
+                coarser, scale = self._coarser(index), self._scale(index)
+                lags = [self._lag(index, GROUPS[group].total_reach(coarser)) for group in plane.groups]
                 bands = {}  # one for all groups that come equally late, which share derivatives
                 for lag in dict.fromkeys(lags):
                     margins = derivative_margins([g for g, of_g in zip(plane.groups, lags, strict=True) if of_g == lag])
-                    ends, scale = (_earlier(start, lag), _earlier(stop, lag)), self._scale(index)
-                    bands[lag] = Level(levels[index], smoother, scale, *ends, self.ndim, margins, scratch, cpu_level)
+                    ends = moved(start, -lag), moved(stop, -lag)
+                    place = scale, coarser, self.causal, *ends, self.ndim
+                    bands[lag] = Level(levels[index], smoother, *place, margins, scratch, cpu_level)
                 for group, lag in zip(plane.groups, lags, strict=True):
                     n_parts = len(self._parts(group))
                     GROUPS[group].compute(bands[lag], features.data[done : done + n_parts])
                     done += n_parts
             if plane.ends_with_level:
                 lag = self._lag(self.n_levels, 0)
-                features.data[done] = levels[-1].over(_earlier(start, lag), _earlier(stop, lag))[0]
+                features.data[done] = levels[-1].over(moved(start, -lag), moved(stop, -lag))[0]
                 done += 1
 
     def _apply_filters(
@@ -293,11 +292,6 @@ def _behind(margin: Margin, lag: int) -> Margin:
     """Return the margin of a block whose last axis is looked at `lag` pixels earlier."""
     *others, (left, right) = margin
     return (*others, (left + lag, right - lag))
-
-
-def _earlier(place: Place, lag: int) -> Place:
-    """Return the place `lag` pixels before one, along its last axis."""
-    return (*place[:-1], place[-1] - lag)
 
 
 def filter_halo(filters: FilterBank, dilation: int | tuple[int, ...]) -> Margin:

@@ -11,16 +11,17 @@ import numpy as np
 from dconv._axes import as_int
 from dconv._bank import Bank, PlanePlan
 from dconv._blocks import check_padding_mode
-from dconv._feature_groups import available_groups, scale_of
+from dconv._feature_groups import available_groups
 from dconv._filter_bank import FilterBank, as_filter_bank
 from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, pooled
 from dconv._pyramid_bank import PyramidBank
-from dconv._validation import Images, check_finite, check_min_size
+from dconv._stencils import scale_of
+from dconv._validation import Images, check_bool, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
-_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv")
-_FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std")
+_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv", "activity")
+_FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "activity")
 _COLORS = ("auto", "opponent", "channels")
 _NORMALIZE = (None, "image", "training", "auto")
 _SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
@@ -72,7 +73,7 @@ def plan_bank(
     # The channels of an image differ in colour; those of series are signals of their own.
     color_groups = _check_groups(color_groups, _SERIES_GROUPS if of_series else _COLOR_GROUPS, "color_groups", ndim)
     filters = _check_filters(filters, ndim)
-    check_bank_images(images, n_levels, spacing, "use")
+    check_bank_images(images, n_levels, spacing, causal, "use")
     normalize, scaling, without_color = _normalization(normalize, images, causal)
     colors = [] if without_color else _color_planes(color, images.n_channels, of_series)
     planes = [PlanePlan(*plane, color_groups) for plane in colors if color_groups]
@@ -90,8 +91,7 @@ def plan_bank(
 
 def check_causal(causal: Any, ndim: int) -> None:
     """Check that `causal` is a bool, and False unless there is one axis, which can be time."""
-    if not isinstance(causal, bool | np.bool_):
-        raise TypeError(f"causal must be True or False, got {causal!r}")
+    check_bool(causal, "causal")
     if causal and ndim != 1:
         raise ValueError(
             f"causal=True is for series, ndim=1: with ndim={ndim} no side of a pixel is ahead of it; use causal=False"
@@ -129,12 +129,15 @@ def _normalization(normalize: Any, images: Images, causal: bool) -> tuple[str | 
     return "image" if by_itself else None, None, images.n_axes > 1 and colorless(intensities)
 
 
-def check_bank_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, use: str) -> None:
+def check_bank_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, causal: bool, use: str) -> None:
     """Check that images are finite and hold the neighbours at the largest dilation along every axis.
 
-    `use` is the verb of the remedy.
+    A series with causal features may be as short as it likes: every stream begins with its first samples. `use` is the
+    verb of the remedy.
     """
     check_finite(images)
+    if causal:
+        return
 
     def least(n_levels: int) -> tuple[int, ...]:
         steps = scale_of(2 ** (n_levels - 1), spacing).steps[3 - images.n_axes :]

@@ -14,13 +14,15 @@ are those of ``_transform_block``; the features of a part need not stay when the
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
 values that features cannot take or of their size, and returns the spatial shapes of their features. It may have
 `_fit_images(images)`, which is `fit` with images that know which of their pixels hold data, and may have to be read
-piece by piece; and `_fit_labelled(images, masks, targets)`, which is given the labelled pixels too, as PixelSets, and
-their labels. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if
-features may change though the transformer's attributes do not. Every other transformer is given whole images.
+piece by piece; or `_fit_labelled(images, masks, targets)` in its place, which is given the labelled pixels too, as
+PixelSets, and their labels, or None, and `_learns_from_labels`, which tells before it is fitted whether they make a
+difference. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if features
+may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -29,10 +31,10 @@ import numpy as np
 
 from dconv._lazy_arrays import engine_of
 from dconv._nodata import as_given, valid_pixels, whole
-from dconv._pixels import Block, PixelSet
+from dconv._pixels import Block, PixelSet, pixel_set, take
 from dconv._receptive import Margin
 from dconv._regions import Region, is_lazy, plan_regions, read_around, run_regions
-from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
+from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, as_labels, check_finite
 
 Bands = Iterator[tuple[Block, np.ndarray]]
 
@@ -46,7 +48,7 @@ class Reader(NamedTuple):
     bands: Callable[[int, Block], Bands]  # of the same, in parts of which each may overwrite the one before
     halo: Margin  # that its features see around a block
     over: Callable[[int, Block], Any]  # of image, box: the reader for the blocks in it, which reads its pixels now
-    prepared: Mapping[int, Any]  # what computes the features of each image, "passthrough" if it is features
+    prepared: Callable[[int], Any]  # what computes the features of an image, "passthrough" if it is features
 
 
 def block_readers(features: Any, images: Images, channel_axis: int | None) -> Iterator[Reader]:
@@ -59,9 +61,7 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
     if isinstance(features, str):
         yield _feature_image_reader(dict(enumerate(images.arrays)))
     elif hasattr(features, "_transform_block"):
-        yield _block_reader(
-            features, {i: (prepared_for(features, images.arrays[i]), images.arrays[i]) for i in everything}
-        )
+        yield _block_reader(features, PreparedImages(features, images.arrays))
     else:
         for index in everything:
             yield _feature_image_reader({index: _transform_whole(features, images, index, channel_axis)})
@@ -70,6 +70,29 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
 def prepared_for(features: Any, image: Any) -> Any:
     """Return what computes the features of the blocks of one image, which is seen as a whole where that is needed."""
     return features._for_image(image) if hasattr(features, "_for_image") else features
+
+
+class PreparedImages(Mapping):
+    """What :func:`prepared_for` returns for each of several images, and the image, by its number: found out when it is
+    asked for, as an image of which no feature is wanted need not be seen as a whole.
+    """
+
+    def __init__(self, features: Any, images: Sequence[Any]) -> None:
+        self._features, self._images = features, images
+        self._found: dict[int, Any] = {}
+        self._locks = [threading.Lock() for _ in images]
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        with self._locks[index]:
+            if index not in self._found:
+                self._found[index] = prepared_for(self._features, self._images[index])
+            return self._found[index], self._images[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._images)))
+
+    def __len__(self) -> int:
+        return len(self._images)
 
 
 def spacing_of(features: Any) -> tuple[float, ...] | None:
@@ -116,8 +139,9 @@ def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Rea
             return reader
         return _block_reader(features, {index: (of_image, read_around(image, box, features.halo_))})
 
-    by_number = {index: of_image for index, (of_image, _) in prepared.items()}
-    reader = Reader(list(prepared), features.n_features_out_, read, bands, features.halo_, over, by_number)
+    reader = Reader(
+        list(prepared), features.n_features_out_, read, bands, features.halo_, over, lambda index: prepared[index][0]
+    )
     return reader
 
 
@@ -132,8 +156,7 @@ def _feature_image_reader(arrays: Mapping[int, Any]) -> Reader:
             _feature_image_reader({index: read_around(arrays[index], box, halo)}) if is_lazy(arrays[index]) else reader
         )
 
-    prepared = dict.fromkeys(arrays, "passthrough")
-    reader = Reader(list(arrays), image.shape[-1], read, partial(_one_band, read), halo, over, prepared)
+    reader = Reader(list(arrays), image.shape[-1], read, partial(_one_band, read), halo, over, lambda _: "passthrough")
     return reader
 
 
@@ -166,26 +189,45 @@ def fit_features(
     by_blocks = hasattr(features, "_check_images")
     if not by_blocks:
         check_images(features, images)  # first, as its fit may be work
-    if hasattr(features, "_fit_labelled"):
-        features._fit_labelled(images, masks, targets)
-    elif not isinstance(features, str):
-        fit_to_images(features, X, images, channel_axis)
+    if not isinstance(features, str):
+        fit_to_images(features, X, images, channel_axis, masks, targets)
     if by_blocks:
         check_images(features, images)  # which a fitted one alone can tell
 
 
-def fit_to_images(features: Any, X: Any, images: Images, channel_axis: int | None) -> None:
+def fit_to_images(
+    features: Any,
+    X: Any,
+    images: Images,
+    channel_axis: int | None,
+    masks: Sequence[PixelSet] | None = None,
+    targets: np.ndarray | None = None,
+) -> None:
     """Fit a transformer to images, which are those of `X` as they are to be seen; None for an `X` that is not there.
 
-    Only `_fit_images` can tell pixels that were filled, and leaves images that are read when they are sliced where they
-    are: a transformer of another library is given all of them.
+    Only `_fit_images` and `_fit_labelled` can tell pixels that were filled, and leave images that are read when they
+    are sliced where they are: a transformer of another library is given all of them.
     """
-    if hasattr(features, "_fit_images"):
+    if hasattr(features, "_fit_labelled"):
+        features._fit_labelled(images, masks, targets)
+    elif hasattr(features, "_fit_images"):
         features._fit_images(images)
     elif X is None or any(valid_pixels(image) is not None or is_lazy(image) for image in images.arrays):
         features.fit(as_given(images, channel_axis))
     else:
         features.fit(X)
+
+
+def learns_from_labels(features: Any) -> bool:
+    """Tell whether the fit of a transformer, or "passthrough", is another with labels."""
+    return getattr(features, "_learns_from_labels", False)
+
+
+def labelled_pixels(y: Any, images: Images) -> tuple[list[PixelSet], np.ndarray]:
+    """Return which pixels label images label, for a transformer that is fitted by itself, and how: 0 is no label."""
+    labels = as_labels(y, images)
+    masks = [pixel_set(np.asarray(each) != 0) for each in labels]
+    return masks, take(labels, masks)
 
 
 def check_images(features: Any, images: Images) -> None:

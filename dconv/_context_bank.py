@@ -16,9 +16,10 @@ import numpy as np
 from dconv import _memory
 from dconv._bank import Bank, PlanePlan, widest
 from dconv._boxes import sizes
-from dconv._feature_groups import SMOOTHING_RADIUS, Place, Planes, available_groups, stencils
+from dconv._feature_groups import Planes, available_groups
 from dconv._pixels import Block
 from dconv._receptive import Margin
+from dconv._stencils import SMOOTHING_RADIUS, Place, stencils
 from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has

@@ -21,6 +21,9 @@ from dconv._kernels import _conv, _dispatch
 _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
 _FEW_FILTERS = 4
+# Results from so many bytes on are written past the caches, where the kernel can. Smaller ones often lie in the cache
+# already, in memory used before, and are read from there: up to 8 MB streaming was slower, from 64 MB on it was faster.
+_STREAMED_BYTES = 1 << 25
 
 # One weight and its bias as the loops have read them before, so that they need not be packed again.
 Packings: TypeAlias = dict[tuple, tuple[np.ndarray, np.ndarray | None]]
@@ -72,7 +75,7 @@ def run_plan(
         _conv.conv_rows(
             x.transpose(order), packed, biases, target.transpose(order), rows.axes, rows.borders, rows.phases,
             rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row,
-            tap.per_position, rows.out_step, lanes, rows.piece, threads, level, relu,
+            tap.per_position, rows.out_step, lanes, rows.piece, threads, level, relu, out.nbytes >= _STREAMED_BYTES,
         )  # fmt: skip
 
 

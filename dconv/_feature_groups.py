@@ -1,136 +1,30 @@
 """The features of one level of the bank: a table of groups, and what a group is computed from.
 
 A new group is a function that writes its planes, and one line in `GROUPS`. Distances in the table are in dilations, so
-that one line describes every level. Places have three coordinates here, as in the kernels: 1-D and 2-D images have
-leading axes of size 1.
+that one line describes every level.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from dconv import _memory
 from dconv._kernels import _cascade
+from dconv._stencils import LINE_RADIUS, SMOOTHING_RADIUS, Place, Scale, line_steps, stencils, stencils_at
 
-Place: TypeAlias = tuple[int, ...]  # three of them
+# Of a series what happens around a sample is counted or averaged over a narrow and a wide window. They are the same at
+# all levels, so that fine detail is known over several swings of what is coarse, and none reaches far beyond it.
+WINDOW_RADII = 1, 4  # in dilations of the last level, ascending; powers of 2, as `_window_means` wants them
 
-SMOOTHING_RADIUS = 2  # of the B3 spline, in dilations
-LINE_RADIUS = _cascade.LINE_TAPS // 2  # a line is followed over so many dilations to both sides
-N_ORIENTATIONS = 8  # of lines in 2-D
-SHARE_RADIUS = 16  # in dilations: shares are counted over so many to both sides, several swings of a wavelet plane
+_PAIR = np.array([[(0, 0, 1, 0, 0), (0, 0, 1, 0, 0), (0, 0, 1, 1, 0)]], np.float32)  # a sample and the one behind it
 
 _LINE = 16  # floats in a cache line
-
-_ONE = (0, 0, 1, 0, 0)
-_B3 = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_SMOOTH = (0, 1 / 4, 2 / 4, 1 / 4, 0)
-_FIRST = (0, -1 / 2, 0, 1 / 2, 0)
-_SECOND = (0, 1, -2, 1, 0)
-
-
-class Stencils(NamedTuple):
-    """The linear filters of the bank in some rank. Kernels are (n, 3 axes, 5 taps), steps are in dilations."""
-
-    smoothing: np.ndarray  # (1, 3, 5)
-    gradient: np.ndarray
-    hessian: np.ndarray  # the diagonal, then the upper triangle row by row
-    neighbours: np.ndarray  # (n, 3), without the centre
-    line_directions: np.ndarray  # (n, 3) unit vectors
-    line_weight: np.ndarray  # (n, parts of the Hessian): the second derivative across the line, by the number of taps
-
-
-def _separable(ndim: int, special: dict[int, Sequence[float]], other: Sequence[float]) -> np.ndarray:
-    """Return the kernels of `special` axes and `other` along the rest of `ndim` axes."""
-    return np.array([_ONE] * (3 - ndim) + [special.get(axis, other) for axis in range(ndim)], np.float32)
-
-
-def _line_directions(ndim: int) -> np.ndarray:
-    """Return unit vectors (n, ndim), one of each two that are opposite."""
-    if ndim == 1:
-        return np.zeros((0, 1))
-    if ndim == 2:
-        angles = np.pi * np.arange(N_ORIENTATIONS) / N_ORIENTATIONS
-        return np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    steps = np.array([step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)])
-    return steps / np.linalg.norm(steps, axis=1, keepdims=True)
-
-
-@functools.cache
-def stencils(ndim: int) -> Stencils:
-    """Return the filters for images with `ndim` spatial axes."""
-    pairs = [(a, a) for a in range(ndim)] + list(itertools.combinations(range(ndim), 2))
-    second: list[dict[int, Sequence[float]]] = [{a: _SECOND} if a == b else {a: _FIRST, b: _FIRST} for a, b in pairs]
-    neighbours = [step for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
-    u = _line_directions(ndim)
-    across = np.stack([1 - u[:, a] ** 2 if a == b else -2 * u[:, a] * u[:, b] for a, b in pairs], axis=1)
-    across[np.abs(across) < 1e-12] = 0  # cos(pi / 2) is not quite 0, and the kernel skips parts of weight 0
-    lead = ((0, 0), (3 - ndim, 0))
-    return Stencils(
-        smoothing=_separable(ndim, {}, _B3)[np.newaxis],
-        gradient=np.stack([_separable(ndim, {axis: _FIRST}, _SMOOTH) for axis in range(ndim)]),
-        hessian=np.stack([_separable(ndim, special, _SMOOTH) for special in second]),
-        neighbours=np.pad(np.array(neighbours, np.intp), lead),
-        line_directions=np.pad(u, lead),
-        line_weight=(across / _cascade.LINE_TAPS).astype(np.float32),
-    )
-
-
-class Scale(NamedTuple):
-    """Distances at one level, along three axes; those of 1-D and 2-D images that are missing do not matter."""
-
-    steps: Place  # pixels from tap to tap; 0 along an axis whose pixels are two dilations apart or more
-    slopes: tuple[float, ...]  # dilations from tap to tap, inverted: what a difference becomes a slope by; 0 likewise
-
-    @property
-    def array(self) -> np.ndarray:
-        """The steps for the kernels."""
-        return np.array(self.steps, np.intp)
-
-
-@functools.cache
-def scale_of(dilation: int, spacing: tuple[float, ...] | None = None) -> Scale:
-    """Return the distances at `dilation`, where pixels are `spacing` apart along each axis, 1 along the finest."""
-    if spacing is None:
-        return Scale((dilation,) * 3, (1.0,) * 3)
-    ideal = (dilation,) * (3 - len(spacing)) + tuple(dilation / distance for distance in spacing)
-    steps = tuple(math.ceil(step - 0.5) for step in ideal)
-    return Scale(steps, tuple(wanted / step if step else 0.0 for wanted, step in zip(ideal, steps, strict=True)))
-
-
-@functools.cache
-def stencils_at(ndim: int, scale: Scale) -> Stencils:
-    """Return the filters of a level: differences made slopes, and nothing smoothed where taps fall together."""
-    plain = stencils(ndim)
-    if set(scale.slopes) == {1.0}:
-        return plain
-    flat = [axis for axis in range(3 - ndim, 3) if scale.steps[axis] == 0]
-
-    def adapted(kernels: np.ndarray) -> np.ndarray:
-        kernels = kernels.copy()
-        for kernel in kernels:
-            for axis in range(3 - ndim, 3):
-                order = {float(_FIRST[1]): 1, float(_SECOND[1]): 2}.get(float(kernel[axis, 1]), 0)
-                kernel[axis] *= scale.slopes[axis] ** order if scale.slopes[axis] else 1.0
-        kernels[:, flat] = _ONE  # a derivative along such an axis is 0, which is written when it is known
-        return kernels
-
-    return plain._replace(
-        smoothing=adapted(plain.smoothing), gradient=adapted(plain.gradient), hessian=adapted(plain.hessian)
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _line_steps(ndim: int, scale: Scale) -> np.ndarray:
-    """Return the taps of every line, in pixels, of shape (directions, taps, 3)."""
-    along = np.arange(-LINE_RADIUS, LINE_RADIUS + 1)[:, np.newaxis] * scale.array
-    return np.rint(along * stencils(ndim).line_directions[:, np.newaxis]).astype(np.intp)
 
 
 def _odd_lines(n: int) -> int:
@@ -195,6 +89,10 @@ class Level:
         The next level, if some group needs it, with as much around the band as the groups need.
     scale : Scale
         Distances between taps.
+    coarser : int
+        Levels that follow this one.
+    causal : bool
+        Whether windows end together, and do not have the same middle.
     start, stop : (int, int, int)
         The band.
     ndim : int
@@ -210,6 +108,8 @@ class Level:
     planes: Planes
     smoother: Planes | None
     scale: Scale
+    coarser: int
+    causal: bool
     start: Place
     stop: Place
     ndim: int
@@ -221,6 +121,12 @@ class Level:
     def x(self) -> np.ndarray:
         """The level, from the first pixel of the band on."""
         return self.planes.at(self.start)
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """How far windows reach to both sides, ascending, and where their middle is, both in samples."""
+        radii = [radius * self.scale.steps[2] << self.coarser for radius in WINDOW_RADII]
+        return [(radius, radii[-1] - radius if self.causal else 0) for radius in radii]
 
     @property
     def smoothing(self) -> np.ndarray:
@@ -286,7 +192,7 @@ def _extrema(level: Level, out: np.ndarray) -> None:
 
 
 def _lines(level: Level, out: np.ndarray) -> None:
-    offsets = level.hessian.offsets(_line_steps(level.ndim, level.scale))
+    offsets = level.hessian.offsets(line_steps(level.ndim, level.scale))
     weight = stencils(level.ndim).line_weight
     _cascade.lines(level.hessian.at(level.start), offsets, weight, out, level.cpu_level)
 
@@ -296,23 +202,62 @@ def _slope(level: Level, out: np.ndarray) -> None:
 
 
 def _zero_crossings(level: Level, out: np.ndarray) -> None:
-    _shares(level, True, 1 / (2 * SHARE_RADIUS), out)  # changes for each dilation
+    step = level.scale.steps[2]
+    _shares(level, True, [step / (2 * radius) for radius, _ in level.windows], out)  # changes for each dilation
 
 
 def _ppv(level: Level, out: np.ndarray) -> None:
-    _shares(level, False, 1 / (2 * SHARE_RADIUS * level.scale.steps[2] + 1), out)
+    _shares(level, False, [1 / (2 * radius + 1) for radius, _ in level.windows], out)
 
 
-def _shares(level: Level, of_changes: bool, weight: float, out: np.ndarray) -> None:
-    """Write how often, around each sample of a series, the wavelet plane and the slope are positive, or change sign."""
+def _shares(level: Level, of_changes: bool, weight: Sequence[float], out: np.ndarray) -> None:
+    """Write how often, in each window around a sample of a series, the wavelet plane and the slope are positive, or
+    change sign.
+    """
     assert level.smoother is not None  # the table says that these groups need it
-    step = level.scale.steps[2]
-    before, behind = ((*level.start[:2], level.start[2] + way) for way in (-step, step))
-    differences = (level.x, level.smoother.at(level.start)), (level.planes.at(behind), level.planes.at(before))
-    for index, (a, b) in enumerate(differences):
-        _cascade.shares(
-            a, b, SHARE_RADIUS * step, of_changes, weight, out[index : index + 1], level.scratch, level.cpu_level
+    step, planes = level.scale.steps[2], iter(out)
+    for (radius, middle), of_one in zip(level.windows, weight, strict=True):
+        here, before, behind = (moved(level.start, middle + way) for way in (0, -step, step))
+        differences = (
+            (level.planes.at(here), level.smoother.at(here)),
+            (level.planes.at(behind), level.planes.at(before)),
         )
+        for a, b in differences:
+            plane = next(planes)[np.newaxis]
+            _cascade.shares(a, b, radius, of_changes, of_one, plane, level.scratch, level.cpu_level)
+
+
+def _activity(level: Level, out: np.ndarray) -> None:
+    assert level.smoother is not None  # the table says that this group needs it
+    widest = level.windows[-1][0]
+    values = Planes(1, moved(level.start, -widest), moved(level.stop, widest))
+    ends = values.start, values.stop
+    np.subtract(level.planes.over(*ends), level.smoother.over(*ends), out=values.data)
+    np.abs(values.data, out=values.data)
+    _window_means(level, values, out)
+
+
+def _window_means(level: Level, values: Planes, out: np.ndarray) -> None:
+    """Write the mean of `values` in each window.
+
+    Sums over 2 samples are added to sums over 4, these to sums over 8, so that no bit depends on where a row begins, as
+    it would if one sum ran along it.
+    """
+    sums, width = values, 1
+    for plane, (radius, middle) in zip(out, level.windows, strict=True):
+        while width < 2 * radius:
+            pairs = Planes(1, sums.start, moved(sums.stop, -width))
+            steps = np.array([0, 0, width], np.intp)
+            _cascade.separable(sums.at(sums.start), _PAIR, steps, pairs.data, level.scratch, level.cpu_level)
+            sums, width = pairs, 2 * width
+        first, last = ([moved(end, middle + way) for end in (level.start, level.stop)] for way in (-radius, radius))
+        np.add(sums.over(*first)[0], values.over(*last)[0], out=plane)
+        plane *= np.float32(1 / (2 * radius + 1))
+
+
+def moved(place: Place, by: int) -> Place:
+    """Return the place `by` pixels behind one, along its last axis."""
+    return (*place[:-1], place[-1] + by)
 
 
 class FeatureGroup(NamedTuple):
@@ -330,6 +275,8 @@ class FeatureGroup(NamedTuple):
         How far it looks at first and second derivatives, in dilations; None if it does not use them.
     smoother : int or None, default=None
         How far it looks at the next level, in dilations; None if it does not use it.
+    window : int, default=0
+        How far beyond that it looks at both since it counts or averages there, in dilations of the last level.
     cost : float, default=0.0
         What it takes in 2-D, or 1-D where it is for series only, about: nanoseconds for a pixel and level, measured on
         one core with AVX2.
@@ -341,14 +288,20 @@ class FeatureGroup(NamedTuple):
     gradient: int | None = None
     hessian: int | None = None
     smoother: int | None = None
+    window: int = 0
     cost: float = 0.0
 
-    @property
-    def total_reach(self) -> int:
-        """Distance in dilations to the farthest pixel of the level that has a part in its features."""
+    def total_reach(self, coarser: int) -> int:
+        """Return the distance in dilations to the farthest pixel of a level that has a part in its features, where
+        `coarser` levels follow.
+        """
         derivatives = [margin + 1 for margin in (self.gradient, self.hessian) if margin is not None]
         smoothed = 0 if self.smoother is None else self.smoother + SMOOTHING_RADIUS
-        return max(self.reach, *derivatives, smoothed)
+        return max(self.reach, *derivatives, smoothed) + (self.window << coarser)
+
+    def smoother_reach(self, coarser: int) -> int | None:
+        """Return how far it looks at the next level, in dilations of its own level, likewise."""
+        return None if self.smoother is None else self.smoother + (self.window << coarser)
 
 
 def _in_any_rank(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -362,6 +315,10 @@ def _in_series(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str
 def _descending(name: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the names of one value per axis."""
     return (name,), (f"{name}_max", f"{name}_min"), (f"{name}_max", f"{name}_middle", f"{name}_min")
+
+
+def _in_windows(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    return _in_series(*(f"{part}_{window}" for window in ("narrow", "wide") for part in parts))
 
 
 _LINE_PARTS = ("line_max", "line_min", "line_mean")
@@ -383,14 +340,16 @@ GROUPS: dict[str, FeatureGroup] = {
     "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS, cost=12.7),
     "zero_crossings": FeatureGroup(
         _zero_crossings,
-        _in_series("crossings_wavelet", "crossings_slope"),
-        reach=SHARE_RADIUS + 1,
-        smoother=SHARE_RADIUS,
-        cost=5.9,
+        _in_windows("crossings_wavelet", "crossings_slope"),
+        reach=1,
+        smoother=0,
+        window=WINDOW_RADII[-1],
+        cost=7.1,
     ),
     "ppv": FeatureGroup(
-        _ppv, _in_series("ppv_wavelet", "ppv_slope"), reach=SHARE_RADIUS + 1, smoother=SHARE_RADIUS, cost=5.1
+        _ppv, _in_windows("ppv_wavelet", "ppv_slope"), reach=1, smoother=0, window=WINDOW_RADII[-1], cost=6.8
     ),
+    "activity": FeatureGroup(_activity, _in_windows("activity"), smoother=0, window=WINDOW_RADII[-1], cost=5.7),
 }
 
 

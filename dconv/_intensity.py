@@ -45,6 +45,13 @@ def intensity_of(image: Any) -> Intensity:
 
     The chunks that are summed depend on the shape alone, so the result does not depend on threads or blocks.
     """
+    known = getattr(image, "known", {})
+    if "intensity" not in known:
+        known["intensity"] = _summed(image)
+    return known["intensity"]
+
+
+def _summed(image: Any) -> Intensity:
     first = np.asarray(image[(0,) * (image.ndim - 1)], np.float64)  # variances are taken about it, to keep digits
     valid = valid_pixels(image)
     source = image if valid is None else image.source

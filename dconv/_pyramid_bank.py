@@ -18,9 +18,10 @@ import numpy as np
 
 from dconv._bank import Bank, PlanePlan, derivative_margins, filter_halo, widest
 from dconv._blocks import read_block
-from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scale_of, scratch_rows, stencils
+from dconv._feature_groups import GROUPS, Level, Planes, scratch_rows
 from dconv._kernels import _cascade
 from dconv._receptive import Margin
+from dconv._stencils import SMOOTHING_RADIUS, Place, scale_of, stencils
 from dconv.functional import conv
 from dconv.upsampling import upsample
 
@@ -43,7 +44,7 @@ class PyramidBank(Bank):
             stride = 2**index
             # To the sample beside the pixel, as far as features look from there, and through the smoothing below.
             way = stride - 1 + SMOOTHING_RADIUS * (stride - 1)
-            halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach()))
+            halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach(index)))
         return widest(halos)
 
     def bands(
@@ -68,9 +69,10 @@ class PyramidBank(Bank):
             margins = derivative_margins(plane.groups)
             for index in range(self.n_levels):
                 box = self._samples(block, index)
-                wanted = [self._smoother_box(plane, box), *map(_every_second, needed[index + 1 : index + 2])]
+                wanted = [self._smoother_box(plane, box, index), *map(_every_second, needed[index + 1 : index + 2])]
                 smoother = self._smoother(x, wanted, scratch, cpu_level)
-                level = Level(x, smoother, scale_of(1), *box, self.ndim, margins, scratch, cpu_level)
+                place = scale_of(1), self._coarser(index), self.causal, *box, self.ndim
+                level = Level(x, smoother, *place, margins, scratch, cpu_level)
                 features = self._features(plane, level, index + 1 == self.n_levels)
                 self._spread(features, block, index, out[..., done : done + features.shape[-1]])
                 done += features.shape[-1]
@@ -81,9 +83,10 @@ class PyramidBank(Bank):
                 if index + 1 < self.n_levels:
                     x = self._subsampled(smoother, needed[index + 1])
 
-    def _reach(self) -> Margin:
+    def _reach(self, index: int) -> Margin:
         """Return how far features look at their own level, in its samples, per spatial axis."""
-        reach = max((GROUPS[group].total_reach for plane in self.planes for group in plane.groups), default=0)
+        groups = [GROUPS[group] for plane in self.planes for group in plane.groups]
+        reach = max((group.total_reach(self._coarser(index)) for group in groups), default=0)
         if any(plane.ends_with_level for plane in self.planes):
             reach = max(reach, SMOOTHING_RADIUS)
         margins: list[Margin] = [((reach, reach),) * self.ndim]
@@ -104,11 +107,11 @@ class PyramidBank(Bank):
 
     def _needed(self, block: Sequence[slice]) -> list[Box]:
         """Return the samples of every level that the features of `block` are made from."""
-        reach = ((0, 0),) * (3 - self.ndim) + self._reach()
         radius = (0,) * (3 - self.ndim) + (SMOOTHING_RADIUS,) * self.ndim
         boxes: list[Box] = []
         for index in reversed(range(self.n_levels)):
             start, stop = self._samples(block, index)
+            reach = ((0, 0),) * (3 - self.ndim) + self._reach(index)
             start = tuple(a - left for a, (left, _) in zip(start, reach, strict=True))
             stop = tuple(b + right for b, (_, right) in zip(stop, reach, strict=True))
             if boxes:
@@ -118,9 +121,10 @@ class PyramidBank(Bank):
             boxes.insert(0, (start, stop))
         return boxes
 
-    def _smoother_box(self, plane: PlanePlan, box: Box) -> Box:
+    def _smoother_box(self, plane: PlanePlan, box: Box, index: int) -> Box:
         """Return the samples of the next level that the features of `box` are made from."""
-        margin = max([0, *(GROUPS[group].smoother or 0 for group in plane.groups)])
+        coarser = self._coarser(index)
+        margin = max([0, *(GROUPS[group].smoother_reach(coarser) or 0 for group in plane.groups)])
         around = (0,) * (3 - self.ndim) + (margin,) * self.ndim
         start, stop = box
         return (

@@ -38,6 +38,12 @@ def real_dtype(array: np.ndarray, name: str) -> np.dtype:
     return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
 
 
+def check_bool(value: Any, name: str) -> None:
+    """Check that `value` is True or False: a word such as "no" would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def as_real(*, bias: ArrayLike | None = None, **arrays: ArrayLike) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Return the named arrays in one float dtype, which the first of them decides, and `bias`, which may be None.
 
@@ -235,7 +241,8 @@ def check_finite(images: Images, largest: float = LARGEST, name: str = "X") -> N
     """
     for index, image in enumerate(images.arrays):
         source, valid = getattr(image, "source", image), getattr(image, "valid", None)
-        if source.dtype.kind != "f" and source.dtype.itemsize < 8:
+        known = getattr(image, "known", {})
+        if (source.dtype.kind != "f" and source.dtype.itemsize < 8) or known.get("at most", np.inf) <= largest:
             continue
         n_rows = max(1, _CHUNK // max(1, math.prod(source.shape[1:])))
         for found in map_rows(partial(_first_bad, largest), n_rows, source, valid):
@@ -248,6 +255,7 @@ def check_finite(images: Images, largest: float = LARGEST, name: str = "X") -> N
                 else "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
             )
             raise ValueError(f"{images.describe(index, name)} holds {value} at (*pixel, channel) {place}; {remedy}")
+        known["at most"] = largest
 
 
 def _first_bad(

@@ -12,7 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._block_features import check_images, reader_of_one, sees_other_end, sees_whole_image
 from dconv._boxes import grown, sizes
-from dconv._dask_engine import DaskArray, image_of_box
+from dconv._dask_engine import DaskArray, check_dtype, image_of_box
 from dconv._dask_statistics import Filling, filling_of, intensity_of
 from dconv._fingerprint import fingerprint
 from dconv._intensity import Intensity
@@ -114,7 +114,11 @@ def fit(
         None if maps is None else _where_it_lies(maps, name)
         for maps, name in ((labels, "y"), (sample_weight, "sample_weight"), (mask, "mask"))
     ]
-    return estimator.fit(_where_it_lies(images, "X"), more[0], more[1], mask=more[2])
+    try:
+        return estimator.fit(_where_it_lies(images, "X"), more[0], more[1], mask=more[2])
+    except (OSError, TypeError, ValueError) as error:
+        error.add_note("In distributed.fit `images` are what is called X, and `labels` what is called y.")
+        raise
 
 
 def _where_it_lies(arrays: Any, name: str) -> Any:
@@ -287,6 +291,7 @@ def _predict_image(estimator: Any, x: Any, mask: Any, proba: bool) -> Any:
         name_of_model=name,
         method=method,
         shape=x.shape,
+        told=x.dtype,
         margin=margin,
         bounds=bounds,
         out=(shape, dtype),
@@ -307,12 +312,14 @@ def _answer_block(
     name_of_model: str,
     method: str,
     shape: tuple[int, ...],
+    told: np.dtype,
     margin: Margin,
     bounds: Sequence[Sequence[int]],
     out: tuple[tuple[int, ...], np.dtype],
     block_id: tuple[int, ...],
 ) -> np.ndarray:
-    """Return the answers for a block of an image of `shape`, from its pixels and those around it."""
+    """Return the answers for a block of an image of `shape`, from its pixels and those around it, said to be `told`."""
+    check_dtype(pixels, told, "x")
     box = tuple(slice(ends[i], ends[i + 1]) for i, ends in zip(block_id, bounds, strict=False))
     answers = _compiled_once(model, name_of_model, method)
     region = grown(box, margin, 1, shape[:-1])

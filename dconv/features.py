@@ -37,8 +37,8 @@ class AtrousFeatures(FeatureImageTransformer):
         Number of levels; level `s` has dilation ``2**s`` pixels.
     groups : sequence of str, "fast" or None, default=None
         Groups of features computed on the intensity, at every level. "fast" means level, wavelet, gradient, hessian and
-        std, which take less than half of the time; of series (``ndim=1``) level, wavelet, slope, curvature and std.
-        None means all of them; of series those of "fast", extrema, zero_crossings and ppv:
+        std, which take less than half of the time; of series (``ndim=1``) level, wavelet, slope, curvature, std and
+        activity. None means all of them; of series those of "fast", extrema, zero_crossings and ppv:
 
         - ``"level"``: the level itself; and, once, the level after the last
         - ``"wavelet"``: the level minus the next one
@@ -50,9 +50,11 @@ class AtrousFeatures(FeatureImageTransformer):
         - ``"std"``: standard deviation in the window of the next smoothing step
         - ``"extrema"``: maximum and minimum of the neighbours, minus the pixel
         - ``"lines"``: maximum, minimum and mean over directions of the response of a line filter; not of series
-        - ``"zero_crossings"``: how often the wavelet and the slope change sign around the sample; of series only
-        - ``"ppv"``: at which share of the samples around they are positive (proportion of positive values); of series
+        - ``"zero_crossings"``: how often the wavelet and the slope change sign in a narrow and in a wide window around
+          the sample; of series only
+        - ``"ppv"``: at which share of the samples there they are positive (proportion of positive values); of series
           only
+        - ``"activity"``: mean of the wavelet's absolute value there; of series only
     color_groups : sequence of str or None, default=None
         Groups computed on the colour planes of images with several channels, or on the channels of series; None means
         ``("level", "wavelet", "std")``, of series the default of `groups`; an empty sequence leaves them out.
@@ -68,9 +70,9 @@ class AtrousFeatures(FeatureImageTransformer):
         How scales are made. ``"atrous"``: every level has all pixels, and taps move apart. ``"pyramid"``: levels are
         halved from one to the next (convolution with stride 2), features are computed on the small levels with taps
         side by side, and brought back to full size by linear interpolation (transposed convolution); at the pixels
-        whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, zero crossings and
-        PPV, which look at the samples that there are, and own filters of even size. It loses fine boundaries, and is
-        not faster: bringing features back takes as long as computing them at every pixel.
+        whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, zero crossings,
+        PPV and activity, which look at the samples that there are, and own filters of even size. It loses fine
+        boundaries, and is not faster: bringing features back takes as long as computing them at every pixel.
     normalize : {"image", "training", "auto"} or None, default=None
         Whether the intensity of images becomes 0 in the mean, with a standard deviation of 1, and colours are divided
         by the latter too. ``"image"``: of each image by itself, so that one that is darker, or has less contrast, is
@@ -112,7 +114,7 @@ class AtrousFeatures(FeatureImageTransformer):
     spacing_ : tuple of float or None
         `spacing` in units of the finest; None if pixels are alike along all axes.
     n_features_out_ : int
-        Number of features of a pixel: 66 for grey and 98 for RGB images by default, 56 for series.
+        Number of features of a pixel: 66 for grey and 98 for RGB images by default, 86 for series.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis; exact. In a pyramid that depends
         on where a pixel lies between the samples, and this is the farthest that any sees.
@@ -136,10 +138,12 @@ class AtrousFeatures(FeatureImageTransformer):
     - extrema ``max_k x_s(p + d k) - x_s(p)`` and min, over the ``3**ndim - 1`` neighbours ``k``
     - lines: for a direction ``u``, the second derivative across it, ``trace(H) - u' H u``, averaged over the pixels
       ``p + round(k d u)``, ``k = -3, ..., 3``; 8 directions in 2-D, the 13 to the neighbours in 3-D [4]_
-    - of series, slope ``g``, curvature ``H``; PPV the share of the ``2 r + 1`` samples ``p - r, ..., p + r``,
-      ``r = 16 d``, at which the wavelet, or the slope, is above 0 [6]_; zero crossings the number of pairs of
-      neighbours among these of which one is and the other not, times ``d / (2 r)``: changes for each dilation.
-      A difference below ``2**-20`` of the value is a rounding and not above 0
+    - of series, slope ``g``, curvature ``H``; activity the mean of ``|wavelet|`` over the ``2 r + 1`` samples
+      ``p - r, ..., p + r``; PPV the share of these at which the wavelet, or the slope, is above 0 [6]_; zero crossings
+      the number of pairs of neighbours among these of which one is and the other not, times ``d / (2 r)``: changes for
+      each dilation. A difference below ``2**-20`` of the value is a rounding and not above 0. Windows are the same at
+      all levels: with ``D`` the dilation of the last, ``r = D`` in the narrow and ``r = 4 D`` in the wide one, 16 and
+      64 samples by default. Where what tells classes apart takes longer, take more levels
 
     With ``scheme="pyramid"`` [5]_ it is ``x_{s+1} = (B_1 x_s)`` at every second sample, and ``d = 1`` at every level.
 
@@ -248,7 +252,7 @@ class AtrousFeatures(FeatureImageTransformer):
         ValueError
             If a parameter is out of range, a group is unknown, no feature is left, two have the same name, or images
             have the wrong rank, values that are not finite or beyond 1e18, or fewer than ``2 * 2**(n_levels - 1) + 1``
-            pixels along an axis (fewer where `spacing` says that they are farther apart).
+            pixels along an axis (fewer where `spacing` says that they are farther apart; with `causal` 1 is enough).
         """
         return self._fit_images(as_images(X, *as_axes(self.ndim, self.channel_axis)))
 
@@ -340,7 +344,8 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        check_bank_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
+        bank = self._bank
+        check_bank_images(images, bank.n_levels, bank.spacing, bank.causal, "fit again with")
         return images.spatial_shapes
 
     def _for_image(self, image: np.ndarray) -> Self:

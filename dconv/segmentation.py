@@ -318,7 +318,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             check_images(features, images)
         else:
             check_two_classes(labels, rules.ignore_label)
-            fit_features(features, X, images, channel_axis)
+            fit_features(features, X, images, channel_axis, lesson.masks, lesson.targets)
         rows = self._cache().gather(features, images, channel_axis, lesson.masks, n_jobs)
         lesson.teach_more(classifier, rows, None if goes_on else np.asarray(labels))
         stages = [Stage(classifier)]

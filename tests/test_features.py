@@ -143,7 +143,7 @@ def test_rgb_planes(ndim, color):
     names = bank.get_feature_names_out()
     assert_close(bank.transform(image), expected_features(planes, 2, "reflect", names), names, 2)
     colors = [name for name in names if not name.startswith("intensity")]
-    assert len(colors) == 2 * ((3 if ndim > 1 else 11) * 2 + 1)
+    assert len(colors) == 2 * ((3 if ndim > 1 else 17) * 2 + 1)
 
 
 @pytest.mark.parametrize(("n_channels", "color"), [(2, "auto"), (4, "auto"), (4, "channels"), (3, "channels")])

@@ -20,6 +20,8 @@ from tolerance import assert_close
 KERNELS = Path(__file__).resolve().parents[1] / "dconv" / "_kernels"
 SOURCE = KERNELS / "microkernel.c"
 TYPES = {"f32": ("float", np.float32), "f64": ("double", np.float64)}
+RELU, STREAM = 1, 2  # DCONV_RELU, DCONV_STREAM
+LONG_TAPS = 256  # from which on tiles of 64-byte vectors are larger
 GUARD = 64  # numbers before and after every array, which no loop may write
 rng = np.random.default_rng(0)
 
@@ -121,8 +123,12 @@ def test_vectors_are_64_bytes_wide(library, suffix):
 def test_conv_row(library, suffix, with_bias):
     dtype = TYPES[suffix][1]
     block, lanes = getattr(library, f"block_{suffix}")(), getattr(library, f"lanes_{suffix}")()
-    filters = [1, lanes - 1, lanes, lanes + 1, block - 1, block, block + 1, block + lanes, 2 * block + lanes + 1]
-    for n_filters, n_pixels, n_taps in itertools.product(filters, [1, 5, 6, 7, 8, 9, 13, 16, 19], [1, 2, 5]):
+    filters = [*range(1, lanes + 2), block - 1, block, block + 1, block + lanes, 2 * block + lanes + 1]
+    sizes = itertools.chain(
+        itertools.product(filters, [1, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 19], [1, 2, 5]),
+        itertools.product([block, block + 1], [3, 7, 12, 17, 27], [LONG_TAPS - 1, LONG_TAPS]),
+    )
+    for n_filters, n_pixels, n_taps in sizes:
         x_step, out_step = 3, n_filters + 2
         x = normal(200, dtype)
         offsets = rng.integers(0, 200 - n_pixels * x_step, n_taps)
@@ -135,7 +141,7 @@ def test_conv_row(library, suffix, with_bias):
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)
         call(
             library, f"conv_row_{suffix}", x, x_step, offsets, n_taps, packed, padded_bias, n_filters, out, out_step,
-            n_pixels,
+            n_pixels, 0,
         )  # fmt: skip
         read = x[np.arange(n_pixels)[:, np.newaxis] * x_step + offsets]
         check_row(out, out_step, *sum_of_taps(read, taps, bias), n_taps)
@@ -156,7 +162,8 @@ def test_dot_row(library, suffix, with_bias):
         bias = normal(n_filters, dtype) if with_bias else None
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)
         call(
-            library, f"dot_row_{suffix}", x, x_step, offsets, n_taps, taps, bias, n_filters, out, out_step, n_pixels
+            library, f"dot_row_{suffix}", x, x_step, offsets, n_taps, taps, bias, n_filters, out, out_step, n_pixels,
+            0,
         )  # fmt: skip
         places = (offsets[:, np.newaxis] + np.arange(lanes)).ravel()
         read = x[np.arange(n_pixels)[:, np.newaxis] * x_step + places]
@@ -179,7 +186,7 @@ def test_lanewise_row(library, suffix, with_bias):
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)
         call(
             library, f"lanewise_row_{suffix}", x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
-            out_step, n_pixels,
+            out_step, n_pixels, 0,
         )  # fmt: skip
         starts = np.arange(n_pixels)[:, np.newaxis, np.newaxis] * x_step + offsets[:, np.newaxis] + np.arange(n_lanes)
         terms = x[starts].astype(np.float64) * weight[:, :n_lanes]  # (pixel, tap, lane)
@@ -188,6 +195,43 @@ def test_lanewise_row(library, suffix, with_bias):
             expected, products = expected + bias, products + np.abs(bias)
         check_row(out, out_step, expected, products.max(), n_taps)
         check_guards()
+
+
+def lines(n, dtype):
+    """Return the first whole cache lines of a new array, of NaN, whose first element begins one."""
+    memory = np.full(n + 64, np.nan, dtype)
+    start = -memory.ctypes.data % 64 // memory.itemsize
+    return memory[start : start + n]
+
+
+@pytest.mark.parametrize("finish", [0, RELU, STREAM, RELU | STREAM])
+@pytest.mark.parametrize("begins", [0, 1])
+@pytest.mark.parametrize("suffix", TYPES)
+def test_results_are_finished_as_asked_for(library, suffix, begins, finish):
+    """Streamed or not, with or without ReLU: the same bits, NaN included, wherever the result begins in a line."""
+    dtype = TYPES[suffix][1]
+    lanes, line = getattr(library, f"lanes_{suffix}")(), 64 // np.dtype(dtype).itemsize
+    x, bias = normal(900, dtype), normal(3 * line, dtype)
+    x[40] = np.nan
+    offsets, weight = np.array([0, 3, 7]), normal((3, 3 * line), dtype)
+    calls = {
+        "conv": (2 * line, (x, 5, offsets, 3, weight, bias, 2 * line)),
+        "conv one vector": (line, (x, 5, offsets, 3, weight, bias, line)),
+        "conv part of a vector": (3, (x, 5, offsets, 3, weight, bias, 3)),
+        "dot": (3, (x, lanes, offsets, 3, weight, bias, 3)),
+        "lanewise": (3 * line, (x, 5, offsets, 3, weight, 3 * line, bias, 3 * line)),
+        "lanewise part of a vector": (3, (x, 5, offsets, 3, weight, 3 * line, bias, 3)),
+    }
+    for name, (n, arguments) in calls.items():
+        results = []
+        for asked in (0, finish):
+            out = lines(13 * n + begins, dtype)[begins:]
+            call(library, f"{name.split()[0]}_row_{suffix}", *arguments, out, n, 13, asked)
+            results.append(out)
+        expected = np.where(results[0] < 0, 0, results[0]) if finish & RELU else results[0]
+        assert np.any(results[0] < 0)
+        assert np.any(np.isnan(results[0]))
+        np.testing.assert_array_equal(results[1], expected, err_msg=name)
 
 
 # --- the rows of the feature bank: float32, written in whole vectors ---

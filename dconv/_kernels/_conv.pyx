@@ -19,11 +19,9 @@ so x is never padded as a whole, and all outputs add their taps in the same orde
 from cython.parallel cimport prange, threadid
 from libc.string cimport memcpy, memset
 
-from dconv._kernels._dispatch cimport conv_row, dconv_microkernel, dot_row, get_level, lanewise_row, real_t
-
-cdef extern from "feature_rows.h" nogil:
-    enum:
-        DCONV_ROW_UNIT
+from dconv._kernels._dispatch cimport (
+    DCONV_RELU, DCONV_STREAM, conv_row, dconv_microkernel, dot_row, get_level, lanewise_row, real_t,
+)
 
 # What lies side by side in the lanes of a vector.
 FILTERS, CHANNELS, PIXELS = 0, 1, 2
@@ -64,7 +62,7 @@ cdef struct Rows:
     int lanes
     Py_ssize_t n_lanes  # with lanes of pixels: how many samples one step of a row has
     Py_ssize_t taps_per_position, weights_per_position, weights_per_group
-    bint relu
+    int finish  # how results are written, see microkernel.h
 
 
 cdef inline Py_ssize_t sample_at(const Axis *axis, Py_ssize_t place) noexcept nogil:
@@ -139,17 +137,18 @@ cdef void compute_pixels(
         n_steps = n_pixels // per_step
         n_left = n_pixels % per_step * n_channels
         lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, weight, rows.n_lanes, bias, rows.n_lanes,
-                     out, out_step * per_step, n_steps)
+                     out, out_step * per_step, n_steps, rows.finish)
         if n_left:
             lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_lanes,
-                         bias, n_left, out + n_steps * per_step * out_step, 0, 1)
+                         bias, n_left, out + n_steps * per_step * out_step, 0, 1, rows.finish)
         return
     for group in range(rows.n_groups):
         if rows.lanes == _CHANNELS:
-            dot_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step, n_pixels)
+            dot_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step, n_pixels,
+                    rows.finish)
         else:
             conv_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step,
-                     n_pixels)
+                     n_pixels, rows.finish)
         window += rows.n_channels * channel_step
         weight += rows.weights_per_group
         out += rows.n_filters
@@ -214,26 +213,6 @@ cdef void compute_piece(
                 out + (phase.first + first * rows.out_step) * rows.out_strides[3], stop - first,
             )
         compute_copied(kernel, rows, phase, x, o0, o1, stop, end, weight, bias, bias_step, out, scratch)
-        if rows.relu:
-            clip_pixels(kernel, rows, out + begin * rows.out_strides[3], end - begin)
-
-
-cdef void clip_pixels(
-    const dconv_microkernel *kernel, const Rows *rows, real_t *out, Py_ssize_t n_pixels
-) noexcept nogil:
-    """Make what is negative 0, while the pixels are still in the cache."""
-    cdef Py_ssize_t n_filters = rows.n_groups * rows.n_filters, step = rows.out_strides[3]
-    cdef Py_ssize_t n_runs = n_pixels, n = n_filters, n_whole = 0, run, i
-    if step == n_filters:
-        n_runs, n = 1, n_pixels * n_filters
-    for run in range(n_runs):
-        if real_t is float:
-            # It works on whole vectors; in what is left of one another thread may be writing.
-            n_whole = n // DCONV_ROW_UNIT * DCONV_ROW_UNIT
-            kernel.activations.relu(out + run * step, n_whole)
-        for i in range(n_whole, n):
-            if out[run * step + i] < 0:
-                out[run * step + i] = 0
 
 
 def conv_rows(
@@ -253,9 +232,11 @@ def conv_rows(
     Py_ssize_t piece,  # pixels of a phase in a piece
     int n_threads,
     str level=None,
-    bint relu=False,  # of a convolution, whose out_step is 1
+    bint relu=False,
+    bint stream=False,
 ):
-    """Write the convolution of `x` to `out`, and make what is negative 0 if `relu`; see the head of this file.
+    """Write the convolution of `x` to `out`, past the caches if `stream`, and make what is negative 0 if `relu`; see the
+    head of this file.
 
     With lanes of pixels every channel is a group of one filter. Where pixels lie beside each other in x and in out,
     a step of a row may be several pixels, so that few channels, even a single one, fill whole vectors; otherwise it
@@ -283,7 +264,7 @@ def conv_rows(
     rows.phases, rows.n_phases, rows.out_step = <const Phase *>&phases[0, 0], phases.shape[0], out_step
     rows.piece, rows.n_pieces = piece, ((out.shape[3] + out_step - 1) // out_step + piece - 1) // piece
     rows.n_rows0, rows.n_rows1 = out.shape[1], out.shape[2]
-    rows.lanes, rows.n_lanes, rows.relu = lanes, 0, relu
+    rows.lanes, rows.n_lanes, rows.finish = lanes, 0, DCONV_RELU * relu | DCONV_STREAM * stream
     rows.n_groups = x.shape[4] if lanes == _PIXELS else weight.shape[0]
     rows.n_channels, rows.n_filters = x.shape[4] // rows.n_groups, out.shape[4] // rows.n_groups
     rows.x_offsets = rows.scratch_offsets = NULL

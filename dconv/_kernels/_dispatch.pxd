@@ -140,6 +140,9 @@ cdef extern from "rocket_rows.h" nogil:
 
 
 cdef extern from "microkernel.h" nogil:
+    enum:
+        DCONV_RELU
+        DCONV_STREAM
     ctypedef struct dconv_microkernel:
         const char *name
         Py_ssize_t block_f32
@@ -148,22 +151,22 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t lanes_f64
         void (*conv_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                              const float *weight, const float *bias, Py_ssize_t n_filters, float *out,
-                             Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+                             Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*conv_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                              const double *weight, const double *bias, Py_ssize_t n_filters, double *out,
-                             Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+                             Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*dot_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                             const float *weight, const float *bias, Py_ssize_t n_filters, float *out,
-                            Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+                            Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*dot_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                             const double *weight, const double *bias, Py_ssize_t n_filters, double *out,
-                            Py_ssize_t out_step, Py_ssize_t n_pixels) noexcept nogil
+                            Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*lanewise_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                                  const float *weight, Py_ssize_t weight_step, const float *bias, Py_ssize_t n_lanes, float *out, Py_ssize_t out_step,
-                                 Py_ssize_t n_pixels) noexcept nogil
+                                 Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*lanewise_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                                  const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes, double *out, Py_ssize_t out_step,
-                                 Py_ssize_t n_pixels) noexcept nogil
+                                 Py_ssize_t n_pixels, int finish) noexcept nogil
         dconv_feature_rows rows
         dconv_activation_rows activations
         dconv_crf_rows crf
@@ -179,33 +182,33 @@ cdef const dconv_microkernel *get_level(str level) except NULL
 cdef inline void conv_row(
     const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
     const real_t *weight, const real_t *bias, Py_ssize_t n_filters, real_t *out, Py_ssize_t out_step,
-    Py_ssize_t n_pixels,
+    Py_ssize_t n_pixels, int finish,
 ) noexcept nogil:
     if real_t is float:
-        kernel.conv_row_f32(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
+        kernel.conv_row_f32(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels, finish)
     else:
-        kernel.conv_row_f64(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
+        kernel.conv_row_f64(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels, finish)
 
 
 cdef inline void dot_row(
     const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
     const real_t *weight, const real_t *bias, Py_ssize_t n_filters, real_t *out, Py_ssize_t out_step,
-    Py_ssize_t n_pixels,
+    Py_ssize_t n_pixels, int finish,
 ) noexcept nogil:
     if real_t is float:
-        kernel.dot_row_f32(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
+        kernel.dot_row_f32(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels, finish)
     else:
-        kernel.dot_row_f64(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels)
+        kernel.dot_row_f64(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels, finish)
 
 
 cdef inline void lanewise_row(
     const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
     const real_t *weight, Py_ssize_t weight_step, const real_t *bias, Py_ssize_t n_lanes,
-    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels, int finish,
 ) noexcept nogil:
     if real_t is float:
         kernel.lanewise_row_f32(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
-                                out_step, n_pixels)
+                                out_step, n_pixels, finish)
     else:
         kernel.lanewise_row_f64(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
-                                out_step, n_pixels)
+                                out_step, n_pixels, finish)

@@ -190,10 +190,10 @@ def network_rows(
                 target = &scratch[(index + 1) % 2, 0]
                 if layer.of_vectors:
                     dot_row(kernel, h, layer.n_channels, &offsets[1, 0], layer.n_taps, &weights[layer.weight],
-                            &biases[layer.bias], layer.n_filters, target, layer.n_filters, n)
+                            &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, 0)
                 else:
                     conv_row(kernel, h, layer.n_channels, &offsets[0, 0], layer.n_taps, &weights[layer.weight],
-                             &biases[layer.bias], layer.n_filters, target, layer.n_filters, n)
+                             &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, 0)
                 if index < n_layers - 1:
                     activate_hidden(kernel, layer.activation, target, n * layer.n_filters)
                 h = target

@@ -39,12 +39,35 @@
 #define FETCH(address) (void)(address)
 #endif
 
+/* Vectors written past the caches, in whole cache lines: nobody reads them soon, and a line need not be fetched before it
+ * is written, which takes as long as writing it. The fence makes them visible to who waits for this thread. */
+#if defined(__GNUC__) && defined(__x86_64__) && DCONV_VECTOR_BYTES >= 32
+#include <immintrin.h>
+#define CAN_STREAM 1
+#define STREAM_FENCE() _mm_sfence()
+INLINE void stream_bytes(void *p, const void *v, size_t size) {
+#if defined(__AVX512F__)
+    if (size == 64) {
+        _mm512_stream_si512((__m512i *)p, _mm512_loadu_si512(v));
+        return;
+    }
+#endif
+    for (size_t i = 0; i + 32 <= size; i += 32) {
+        _mm256_stream_si256((__m256i *)((char *)p + i), _mm256_loadu_si256((const __m256i *)((const char *)v + i)));
+    }
+}
+#else
+#define CAN_STREAM 0
+#define STREAM_FENCE() (void)0
+#define stream_bytes memcpy
+#endif
+
 /* A vector is GCC's and clang's vector extension, or for other compilers a struct of lanes and loops over them,
- * which they may vectorise or not. The loops see only these words. */
+ * which they may vectorise or not. The loops see only these words; S tells the type and width. */
 #if DCONV_VECTOR_BYTES
 /* With a and b side by side, add the lower to the upper half of every 2 * half lanes. */
 #if defined(__clang__)
-#define DEFINE_ADD_HALVES(T, S)                                                                                      \
+#define DEFINE_ADD_HALVES_(T, S)                                                                                     \
     INLINE vec_##S add_halves_##S(vec_##S a, vec_##S b, ptrdiff_t half) {                                            \
         vec_##S sum;                                                                                                 \
         for (ptrdiff_t l = 0; l < LANES(T); l++) {                                                                   \
@@ -54,7 +77,7 @@
         return sum;                                                                                                  \
     }
 #else /* GCC needs to be told that these are two shuffles */
-#define DEFINE_ADD_HALVES(T, S)                                                                                      \
+#define DEFINE_ADD_HALVES_(T, S)                                                                                     \
     INLINE vec_##S add_halves_##S(vec_##S a, vec_##S b, ptrdiff_t half) {                                            \
         __typeof__(a == b) lower, upper; /* vectors of integers */                                                   \
         UNROLL for (ptrdiff_t l = 0; l < LANES(T); l++) {                                                            \
@@ -65,18 +88,34 @@
     }
 #endif
 #define LANES(T) ((ptrdiff_t)(DCONV_VECTOR_BYTES / sizeof(T)))
-#define DEFINE_VECTOR_(T, S)                                                                                          \
-    typedef T vec_##S __attribute__((vector_size(DCONV_VECTOR_BYTES), aligned(sizeof(T)), may_alias));               \
+#define DEFINE_VECTOR_(T, S, BYTES)                                                                                  \
+    typedef T vec_##S __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));                            \
     INLINE vec_##S load_##S(const T *p) { return *(const vec_##S *)p; }                                              \
     INLINE void store_##S(T *p, vec_##S v) { *(vec_##S *)p = v; }                                                    \
+    INLINE void stream_##S(T *p, vec_##S v) { stream_bytes(p, &v, sizeof v); }                                       \
     INLINE vec_##S add_##S(vec_##S a, vec_##S b) { return a + b; }                                                   \
-    DEFINE_ADD_HALVES(T, S)                                                                                          \
     INLINE vec_##S multiply_add_##S(vec_##S a, vec_##S b, vec_##S c) { return a * b + c; }                           \
-    INLINE vec_##S scale_add_##S(T a, vec_##S b, vec_##S c) { return a * b + c; }
+    INLINE vec_##S scale_add_##S(T a, vec_##S b, vec_##S c) { return a * b + c; }                                    \
+    INLINE vec_##S relu_##S(vec_##S v) { /* NaN is not negative */                                                   \
+        const __typeof__(v < v) negative = v < (T)0;                                                                 \
+        return (vec_##S)(~negative & (__typeof__(v < v))v);                                                          \
+    }                                                                                                                \
+    DEFINE_PUT(T, S)
 #else
 #define LANES(T) ((ptrdiff_t)(32 / sizeof(T)))
 #define EACH_LANE(T) for (ptrdiff_t l = 0; l < LANES(T); l++)
-#define DEFINE_VECTOR_(T, S)                                                                                          \
+#define DEFINE_ADD_HALVES_(T, S)                                                                                     \
+    INLINE vec_##S add_halves_##S(vec_##S a, vec_##S b, ptrdiff_t half) {                                            \
+        T both[64 / sizeof(T)];                                                                                      \
+        store_##S(both, a);                                                                                          \
+        store_##S(both + LANES(T), b);                                                                               \
+        EACH_LANE(T) {                                                                                               \
+            const ptrdiff_t lower = l / half * 2 * half + l % half;                                                  \
+            a.lane[l] = both[lower] + both[lower + half];                                                            \
+        }                                                                                                            \
+        return a;                                                                                                    \
+    }
+#define DEFINE_VECTOR_(T, S, BYTES)                                                                                  \
     typedef struct {                                                                                                 \
         T lane[32 / sizeof(T)];                                                                                      \
     } vec_##S;                                                                                                       \
@@ -86,18 +125,9 @@
         return v;                                                                                                    \
     }                                                                                                                \
     INLINE void store_##S(T *p, vec_##S v) { memcpy(p, &v, sizeof v); }                                              \
+    INLINE void stream_##S(T *p, vec_##S v) { stream_bytes(p, &v, sizeof v); }                                       \
     INLINE vec_##S add_##S(vec_##S a, vec_##S b) {                                                                   \
         EACH_LANE(T) a.lane[l] += b.lane[l];                                                                         \
-        return a;                                                                                                    \
-    }                                                                                                                \
-    INLINE vec_##S add_halves_##S(vec_##S a, vec_##S b, ptrdiff_t half) {                                            \
-        T both[64 / sizeof(T)];                                                                                        \
-        store_##S(both, a);                                                                                          \
-        store_##S(both + LANES(T), b);                                                                               \
-        EACH_LANE(T) {                                                                                               \
-            const ptrdiff_t lower = l / half * 2 * half + l % half;                                                  \
-            a.lane[l] = both[lower] + both[lower + half];                                                            \
-        }                                                                                                            \
         return a;                                                                                                    \
     }                                                                                                                \
     INLINE vec_##S multiply_add_##S(vec_##S a, vec_##S b, vec_##S c) {                                               \
@@ -107,9 +137,34 @@
     INLINE vec_##S scale_add_##S(T a, vec_##S b, vec_##S c) {                                                        \
         EACH_LANE(T) c.lane[l] += a * b.lane[l];                                                                     \
         return c;                                                                                                    \
-    }
+    }                                                                                                                \
+    INLINE vec_##S relu_##S(vec_##S v) {                                                                             \
+        EACH_LANE(T) v.lane[l] = v.lane[l] < 0 ? 0 : v.lane[l];                                                      \
+        return v;                                                                                                    \
+    }                                                                                                                \
+    DEFINE_PUT(T, S)
 #endif
-#define DEFINE_VECTOR(T, S) DEFINE_VECTOR_(T, S) /* expands S before it is joined to a name */
+/* Write the first `n` lanes, or all if there are not more. */
+#define DEFINE_PUT(T, S)                                                                                             \
+    INLINE void put_##S(T *out, vec_##S v, ptrdiff_t n) {                                                            \
+        const ptrdiff_t n_lanes = sizeof v / sizeof(T);                                                              \
+        if (n >= n_lanes) {                                                                                          \
+            store_##S(out, v);                                                                                       \
+        } else { /* in pieces of 8, 4, 2 and 1 lanes, as n is their sum */                                           \
+            T lanes[sizeof v / sizeof(T)], *lane = lanes;                                                            \
+            store_##S(lane, v);                                                                                      \
+            UNROLL for (ptrdiff_t half = n_lanes / 2; half > 0; half /= 2) {                                         \
+                if (n & half) {                                                                                      \
+                    memcpy(out, lane, half * sizeof(T));                                                             \
+                    out += half;                                                                                     \
+                    lane += half;                                                                                    \
+                }                                                                                                    \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+/* These expand S before it is joined to a name. */
+#define DEFINE_VECTOR(T, S, BYTES) DEFINE_VECTOR_(T, S, BYTES)
+#define DEFINE_ADD_HALVES(T, S) DEFINE_ADD_HALVES_(T, S)
 
 #define REAL float
 #define SUFFIX f32

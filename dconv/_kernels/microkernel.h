@@ -20,6 +20,10 @@
 #define restrict __restrict
 #endif
 
+/* How results are written: what is negative as 0; and past the caches, which is done where a row of them is whole cache
+ * lines and the level can, and is for large results only. */
+enum { DCONV_RELU = 1, DCONV_STREAM = 2 };
+
 #define DCONV_DECLARE_LOOPS(T, SUFFIX)                                                                               \
     /* Filters in a packed block: the widest tile holds this many beside each other. */                              \
     ptrdiff_t block_##SUFFIX;                                                                                        \
@@ -30,17 +34,17 @@
      * enough. bias (F padded to lanes) may be NULL. */                                                                        \
     void (*conv_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,              \
                               const T *weight, const T *bias, ptrdiff_t n_filters, T *out, ptrdiff_t out_step,       \
-                              ptrdiff_t n_pixels);                                                                   \
+                              ptrdiff_t n_pixels, int finish);                                                       \
     /* The same for few filters and many channels: a tap is a vector of channels, weight is [F][K][lanes]. A sum is    \
      * taken over the taps, then over the lanes. */                                                                  \
     void (*dot_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,               \
                              const T *weight, const T *bias, ptrdiff_t n_filters, T *out, ptrdiff_t out_step,        \
-                             ptrdiff_t n_pixels);                                                                    \
+                             ptrdiff_t n_pixels, int finish);                                                        \
     /* out[p * out_step + l] = bias[l] + sum_k weight[k * weight_step + l] * x[p * x_step + offsets[k] + l]:         \
      * a filter of its own for every lane l, which is depthwise convolution. */                                      \
     void (*lanewise_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,          \
                                   const T *weight, ptrdiff_t weight_step, const T *bias, ptrdiff_t n_lanes, T *out,  \
-                                  ptrdiff_t out_step, ptrdiff_t n_pixels);
+                                  ptrdiff_t out_step, ptrdiff_t n_pixels, int finish);
 
 typedef struct {
     const char *name;

@@ -4,92 +4,153 @@
 #define VEC FN(vec)
 #define L LANES(REAL)
 
-DEFINE_VECTOR(REAL, SUFFIX)
+#define HALF JOIN(SUFFIX, half)
+#define QUARTER JOIN(SUFFIX, quarter)
 
-/* Write one vector of a filter block, of which only the first `n` lanes are filters. */
-INLINE void FN(put)(REAL *out, VEC v, ptrdiff_t n) {
-    if (n >= L) {
-        FN(store)(out, v);
-    } else {
-        REAL lane[LANES(REAL)];
-        FN(store)(lane, v);
-        for (ptrdiff_t l = 0; l < n; l++) out[l] = lane[l];
-    }
+DEFINE_VECTOR(REAL, SUFFIX, DCONV_VECTOR_BYTES)
+DEFINE_ADD_HALVES(REAL, SUFFIX)
+#if DCONV_VECTOR_BYTES >= 32
+DEFINE_VECTOR(REAL, HALF, DCONV_VECTOR_BYTES / 2)
+#endif
+#if DCONV_VECTOR_BYTES >= 64
+DEFINE_VECTOR(REAL, QUARTER, DCONV_VECTOR_BYTES / 4)
+#endif
+
+/* Return `finish` with DCONV_STREAM only if rows of `n` numbers, `step` apart, are whole cache lines. */
+INLINE int FN(finish_for)(int finish, const REAL *out, ptrdiff_t step, ptrdiff_t n) {
+    const size_t begins = (size_t)(uintptr_t)out | (size_t)step * sizeof(REAL) | (size_t)n * sizeof(REAL);
+    return CAN_STREAM && begins % 64 == 0 ? finish : finish & ~DCONV_STREAM;
 }
 
 /* A tile: PX neighbouring pixels x NV vectors of filters stay in registers while the taps run. Each tap costs NV
  * loads of weights and PX broadcasts for PX * NV multiply-adds. The accumulators must not spill (read the assembly
- * after a change): a tile that spills is slower than none. Taking taps in chunks whose weights stay in the L1 cache was
- * slower than streaming the weights from L2. With few taps a tile would wait for the lines that it writes to arrive from
- * memory: asked for two tiles ahead they are there, 5 to 14 % faster; tiles of one vector gained nothing. */
-#define DEFINE_TILE(name, PX, NV)                                                                                    \
+ * after a change): a tile that spills is slower than none. Pixels are reached from every fourth one, in steps that
+ * addresses can hold: a pointer each would not fit in the integer registers. Taking taps in chunks whose weights stay in
+ * the L1 cache was slower than streaming the weights from L2. With few taps a tile would wait for the lines that it
+ * writes to arrive from memory: asked for two tiles ahead they are there, 5 to 14 % faster; tiles of one vector gained
+ * nothing, and lines that are streamed do not arrive. V is the type of vector. */
+#define DEFINE_TILE(name, PX, NV, V)                                                                                 \
     INLINE void FN(name)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets, ptrdiff_t n_taps,       \
                          const REAL *restrict weight, const REAL *restrict bias, ptrdiff_t n_filters,                \
-                         REAL *restrict out, ptrdiff_t out_step) {                                                   \
-        VEC acc[PX][NV] = {0};                                                                                       \
-        const REAL *pixel[PX]; /* one register each, so that a tap's address takes no arithmetic */                  \
-        UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + p * x_step;                                               \
-        UNROLL for (int p = 0; p < PX && NV > 1; p++) {                                                              \
-            PREFETCH((uintptr_t)out + (2 * PX + p) * out_step * sizeof(REAL));                                       \
+                         REAL *restrict out, ptrdiff_t out_step, int finish) {                                       \
+        JOIN(vec, V) acc[PX][NV] = {0};                                                                              \
+        const ptrdiff_t step = x_step * (ptrdiff_t)sizeof(REAL);                                                     \
+        const REAL *fourth[(PX + 3) / 4];                                                                            \
+        UNROLL for (int p = 0; p < PX; p += 4) fourth[p / 4] = x + p * x_step;                                       \
+        if (NV > 1 && !(finish & DCONV_STREAM)) {                                                                    \
+            UNROLL for (int p = 0; p < PX; p++) PREFETCH((uintptr_t)out + (2 * PX + p) * out_step * sizeof(REAL));   \
         }                                                                                                            \
         UNROLL_TAPS for (ptrdiff_t k = 0; k < n_taps; k++) {                                                         \
             const ptrdiff_t tap = offsets[k];                                                                        \
-            VEC w[NV];                                                                                               \
-            UNROLL for (int v = 0; v < NV; v++) w[v] = FN(load)(weight + (k * NV + v) * L);                          \
+            JOIN(vec, V) w[NV];                                                                                      \
+            UNROLL for (int v = 0; v < NV; v++) {                                                                    \
+                w[v] = JOIN(load, V)(weight + (k * NV + v) * L);                                                     \
+                KEEP(w[v]);                                                                                          \
+            }                                                                                                        \
             UNROLL for (int p = 0; p < PX; p++) {                                                                    \
-                UNROLL for (int v = 0; v < NV; v++) acc[p][v] = FN(scale_add)(pixel[p][tap], w[v], acc[p][v]);       \
+                const REAL *pixel = (const REAL *)((const char *)(fourth[p / 4] + tap) + p % 4 * step);              \
+                UNROLL for (int v = 0; v < NV; v++) acc[p][v] = JOIN(scale_add, V)(*pixel, w[v], acc[p][v]);         \
             }                                                                                                        \
         }                                                                                                            \
         if (bias) {                                                                                                  \
             UNROLL for (int v = 0; v < NV; v++) {                                                                    \
-                const VEC b = FN(load)(bias + v * L);                                                                \
-                UNROLL for (int p = 0; p < PX; p++) acc[p][v] = FN(add)(acc[p][v], b);                               \
+                const JOIN(vec, V) b = JOIN(load, V)(bias + v * L);                                                  \
+                UNROLL for (int p = 0; p < PX; p++) acc[p][v] = JOIN(add, V)(acc[p][v], b);                          \
             }                                                                                                        \
         }                                                                                                            \
+        if (finish & DCONV_RELU) {                                                                                   \
+            UNROLL for (int p = 0; p < PX; p++) {                                                                    \
+                UNROLL for (int v = 0; v < NV; v++) acc[p][v] = JOIN(relu, V)(acc[p][v]);                            \
+            }                                                                                                        \
+        }                                                                                                            \
+        if (finish & DCONV_STREAM) {                                                                                 \
+            UNROLL for (int p = 0; p < PX; p++) {                                                                    \
+                UNROLL for (int v = 0; v < NV; v++) JOIN(stream, V)(out + p * out_step + v * L, acc[p][v]);          \
+            }                                                                                                        \
+            return;                                                                                                  \
+        }                                                                                                            \
         UNROLL for (int p = 0; p < PX; p++) {                                                                        \
-            UNROLL for (int v = 0; v < NV; v++) FN(put)(out + p * out_step + v * L, acc[p][v], n_filters - v * L);   \
+            UNROLL for (int v = 0; v < NV; v++) {                                                                    \
+                JOIN(put, V)(out + p * out_step + v * L, acc[p][v], n_filters - v * L);                              \
+            }                                                                                                        \
         }                                                                                                            \
     }
 
-/* 6 x 2 accumulators, the weights and a broadcast pixel fill the 16 vector registers of SSE and AVX2. With one vector of
- * filters the pixel pointers are scarcer: 8 fit in the integer registers, and 12 were a fifth slower. */
-DEFINE_TILE(tile_wide, 6, 2)
-DEFINE_TILE(tile_wide_1, 1, 2)
-DEFINE_TILE(tile_narrow, 8, 1)
-DEFINE_TILE(tile_narrow_1, 1, 1)
-
-/* All pixels of a row for one block of filters. The last pixels are a tile moved back to end with the row: it computes
- * a few pixels again, to the same bits, which is cheaper than going pixel by pixel. */
-#define DEFINE_BLOCK(name, tile, tile_1, PX)                                                                         \
+/* All pixels of a row for one block of filters. What is left after the last whole tile is one moved back to end with the
+ * row, or some of four pixels: they compute a few pixels again, to the same bits, which is cheaper than going pixel by
+ * pixel. */
+#define DEFINE_BLOCK(name, PX, NV, V)                                                                                \
+    DEFINE_TILE(JOIN(name, tile), PX, NV, V)                                                                         \
+    DEFINE_TILE(JOIN(name, tile_4), 4, NV, V)                                                                        \
+    DEFINE_TILE(JOIN(name, tile_1), 1, NV, V)                                                                        \
     static void FN(name)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,                \
                          const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step,   \
-                         ptrdiff_t n_pixels) {                                                                       \
-        for (ptrdiff_t p = 0; p < n_pixels && n_pixels < PX; p++) {                                                  \
-            FN(tile_1)(x + p * x_step, x_step, offsets, n_taps, weight, bias, n_filters, out + p * out_step,         \
-                       out_step);                                                                                    \
-        }                                                                                                            \
-        for (ptrdiff_t p = 0; p < n_pixels && n_pixels >= PX; p += PX) {                                             \
+                         ptrdiff_t n_pixels, int finish) {                                                           \
+        ptrdiff_t p = 0;                                                                                             \
+        for (; n_pixels - p > PX - 4 && n_pixels >= PX; p += PX) {                                                   \
             if (p > n_pixels - PX) p = n_pixels - PX;                                                                \
-            FN(tile)(x + p * x_step, x_step, offsets, n_taps, weight, bias, n_filters, out + p * out_step, out_step);\
+            FN(JOIN(name, tile))(x + p * x_step, x_step, offsets, n_taps, weight, bias, n_filters,                   \
+                                 out + p * out_step, out_step, finish);                                              \
+        }                                                                                                            \
+        for (; n_pixels > p && n_pixels >= 4; p += 4) {                                                              \
+            if (p > n_pixels - 4) p = n_pixels - 4;                                                                  \
+            FN(JOIN(name, tile_4))(x + p * x_step, x_step, offsets, n_taps, weight, bias, n_filters,                 \
+                                   out + p * out_step, out_step, finish);                                            \
+        }                                                                                                            \
+        for (; n_pixels > p; p++) {                                                                                  \
+            FN(JOIN(name, tile_1))(x + p * x_step, x_step, offsets, n_taps, weight, bias, n_filters,                 \
+                                   out + p * out_step, out_step, finish);                                            \
         }                                                                                                            \
     }
 
-DEFINE_BLOCK(block_wide, tile_wide, tile_wide_1, 6)
-DEFINE_BLOCK(block_narrow, tile_narrow, tile_narrow_1, 8)
+/* 6 x 2 accumulators, two vectors of weights and a broadcast pixel fill the 16 vector registers of SSE and AVX2. AVX-512
+ * has 32, but with few taps a tile of 12 lost 5 to 20 %: it writes 24 lines in one go, more than a core has buffers for.
+ * With many taps it gained 3 to 15 %, as weights pass by half as often. */
+DEFINE_BLOCK(block_wide, 6, 2, SUFFIX)
+#if DCONV_VECTOR_BYTES >= 64
+#define LONG_TAPS 256
+DEFINE_BLOCK(block_long, 12, 2, SUFFIX)
+#endif
+/* The filters that are left, up to a vector of them; of parts of a vector more run side by side, and nothing is computed
+ * for filters that do not exist. */
+DEFINE_BLOCK(block_narrow, 12, 1, SUFFIX)
+#if DCONV_VECTOR_BYTES >= 32
+DEFINE_BLOCK(block_half, 12, 1, HALF)
+#endif
+#if DCONV_VECTOR_BYTES >= 64
+DEFINE_BLOCK(block_quarter, 12, 1, QUARTER)
+#endif
 
 static void FN(conv_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
                          const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step,
-                         ptrdiff_t n_pixels) {
+                         ptrdiff_t n_pixels, int finish) {
+    finish = FN(finish_for)(finish, out, out_step, n_filters);
     for (ptrdiff_t f = 0; f < n_filters; f += 2 * L) {
         const ptrdiff_t left = n_filters - f;
         const REAL *b = bias ? bias + f : NULL;
+#define ROW(block) FN(block)(x, x_step, offsets, n_taps, weight, b, left, out + f, out_step, n_pixels, finish)
         if (left > L) {
-            FN(block_wide)(x, x_step, offsets, n_taps, weight, b, left, out + f, out_step, n_pixels);
+#if DCONV_VECTOR_BYTES >= 64
+            if (n_taps >= LONG_TAPS) {
+                ROW(block_long);
+            } else
+#endif
+                ROW(block_wide);
+#if DCONV_VECTOR_BYTES >= 64
+        } else if (left <= L / 4) {
+            ROW(block_quarter);
+#endif
+#if DCONV_VECTOR_BYTES >= 32
+        } else if (left <= L / 2) {
+            ROW(block_half);
+#endif
         } else {
-            FN(block_narrow)(x, x_step, offsets, n_taps, weight, b, left, out + f, out_step, n_pixels);
+            ROW(block_narrow);
         }
+#undef ROW
         weight += n_taps * 2 * L;
     }
+    if (finish & DCONV_STREAM) STREAM_FENCE();
 }
 
 /* Write the sums of the lanes of 12 vectors, each by halves: its lower half is added to its upper half, and so on. Halves
@@ -113,7 +174,7 @@ INLINE void FN(sum_lanes)(VEC *v, REAL *restrict sum) {
 #define DEFINE_DOT_TILE(NF, PX)                                                                                      \
     INLINE void FN(dot_tile_##NF)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,                \
                                   ptrdiff_t n_taps, const REAL *restrict weight, const REAL *restrict bias,          \
-                                  REAL *restrict out, ptrdiff_t out_step, ptrdiff_t n_pixels) {                      \
+                                  REAL *restrict out, ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {          \
         VEC acc[12] = {0};                                                                                           \
         const REAL *pixel[PX]; /* those past the end read the last once more, and are not written */                 \
         UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + (p < n_pixels ? p : n_pixels - 1) * x_step;               \
@@ -129,8 +190,14 @@ INLINE void FN(sum_lanes)(VEC *v, REAL *restrict sum) {
         }                                                                                                            \
         REAL sum[16];                                                                                                \
         FN(sum_lanes)(acc, sum);                                                                                     \
+        if (bias) {                                                                                                  \
+            UNROLL for (int i = 0; i < PX * NF; i++) sum[i] += bias[i % NF];                                         \
+        }                                                                                                            \
+        if (finish & DCONV_RELU) {                                                                                   \
+            UNROLL for (int i = 0; i < PX * NF; i++) sum[i] = sum[i] < 0 ? 0 : sum[i];                               \
+        }                                                                                                            \
         for (int p = 0; p < PX && p < n_pixels; p++) {                                                               \
-            for (int f = 0; f < NF; f++) out[p * out_step + f] = bias ? sum[p * NF + f] + bias[f] : sum[p * NF + f]; \
+            for (int f = 0; f < NF; f++) out[p * out_step + f] = sum[p * NF + f];                                    \
         }                                                                                                            \
     }
 
@@ -141,11 +208,11 @@ DEFINE_DOT_TILE(4, 3)
 
 static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
                         const REAL *weight, const REAL *bias, ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step,
-                        ptrdiff_t n_pixels) {
+                        ptrdiff_t n_pixels, int finish) {
 #define DOT_PIXELS(NF, PX)                                                                                           \
     for (ptrdiff_t p = 0; p < n_pixels; p += PX) {                                                                   \
         FN(dot_tile_##NF)(x + p * x_step, x_step, offsets, n_taps, weight, bias, out + p * out_step, out_step,       \
-                          n_pixels - p);                                                                             \
+                          n_pixels - p, finish);                                                                     \
     }
     while (n_filters > 0) {
         const ptrdiff_t n = n_filters < 4 ? n_filters : 4;
@@ -165,7 +232,7 @@ static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offset
 #define DEFINE_LANE_TILE(name, PX, NV)                                                                               \
     INLINE void FN(name)(const REAL *restrict x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,                \
                          ptrdiff_t n_taps, const REAL *restrict weight, ptrdiff_t weight_step,                       \
-                         const REAL *restrict bias, REAL *restrict out, ptrdiff_t out_step) {                        \
+                         const REAL *restrict bias, REAL *restrict out, ptrdiff_t out_step, int finish) {            \
         VEC acc[PX][NV] = {0};                                                                                       \
         const REAL *pixel[PX];                                                                                       \
         UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + p * x_step;                                               \
@@ -181,7 +248,12 @@ static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offset
         UNROLL for (int p = 0; p < PX; p++) {                                                                        \
             UNROLL for (int v = 0; v < NV; v++) {                                                                    \
                 if (bias) acc[p][v] = FN(add)(acc[p][v], FN(load)(bias + v * L));                                    \
-                FN(store)(out + p * out_step + v * L, acc[p][v]);                                                    \
+                if (finish & DCONV_RELU) acc[p][v] = FN(relu)(acc[p][v]);                                            \
+                if (finish & DCONV_STREAM) {                                                                         \
+                    FN(stream)(out + p * out_step + v * L, acc[p][v]);                                               \
+                } else {                                                                                             \
+                    FN(store)(out + p * out_step + v * L, acc[p][v]);                                                \
+                }                                                                                                    \
             }                                                                                                        \
         }                                                                                                            \
     }
@@ -193,15 +265,15 @@ static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offset
     DEFINE_LANE_TILE(lane_tile_1x##NV, 1, NV)                                                                        \
     static void FN(lane_block_##NV)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,     \
                                     const REAL *weight, ptrdiff_t weight_step, const REAL *bias, REAL *out,          \
-                                    ptrdiff_t out_step, ptrdiff_t n_pixels) {                                        \
+                                    ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {                            \
         for (ptrdiff_t p = 0; p < n_pixels && n_pixels < PX; p++) {                                                  \
             FN(lane_tile_1x##NV)(x + p * x_step, x_step, offsets, n_taps, weight, weight_step, bias,                 \
-                                 out + p * out_step, out_step);                                                      \
+                                 out + p * out_step, out_step, finish);                                              \
         }                                                                                                            \
         for (ptrdiff_t p = 0; p < n_pixels && n_pixels >= PX; p += PX) {                                             \
             if (p > n_pixels - PX) p = n_pixels - PX; /* ends with the row, as in DEFINE_BLOCK */                    \
             FN(lane_tile_##PX##x##NV)(x + p * x_step, x_step, offsets, n_taps, weight, weight_step, bias,            \
-                                      out + p * out_step, out_step);                                                 \
+                                      out + p * out_step, out_step, finish);                                         \
         }                                                                                                            \
     }
 
@@ -213,7 +285,8 @@ DEFINE_LANE_BLOCK(12, 1)
  * one block or two, for the whole row: each measured faster than the other. */
 static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
                              const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
-                             ptrdiff_t out_step, ptrdiff_t n_pixels) {
+                             ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {
+    finish = FN(finish_for)(finish, out, out_step, n_lanes);
     const ptrdiff_t step = n_lanes > 4 * L && n_pixels > 3 ? 3 : n_pixels;
     for (ptrdiff_t p = 0; p < n_pixels; p += step) {
         if (p > n_pixels - step) p = n_pixels - step; /* ends with the row, as in DEFINE_BLOCK */
@@ -224,14 +297,16 @@ static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *o
             const ptrdiff_t left = n_lanes - l;
             if (left < L) l = n_lanes - L; /* the last vector ends with the lanes, likewise */
             const REAL *b = bias ? bias + l : NULL;
+#define LANE_BLOCK(n)                                                                                                \
+    FN(lane_block_##n)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step, finish)
             if (left >= 4 * L) {
-                FN(lane_block_4)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step);
+                LANE_BLOCK(4);
                 l += 4 * L;
             } else if (left >= 2 * L) {
-                FN(lane_block_2)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step);
+                LANE_BLOCK(2);
                 l += 2 * L;
             } else {
-                FN(lane_block_1)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step);
+                LANE_BLOCK(1);
                 l += L;
             }
         }
@@ -239,12 +314,17 @@ static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *o
             for (ptrdiff_t q = 0; q < step; q++) {
                 REAL sum = 0;
                 for (ptrdiff_t k = 0; k < n_taps; k++) sum += weight[k * weight_step + l] * xp[q * x_step + offsets[k] + l];
-                op[q * out_step + l] = bias ? sum + bias[l] : sum;
+                if (bias) sum += bias[l];
+                op[q * out_step + l] = finish & DCONV_RELU && sum < 0 ? 0 : sum;
             }
         }
+#undef LANE_BLOCK
     }
+    if (finish & DCONV_STREAM) STREAM_FENCE();
 }
 
 #undef FN
 #undef VEC
 #undef L
+#undef HALF
+#undef QUARTER
