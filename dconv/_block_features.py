@@ -14,9 +14,10 @@ are those of ``_transform_block``; the features of a part need not stay when the
 the image as a whole. It may have `_check_images(images)`, which raises if images cannot be transformed, because of
 values that features cannot take or of their size, and returns the spatial shapes of their features. It may have
 `_fit_images(images)`, which is `fit` with images that know which of their pixels hold data, and may have to be read
-piece by piece; and `_fit_labelled(images, masks, targets)`, which is given the labelled pixels too, as PixelSets, and
-their labels. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if
-features may change though the transformer's attributes do not. Every other transformer is given whole images.
+piece by piece; or `_fit_labelled(images, masks, targets)` in its place, which is given the labelled pixels too, as
+PixelSets, and their labels, or None, and `_learns_from_labels`, which tells before it is fitted whether they make a
+difference. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if features
+may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._intensity import BY_ITSELF
 from dconv._lazy_arrays import engine_of
 from dconv._nodata import as_given, valid_pixels, whole
-from dconv._pixels import Block, PixelSet
+from dconv._pixels import Block, PixelSet, pixel_set, take
 from dconv._receptive import Margin
 from dconv._regions import Region, is_lazy, plan_regions, read_around, run_regions
-from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, check_finite
+from dconv._validation import FLOAT32_MAX, FLOAT64_MAX, Images, as_images, as_labels, check_finite
 
 Bands = Iterator[tuple[Block, np.ndarray]]
 
@@ -102,7 +104,7 @@ def spacing_of(features: Any) -> tuple[float, ...] | None:
 def sees_whole_image(features: Any) -> bool:
     """Tell whether a transformer, or any in it, has to see an image as a whole before it computes blocks of it."""
     inner = [*getattr(features, "parts_", ()), *([features.inner_] if hasattr(features, "inner_") else [])]
-    own = getattr(features, "normalize_", None) == "image" or getattr(features, "_pool", False)
+    own = getattr(features, "normalize_", None) in BY_ITSELF or getattr(features, "_pool", False)
     return own or any(map(sees_whole_image, inner))
 
 
@@ -188,26 +190,45 @@ def fit_features(
     by_blocks = hasattr(features, "_check_images")
     if not by_blocks:
         check_images(features, images)  # first, as its fit may be work
-    if hasattr(features, "_fit_labelled"):
-        features._fit_labelled(images, masks, targets)
-    elif not isinstance(features, str):
-        fit_to_images(features, X, images, channel_axis)
+    if not isinstance(features, str):
+        fit_to_images(features, X, images, channel_axis, masks, targets)
     if by_blocks:
         check_images(features, images)  # which a fitted one alone can tell
 
 
-def fit_to_images(features: Any, X: Any, images: Images, channel_axis: int | None) -> None:
+def fit_to_images(
+    features: Any,
+    X: Any,
+    images: Images,
+    channel_axis: int | None,
+    masks: Sequence[PixelSet] | None = None,
+    targets: np.ndarray | None = None,
+) -> None:
     """Fit a transformer to images, which are those of `X` as they are to be seen; None for an `X` that is not there.
 
-    Only `_fit_images` can tell pixels that were filled, and leaves images that are read when they are sliced where they
-    are: a transformer of another library is given all of them.
+    Only `_fit_images` and `_fit_labelled` can tell pixels that were filled, and leave images that are read when they
+    are sliced where they are: a transformer of another library is given all of them.
     """
-    if hasattr(features, "_fit_images"):
+    if hasattr(features, "_fit_labelled"):
+        features._fit_labelled(images, masks, targets)
+    elif hasattr(features, "_fit_images"):
         features._fit_images(images)
     elif X is None or any(valid_pixels(image) is not None or is_lazy(image) for image in images.arrays):
         features.fit(as_given(images, channel_axis))
     else:
         features.fit(X)
+
+
+def learns_from_labels(features: Any) -> bool:
+    """Tell whether the fit of a transformer, or "passthrough", is another with labels."""
+    return getattr(features, "_learns_from_labels", False)
+
+
+def labelled_pixels(y: Any, images: Images) -> tuple[list[PixelSet], np.ndarray]:
+    """Return which pixels label images label, for a transformer that is fitted by itself, and how: 0 is no label."""
+    labels = as_labels(y, images)
+    masks = [pixel_set(np.asarray(each) != 0) for each in labels]
+    return masks, take(labels, masks)
 
 
 def check_images(features: Any, images: Images) -> None:

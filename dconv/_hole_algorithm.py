@@ -133,17 +133,21 @@ def dense_net(layers: Sequence[NetLayer], output_stride: Any, taps: Any, ndim: i
     """Return the net of `layers`, dense beyond `output_stride`, as far as the last of its `taps`; all is checked."""
     names = _names_of(layers)
     chosen = _chosen(taps, names)
-    limit = as_tuple(output_stride, ndim, "output_stride", 1)
+    used = list(zip(layers, names, strict=True))[: max(chosen) + 1]
+    sizes = [_sizes(*each, ndim) for each in used]
+    whole = [math.prod(strides) for strides in zip(*(stride for _, stride, _, _ in sizes), strict=True)]
+    # A net that strides over less than that stays as it is.
+    limit = tuple(map(min, as_tuple(output_stride, ndim, "output_stride", 1), whole))
     steps: list[Step] = []
     found: dict[int, Tap] = {}
     n_input = n_channels = 0
     jump, holes = (1,) * ndim, (1,) * ndim
     center, reach = (0,) * ndim, ((0, 0),) * ndim
-    for index, (layer, name) in enumerate(zip(layers[: max(chosen) + 1], names, strict=False)):
+    for index, (layer, name) in enumerate(used):
         if isinstance(layer, Convolution):
-            _check_convolution(layer, name, ndim, n_channels)
+            _check_channels(layer, name, n_channels)
             n_input, n_channels = n_input or layer.in_channels, layer.out_channels
-        kernel, stride, dilation, pads = _sizes(layer, name, ndim)
+        kernel, stride, dilation, pads = sizes[index]
         kept = tuple(_kept(*each, axis, name) for axis, each in enumerate(zip(stride, jump, limit, strict=True)))
         dilation = tuple(d * hole for d, hole in zip(dilation, holes, strict=True))
         pads = tuple((before * hole, after * hole) for (before, after), hole in zip(pads, holes, strict=True))
@@ -221,12 +225,7 @@ def _chosen(taps: Any, names: list[str]) -> list[int]:
     return sorted(places)
 
 
-def _check_convolution(layer: Convolution, name: str, ndim: int, n_channels: int) -> None:
-    if layer.weight.ndim - 2 != ndim:
-        raise ValueError(
-            f"layer {name!r} has a kernel with {layer.weight.ndim - 2} axes (its weight has shape "
-            f"{layer.weight.shape}), but ndim={ndim}"
-        )
+def _check_channels(layer: Convolution, name: str, n_channels: int) -> None:
     if n_channels and layer.in_channels != n_channels:
         raise ValueError(
             f"layer {name!r} takes {layer.in_channels} channels (its weight has shape {layer.weight.shape}, "
@@ -237,6 +236,11 @@ def _check_convolution(layer: Convolution, name: str, ndim: int, n_channels: int
 def _sizes(layer: NetLayer, name: str, ndim: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...], Margin]:
     """Return kernel size, stride, dilation and padding of a layer on every axis."""
     if isinstance(layer, Convolution):
+        if layer.weight.ndim - 2 != ndim:
+            raise ValueError(
+                f"layer {name!r} has a kernel with {layer.weight.ndim - 2} axes (its weight has shape "
+                f"{layer.weight.shape}), but ndim={ndim}"
+            )
         return layer.weight.shape[1:-1], layer.stride, layer.dilation, layer.padding  # type: ignore[return-value]
     if isinstance(layer, MaxPool | AveragePool):
         if layer.rank not in (None, ndim):

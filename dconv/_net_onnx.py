@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU, ceil_pads, fold_batch_norm, identity
+from dconv._net_folding import ceil_pads, fold_batch_norm, identity
+from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU
 from dconv._receptive import Margin
 
 _PASSED = ("Dropout", "Identity")  # which do nothing when a net is evaluated

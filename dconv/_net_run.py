@@ -12,18 +12,23 @@ import weakref
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import as_strided
 
 from dconv import _memory
+from dconv._axes import span
 from dconv._blocks import choose_block_shape, split
 from dconv._conv_plan import conv_plan
 from dconv._conv_run import Packings, run_plan
 from dconv._hole_algorithm import DenseNet, Part, Region, Step
 from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU
 from dconv._pixels import Block
+from dconv._receptive import Margin
 from dconv._threads import run_tasks
 
 FLOAT = np.dtype(np.float32)
 _PIECE_SAMPLES = 1 << 17  # of a map that one thread pools or clips together: they should stay in its cache
+_SHORT_ROW = 128  # samples: shorter rows of a map are computed as one
+_BESIDE = 8  # samples between rows that are computed for nothing, at most
 
 # Packed weights by layer, as long as it lives: to pack those of 512 filters takes a tenth of their convolution.
 _packings: weakref.WeakKeyDictionary[NetLayer, Packings] = weakref.WeakKeyDictionary()
@@ -77,6 +82,10 @@ def peak_bytes(net: DenseNet, size: Sequence[int], wanted: Mapping[int, Region])
     peak = kept = 0
     for index, (step, part) in enumerate(zip(net.steps, net.parts(wanted, size), strict=True)):
         read, written = _n_samples(part.input), _n_samples(part.output)
+        if _flows(step, part):
+            padded = [high - low + sum(pair) for (low, high), pair in zip(part.input, part.pads, strict=True)]
+            read += math.prod(padded)
+            written = (part.output[0][1] - part.output[0][0]) * math.prod(padded[1:])
         n_read = net.steps[index - 1].n_channels if index else net.n_channels
         peak = max(peak, kept + FLOAT.itemsize * (read * n_read + written * step.n_channels))
         if index in wanted:
@@ -110,11 +119,68 @@ def _run_convolution(
 ) -> np.ndarray:
     groups = x.shape[-1] // weight.shape[-1]
     plan = conv_plan((1, *x.shape), weight.shape, step.stride, part.pads, step.dilation, groups, "zeros")
-    out = _memory.empty(plan.out_shape, FLOAT)
     with _lock:
         packings = _packings.setdefault(layer, {})
+    if _flows(step, part):
+        padded = _padded(x, part.pads, 0, n_threads)
+        sizes = plan.out_shape[1:-1]
+        out = _memory.empty((*sizes[:1], *padded.shape[1:-1], weight.shape[0]), FLOAT)
+        rows, run = _as_one_row(padded, sizes, step)
+        plan = conv_plan(rows.shape, weight.shape, 1, 0, (*(1,) * (x.ndim - 2), step.dilation[-1]), groups, "zeros")
+        run_plan(plan, rows, weight, bias, out.reshape(-1, out.shape[-1])[:run].reshape(plan.out_shape), n_threads,
+                 packings=packings, relu=relu)  # fmt: skip
+        return out[tuple(slice(n) for n in sizes)]
+    out = _memory.empty(plan.out_shape, FLOAT)
     run_plan(plan, x[np.newaxis], weight, bias, out, n_threads, packings=packings, relu=relu)
     return out[0]
+
+
+def _flows(step: Step, part: Part) -> bool:
+    """Tell whether a layer convolves rows of its map as one long row, with the padding between them.
+
+    The weights of all filters pass by for each stretch of a row, and those of many channels are megabytes: with rows of
+    32 pixels their way to the core takes longer than the work. What is computed between rows is thrown away, and the
+    input is copied; so rows must be short and the padding small. Taps keep their order, and outputs their bits.
+    """
+    if not isinstance(step.layer, Convolution) or step.layer.groups == step.layer.out_channels or max(step.stride) > 1:
+        return False
+    *outer, n = (high - low for low, high in part.output)
+    beside = sum(width - 1 for width in span(step.kernel, step.dilation)[1:])
+    return math.prod(outer) > 1 and n <= _SHORT_ROW and beside <= _BESIDE
+
+
+def _as_one_row(padded: np.ndarray, sizes: Sequence[int], step: Step) -> tuple[np.ndarray, int]:
+    """Return a padded map as one row for each position of the kernel on all axes but the last, and the length of the
+    output: each of these rows begins where the first window has that position, and so all lie over each other.
+    """
+    steps = [math.prod(padded.shape[axis + 1 : -1]) for axis in range(len(sizes))]  # in pixels
+    run = 1 + sum((n - 1) * by for n, by in zip(sizes, steps, strict=True))
+    *kernel, last = step.kernel
+    pixel = padded.shape[-1] * padded.itemsize
+    starts = [apart * by * pixel for apart, by in zip(step.dilation, steps[:-1], strict=False)]
+    shape = (1, *kernel, run + (last - 1) * step.dilation[-1], padded.shape[-1])
+    return as_strided(padded, shape, (0, *starts, pixel, padded.itemsize), writeable=False), run
+
+
+def _padded(x: np.ndarray, pads: Margin, value: float, n_threads: int) -> np.ndarray:
+    """Return a map with `value` around it, C-contiguous; itself, if it is and there is nothing around it."""
+    if x.flags.c_contiguous and not any(map(any, pads)):
+        return x
+    out = _memory.empty((*(n + sum(pair) for n, pair in zip(x.shape[:-1], pads, strict=True)), x.shape[-1]), FLOAT)
+
+    def copy(block: Block) -> None:
+        inside, source = [], []
+        for part, (before, _), n in zip(block, pads, x.shape[:-1], strict=True):
+            low, high = np.clip((part.start - before, part.stop - before), 0, n)
+            source.append(slice(low, high))
+            inside.append(slice(low + before - part.start, high + before - part.start))
+        target = out[block]
+        if target.shape[:-1] != x[tuple(source)].shape[:-1]:
+            target[...] = value
+        target[tuple(inside)] = x[tuple(source)]
+
+    _run_pieces(copy, out, n_threads)
+    return out
 
 
 def _average_pool(step: Step, part: Part, x: np.ndarray, size: Sequence[int], n_threads: int) -> np.ndarray:
@@ -133,12 +199,7 @@ def _average_pool(step: Step, part: Part, x: np.ndarray, size: Sequence[int], n_
 
 
 def _max_pool(step: Step, part: Part, x: np.ndarray, n_threads: int) -> np.ndarray:
-    if any(map(any, part.pads)):
-        padded = np.full(
-            (*(n + sum(pair) for n, pair in zip(x.shape[:-1], part.pads, strict=True)), x.shape[-1]), -np.inf, FLOAT
-        )
-        padded[tuple(slice(before, before + n) for n, (before, _) in zip(x.shape[:-1], part.pads, strict=True))] = x
-        x = padded
+    x = _padded(x, part.pads, -np.inf, n_threads) if any(map(any, part.pads)) else x
     out = _memory.empty((*(high - low for low, high in part.output), x.shape[-1]), FLOAT)
 
     def pool(block: Block) -> None:

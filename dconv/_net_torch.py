@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU, ceil_pads, fold_batch_norm, identity
+from dconv._net_folding import ceil_pads, fold_batch_norm, identity
+from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU
 
 
 def from_torch(module: Any) -> list[NetLayer]:

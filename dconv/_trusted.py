@@ -20,6 +20,7 @@ _OWN = frozenset(
     {
         "dconv._bank.Bank",
         "dconv._bank.PlanePlan",
+        "dconv._branches.Branch",
         "dconv._context_bank.ContextFeatures",
         "dconv._context_bank._ClassBank",
         "dconv._distillation.Agreement",
@@ -43,7 +44,6 @@ _OWN = frozenset(
         "dconv.perceptron.PerceptronClassifier",
         "dconv.position.PixelPosition",
         "dconv.pyramid.AtrousPyramid",
-        "dconv.pyramid.Branch",
         "dconv.scaling.SoftClipScaler",
         "dconv.segmentation.PixelClassifier",
         "dconv.transformers.DilatedConv",

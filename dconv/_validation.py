@@ -234,7 +234,7 @@ def check_n_channels(images: Images, expected: int, owner: object) -> None:
         )
 
 
-def check_finite(images: Images, largest: float = LARGEST) -> None:
+def check_finite(images: Images, largest: float = LARGEST, name: str = "X") -> None:
     """Check that no image holds NaN, infinity or a value beyond `largest`; integers of few bits pass at no cost.
 
     Pixels of which an image knows that they hold no data (`valid`) may hold anything.
@@ -254,7 +254,7 @@ def check_finite(images: Images, largest: float = LARGEST) -> None:
                 if np.isfinite(value)
                 else "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
             )
-            raise ValueError(f"{images.describe(index)} holds {value} at (*pixel, channel) {place}; {remedy}")
+            raise ValueError(f"{images.describe(index, name)} holds {value} at (*pixel, channel) {place}; {remedy}")
         known["at most"] = largest
 
 
@@ -319,7 +319,7 @@ def _as_pixel_maps(values: Any, images: Images, name: str, fill: str) -> list[np
     return maps
 
 
-def as_labels(y: Any, images: Images) -> list[np.ndarray]:
+def as_labels(y: Any, images: Images, name: str = "y") -> list[np.ndarray]:
     """Return the label images of `images`, integers of the images' spatial shapes.
 
     Raises
@@ -329,9 +329,9 @@ def as_labels(y: Any, images: Images) -> list[np.ndarray]:
     ValueError
         If there is not one label per pixel.
     """
-    maps = _as_pixel_maps(y, images, "y", fill="ignore_label")
+    maps = _as_pixel_maps(y, images, name, fill="ignore_label")
     for index, labels in enumerate(maps):
-        check_integers(labels, images.describe(index, "y"))
+        check_integers(labels, images.describe(index, name))
     return maps
 
 

@@ -39,7 +39,7 @@ class AtrousBackbone(FeatureImageTransformer):
         PyTorch, ONNX, Keras and plain arrays.
     output_stride : int or sequence of int, one per spatial axis, default=8
         Pixels between the samples of the densest net that is still wanted: layers stride until that many pixels have
-        been strided over. 1 is a sample for every pixel.
+        been strided over. 1 is a sample for every pixel; what all layers stride over, or more, is the net as trained.
     taps : list of str or int, or None, default=None
         Names or places of the layers whose outputs are the features; None is the last layer. Layers behind the last of
         them are not run.

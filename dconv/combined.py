@@ -13,9 +13,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._bank import widest
 from dconv._base import FeatureImageTransformer
-from dconv._block_features import fit_to_images, spacing_of
+from dconv._block_features import fit_to_images, labelled_pixels, learns_from_labels, spacing_of
 from dconv._nodata import as_given
 from dconv._parts import new_features
+from dconv._pixels import PixelSet
 from dconv._validation import FLOAT64_MAX, Images, as_images, check_finite, check_n_channels
 
 
@@ -127,8 +128,9 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         ----------
         X : array_like or list of array_like
             One image, a batch or a list of images.
-        y : Any, default=None
-            Not used.
+        y : array_like or list of array_like, default=None
+            Label images, 0 means "not labelled", for transformers that learn from labels: an
+            :class:`~dconv.AtrousPyramid` with ``projection="lda"``. Not used otherwise.
 
         Returns
         -------
@@ -137,16 +139,25 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         Raises
         ------
         TypeError, ValueError
-            If a parameter or the images cannot be used, or transformers differ about `ndim` or `channel_axis`.
+            If a parameter, the images or the labels cannot be used, or transformers differ about `ndim` or
+            `channel_axis`.
         """
         _, ndim, channel_axis = self._new_parts()
-        return self._fit_images(as_images(X, ndim, channel_axis))
+        images = as_images(X, ndim, channel_axis)
+        if y is None or not self._learns_from_labels:
+            return self._fit_labelled(images, None, None)
+        return self._fit_labelled(images, *labelled_pixels(y, images))
 
-    def _fit_images(self, images: Images) -> Self:
-        """Fit to images, as :mod:`dconv._block_features` describes."""
+    @property
+    def _learns_from_labels(self) -> bool:
+        """Whether labels make a difference, as described in :mod:`dconv._block_features`."""
+        return any(learns_from_labels(transformer) for _, transformer in self.transformers)
+
+    def _fit_labelled(self, images: Images, masks: Sequence[PixelSet] | None, targets: np.ndarray | None) -> Self:
+        """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
         parts, ndim, channel_axis = self._new_parts()
         for part in parts:
-            fit_to_images(part, None, images, channel_axis)
+            fit_to_images(part, None, images, channel_axis, masks, targets)
         self.__dict__.pop("n_features_out_", None)  # of a fit to other transformers
         self.__dict__.pop("halo_", None)
         self.parts_, self.ndim_, self.channel_axis_ = parts, ndim, channel_axis

@@ -15,7 +15,7 @@ from dconv._boxes import grown, sizes
 from dconv._dask_engine import DaskArray, check_dtype, image_of_box
 from dconv._dask_statistics import Filling, filling_of, intensity_of
 from dconv._fingerprint import fingerprint
-from dconv._intensity import Intensity
+from dconv._intensity import BY_ITSELF, Intensity
 from dconv._nodata import REACH, Infilled, valid_of, valid_pixels
 from dconv._prediction import BoxAnswers
 from dconv._receptive import Margin
@@ -269,7 +269,7 @@ def _predict_image(estimator: Any, x: Any, mask: Any, proba: bool) -> Any:
     mask = None if mask is None else mask.rechunk(x.chunks[:-1])
     _check_not_circular(estimator, x)
     filling = filling_of(x, mask) if may_miss else None
-    normalized = getattr(estimator.features_, "normalize_", None) == "image"
+    normalized = getattr(estimator.features_, "normalize_", None) in BY_ITSELF
     intensity = intensity_of(x, mask, filling) if normalized else None
     bounds = tuple(tuple(int(n) for n in np.cumsum((0, *chunks))) for chunks in x.chunks[:-1])
     dtype = np.dtype(np.float32) if proba else estimator.classes_.dtype

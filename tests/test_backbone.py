@@ -13,7 +13,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 
 import dconv
-from dconv import AtrousBackbone, layers
+from dconv import AtrousBackbone, _net_run, layers
 
 N_LAYERS = 11
 TAPS = [0, 3, 5, N_LAYERS - 1]
@@ -104,6 +104,14 @@ def test_output_stride_differs_between_axes():
     np.testing.assert_array_equal(samples[model.taps_[-1]][::4], strided[model.taps_[-1]])
 
 
+def test_large_output_stride_is_the_net_as_trained():
+    net = [layers.Convolution(np.ones((1, 3, 3, 1)), stride=3), layers.MaxPool(2), layers.AveragePool(5)]
+    for output_stride, strides in [(1000, (30, 30)), (31, (30, 30)), ((30, 6), (30, 6)), ((3, 64), (3, 30))]:
+        assert AtrousBackbone(net, output_stride=output_stride).fit(np.ones((90, 90))).strides_ == (strides,)
+    fails(net, "output_stride=4 cannot be had on axis 1: layer 'conv0' has stride 3", output_stride=(6, 4))
+    assert AtrousBackbone(net, output_stride=4, taps=[0]).fit(np.ones((90, 90))).strides_ == ((3, 3),)
+
+
 # --- parts and wholes ---
 
 
@@ -122,6 +130,18 @@ def test_tiles_and_blocks_change_no_bit(ndim):
         block = tuple(slice(a, int(rng.integers(a + 1, n + 1))) for a, n in zip(starts, image.shape[:-1], strict=True))
         np.testing.assert_array_equal(whole._transform_block(image, block), expected[block])
         np.testing.assert_array_equal(prepared._transform_block(image, block), expected[block])
+
+
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("ndim", [2, 3])
+def test_short_rows_computed_as_one_change_no_bit(monkeypatch, ndim, n_jobs):
+    image, net = make_image(ndim), backbone(ndim, output_stride=2, n_jobs=n_jobs)
+    with mock.patch.object(_net_run, "_as_one_row", wraps=_net_run._as_one_row) as as_one_row:
+        together = net.maps(image)
+    assert as_one_row.call_count >= 3
+    monkeypatch.setattr(_net_run, "_SHORT_ROW", 0)
+    for name, one_by_one in net.maps(image).items():
+        np.testing.assert_array_equal(together[name], one_by_one)
 
 
 def test_threads_share_tiles():

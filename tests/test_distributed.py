@@ -67,7 +67,7 @@ def test_dimensions_channels_and_batches(ndim, channel_axis):
     image = (labels[..., np.newaxis] * [60, 20] + rng.integers(0, 50, (*shape, 2))).astype(np.uint16)
     image = image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis)
     model = fitted(
-        AtrousFeatures(2, normalize="image"), image=image, labels=labels, ndim=ndim, channel_axis=channel_axis
+        AtrousFeatures(2, normalize="both"), image=image, labels=labels, ndim=ndim, channel_axis=channel_axis
     )
     assert_array_equal(predict(model, da.from_array(image, chunks=12)).compute(scheduler="sync"), model.predict(image))
     batch = np.stack([image, image[::-1] // 2])

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from images import make_image, scribble
 from scipy import ndimage
+from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.linear_model import LogisticRegression
@@ -117,6 +118,40 @@ def test_labels_come_from_the_classifier(tmp_path):
     np.testing.assert_array_equal(out, model.predict(IMAGE))
     dconv.save(model, tmp_path / "model.dconv")
     np.testing.assert_array_equal(dconv.load(tmp_path / "model.dconv").predict_proba(IMAGE), expected)
+
+
+def test_labels_reach_a_pyramid_among_other_features(tmp_path):
+    # Beside others, and within: the pyramid of a union of pyramids.
+    scribbles = scribble(LABELS, 0.3)
+    lda = pyramid(projection="lda")
+    expected = pyramid(projection="lda").fit(IMAGE, scribbles).transform(IMAGE)
+    n = expected.shape[-1]
+    union = dconv.make_features(dconv.PixelPosition(), lda)
+    np.testing.assert_array_equal(clone(union).fit(IMAGE, scribbles).transform(IMAGE)[..., 2:], expected)
+    over = AtrousPyramid(union, dilations=(2,), projection="gaussian", pool=False)
+    np.testing.assert_array_equal(clone(over).fit(IMAGE, scribbles).transform(IMAGE)[..., 2 : 2 + n], expected)
+    for features in (union, over):
+        model = dconv.PixelClassifier(features, GaussianNB(), random_state=0)
+        by_fit = clone(model).fit(IMAGE, scribbles).features_.transform(IMAGE)
+        np.testing.assert_array_equal(by_fit[..., 2 : 2 + n], expected)
+        by_epochs = clone(model).partial_fit(IMAGE, scribbles).features_.transform(IMAGE)
+        np.testing.assert_array_equal(by_epochs, by_fit)
+        with pytest.raises(ValueError, match="projection='lda' needs pixels of two classes"):
+            clone(features).fit(IMAGE)
+    assert pyramid().fit(IMAGE, "what is not used is not looked at").n_features_out_ > 0
+    assert dconv.make_features(None).fit(IMAGE, "likewise").n_features_out_ > 0
+
+
+def test_pca_of_many_taps_finds_the_first_directions():
+    # 200 maps have windows of 1800 places, of which not all directions are looked for.
+    rng = np.random.default_rng(0)
+    mixed = rng.normal(size=(30, 40, 6)) @ (rng.normal(size=(6, 200)) * np.geomspace(8, 1, 6)[:, np.newaxis])
+    maps = (mixed + 0.1 * rng.normal(size=(*mixed.shape[:-1], 200))).astype(np.float32)
+    model = pyramid("passthrough", channel_axis=-1, n_samples=1200).fit(maps)
+    rows = standardized(windows_of(maps.astype(np.float64), 3), 200)
+    explained = PCA(4, svd_solver="full").fit(rows).explained_variance_
+    np.testing.assert_allclose(parts_of(model, maps)[1][0].reshape(-1, 4).var(axis=0, ddof=1), explained, rtol=0.01)
+    np.testing.assert_array_equal(model.transform(maps), clone(model).fit(maps).transform(maps))
 
 
 def test_maps_of_probabilities_and_of_a_backbone():

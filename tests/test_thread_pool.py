@@ -37,7 +37,8 @@ X = np.random.default_rng(0).normal(size=(2, 60, 70, 8)).astype(np.float32)
 WEIGHT = np.random.default_rng(1).normal(size=(16, 3, 3, 8)).astype(np.float32)
 COLUMNS = dconv.unfold(X, 3, padding=1)
 PROBABILITIES = np.random.default_rng(2).dirichlet(np.ones(3), size=IMAGE.shape).astype(np.float32)
-for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT, COLUMNS, PROBABILITIES):
+TWO_PROBABILITIES = PROBABILITIES[..., :2] + PROBABILITIES[..., 2:] / 2
+for array in (IMAGE, LABELS, SCRIBBLES, X, WEIGHT, COLUMNS, PROBABILITIES, TWO_PROBABILITIES):
     array.flags.writeable = False
 
 BANK = dconv.DilatedConv(filters.derivatives(1), dilation=(1, 2, 4))
@@ -236,7 +237,7 @@ CALLS = {
     "DenseCRF": lambda: dconv.DenseCRF(n_iter=3, n_jobs=2).refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine": lambda: CRF.refine(IMAGE, PROBABILITIES),
     "DenseCRF.refine_unary": lambda: CRF.refine_unary(IMAGE, PROBABILITIES),
-    "DenseCRF.tune": lambda: CRF.tune(IMAGE, PROBABILITIES[..., :2] + PROBABILITIES[..., 2:] / 2, LABELS).score,
+    "DenseCRF.tune": lambda: CRF.tune(IMAGE, TWO_PROBABILITIES, LABELS, param_grid={"color_sigma": [5, 9]}).score,
     "DenseCRF.prepare": lambda: CRF.prepare(IMAGE).refine(PROBABILITIES),
     "DenseCRF.prepare: one for all": lambda: fitted(CRF).refine(PROBABILITIES),
     "AtrousPyramid": fit(lambda: dconv.AtrousPyramid(BANK, random_state=0, n_jobs=2)),
