@@ -105,7 +105,9 @@ def test_members_go_on_or_are_fitted_anew():
     vote.partial_fit(X, y, weights)
     tree = clone(TREE).fit(X, y, weights)
     scaler = StandardScaler().fit(X[:200])
-    sgd = SGDClassifier(loss="log_loss", random_state=0).fit(scaler.transform(X[:200]), y[:200], weights[:200])
+    sgd = SGDClassifier(loss="log_loss", random_state=0).fit(
+        scaler.transform(X[:200]), y[:200], sample_weight=weights[:200]
+    )
     sgd.partial_fit(scaler.transform(X), y, sample_weight=weights)
     mean = (tree.predict_proba(X) + sgd.predict_proba(scaler.transform(X))) / 2
     np.testing.assert_allclose(vote.predict_proba(X), mean, rtol=1e-9)
