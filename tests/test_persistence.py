@@ -443,7 +443,7 @@ def test_features_computed_in_another_way_are_refused(tmp_path, monkeypatch):
     dconv.load(tmp_path / "m")
     groups = importlib.import_module("dconv._bank").GROUPS
     monkeypatch.setitem(groups, "gradient", GROUPS["gradient"]._replace(compute=GROUPS["level"].compute))
-    with pytest.raises(ValueError, match="feature 'intensity_gradient_d[12]' is computed differently"):
+    with pytest.raises(ValueError, match=r"feature 'intensity_gradient_d[12]' is computed differently"):
         dconv.load(tmp_path / "m")
 
 
