@@ -2,10 +2,10 @@
 
     python benchmarks/bench_conv.py [--threads 2] [--only NAME] [--json FILE]
 
-Both sides allocate their output in the timed call, as users call them; "reuse" is dconv with `out=` given. PyTorch
-is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is faster. "bound" is
-that ratio for a direct convolution that did its multiply-adds at the machine's peak and wrote its result at the rate of
-streaming stores, both at once: no ratio can be higher.
+Both sides allocate their output in the timed call, as users call them; "reuse" is dconv with an earlier result as
+`out=`. PyTorch is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is
+faster. "bound" is that ratio for a direct convolution that did its multiply-adds at the machine's peak and wrote its
+result at the rate of streaming stores, both at once: no ratio can be higher.
 The results are compared before they are timed. Times are the best of several interleaved runs.
 """
 
@@ -139,7 +139,7 @@ def prepare(cell: Cell):
     pad = cell.dilation * (cell.kernel - 1) // 2
     args = {"stride": cell.stride, "padding": pad, "dilation": cell.dilation, "groups": cell.groups}
     threads = torch.get_num_threads()
-    out = np.empty_like(dconv.conv(x, w, **args))
+    out = dconv.conv(x, w, **args)
 
     xt = torch.from_numpy(np.moveaxis(x, -1, 1).copy())
     wt = torch.from_numpy(np.moveaxis(w, -1, 1).copy())

@@ -8,6 +8,8 @@ added one by one, learnt and the image predicted. Features at labelled pixels ar
 those of the new stroke alone are computed. Sides:
 
 - default: `PixelClassifier()`, whose `fit` chooses a forest, a perceptron or both each time
+- default, goes on: the same by `partial_fit` of all strokes: the choice is kept, the forest is fitted anew, the
+  perceptron learns for an epoch
 - default distilled: with `distill=True`
 - extra trees: the forest of the default alone, by `fit`
 - perceptron, fit: soft clip, scaler and `PerceptronClassifier()`, by `fit`
@@ -50,6 +52,7 @@ def make_sides(threads: int) -> dict[str, Side]:
     forest = ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=threads, random_state=0)
     return {
         "default": Side(None, {}, "fit"),
+        "default, goes on": Side(None, {}, "all"),
         "default distilled": Side(None, {"distill": True}, "fit"),
         "extra trees": Side(forest, {}, "fit"),
         "perceptron, fit": Side(perceptron, {}, "fit"),

@@ -4,8 +4,8 @@ Everything that a fitted bank needs to know is in a :class:`Bank`; :meth:`Bank.f
 steps, each on what fits in a faster cache than the one before:
 
 1. the block with its halo is read and mixed into planes (intensity, colours), and each is smoothed into its levels;
-2. bands of the block, a few rows each, get their feature planes from the levels, group by group;
-3. the planes of a band are interleaved into the result, which is so written once and in order.
+2. strips of the block get their features from the levels, row by row, all groups of all levels of a row together;
+3. the features of a row are interleaved into the result, which is so written once and in order.
 
 The image is extended beyond its border once, in step 1. From there on everything is computed from neighbourhoods that
 lie inside of what was read. Therefore the features of a pixel are those of the image extended without end, and do not
@@ -24,35 +24,30 @@ from typing import NamedTuple
 import numpy as np
 
 from dconv._blocks import read_block
-from dconv._feature_groups import (
-    GROUPS,
-    SMOOTHING_RADIUS,
-    Level,
-    Place,
-    Planes,
-    Scale,
-    scale_of,
-    scratch_rows,
-    stencils_at,
-)
+from dconv._feature_groups import GROUPS, Level, Planes, moved, slab_axis, smooth
 from dconv._intensity import Intensity
 from dconv._kernels import _cascade
 from dconv._receptive import Layer, Margin, axis_halos, cascade_halo
+from dconv._stencils import SMOOTHING_RADIUS, Place, Scale, scale_of
 from dconv.filters import FilterBank
 from dconv.functional import conv
 
-# A band is high, since the derivatives of coarse levels reach far beyond it and are computed again for the next band,
-# but its planes must wait in the cache for each other. In 2-D this size was the best or close to it from 2^13 to 2^16.
-_BAND_PIXELS = 1 << 15
-_BAND_ROWS = 16  # at least
+# A strip is so narrow that the rows of all levels and derivatives that are looked at from one row, up to 48 above and
+# below it, stay in the L2 cache, and so wide that what is computed beside it counts little.
+_STRIP = 384  # columns, in 2-D
+_PIECE = 1 << 13  # samples of a series
+_BAND_PIXELS = 1 << 13  # of which the features are handed out together, or one slab
 
 
 class PlanePlan(NamedTuple):
-    """One plane that is made from an image: its name, the weight of each channel, and the groups computed on it."""
+    """One plane that is made from an image: its name, the weight of each channel, the groups computed on it, and
+    whether it is normalized where images are.
+    """
 
     name: str
     mixing: tuple[float, ...]
     groups: tuple[str, ...]
+    normalized: bool = True
 
     @property
     def ends_with_level(self) -> bool:
@@ -104,35 +99,47 @@ class Bank(NamedTuple):
     ) -> Iterator[tuple[tuple[slice, ...], np.ndarray]]:
         """Yield the bands of `block` of `image`, each with its features, (*band, n_features) and C-contiguous.
 
-        They are written to `out` (*block, n_features), or if it is None to memory that the next band takes again.
+        They are written to `out` (*block, n_features), which is contiguous only as a whole, or if it is None to memory
+        that the next band takes again.
         """
         start, stop = self._region(block, ((0, 0),) * self.ndim)
         pyramids = self._pyramids(image, block, cpu_level)
-        scratch = scratch_rows(max(level.data.shape[-1] for levels in pyramids for level in levels))
-        n_features, n_planes = self.n_features, self._n_plane_features
-        memory = written = None
-        for low, high in self._bands(start, stop):
-            shape = tuple(b - a for a, b in zip(low, high, strict=True))
-            if out is None:
-                written = np.empty((*shape, n_features), np.float32) if written is None else written
-                band = written[tuple(slice(n) for n in shape)]  # no band is larger than the first
-            else:
-                band = out[(np.newaxis,) * (3 - self.ndim)][
-                    tuple(slice(a - s, b - s) for a, b, s in zip(low, high, start, strict=True))
-                ]
-            features = Planes(n_planes, low, high, memory)
-            memory = features.memory
-            self._fill_planes(pyramids, features, scratch, cpu_level)
-            _cascade.interleave(features.data, band[..., :n_planes], cpu_level)
-            if self.filters is not None:
-                self._apply_filters(self.filters, pyramids[0], low, high, band[..., n_planes:])
-            axes = slice(3 - self.ndim, 3)
-            part = tuple(slice(a, b) for a, b in zip(low[axes], high[axes], strict=True))
-            yield part, band[(0,) * (3 - self.ndim)]
+        n_features, n_planes, slabs, axes = (
+            self.n_features, self._n_plane_features, slab_axis(self.ndim), slice(3 - self.ndim, 3)
+        )  # fmt: skip
+        memory: np.ndarray | None = None
+        for low, high in self._strips(start, stop):
+            shape = [b - a for a, b in zip(low, high, strict=True)]
+            program = _cascade.Program(tuple(shape), slabs, n_planes, cpu_level)
+            self._add_features(pyramids, program, low, high, cpu_level)
+            n_slabs = shape[slabs]
+            shape[slabs] = max(1, min(n_slabs, _BAND_PIXELS * n_slabs // math.prod(shape)))
+            for first in range(0, n_slabs, shape[slabs]):
+                last = min(first + shape[slabs], n_slabs)
+                begin, end = list(low), list(high)
+                begin[slabs], end[slabs] = low[slabs] + first, low[slabs] + last
+                if out is None:
+                    size = math.prod(shape) * n_features
+                    memory = np.empty(size, np.float32) if memory is None or memory.size < size else memory
+                    band_shape = [b - a for a, b in zip(begin, end, strict=True)]
+                    band = memory[: math.prod(band_shape) * n_features].reshape(*band_shape, n_features)
+                else:
+                    band = out[(np.newaxis,) * (3 - self.ndim)][
+                        tuple(slice(a - s, b - s) for a, b, s in zip(begin, end, start, strict=True))
+                    ]
+                program.run(first, last, band[..., :n_planes])
+                if self.filters is not None:
+                    self._apply_filters(self.filters, pyramids[0], tuple(begin), tuple(end), band[..., n_planes:])
+                part = tuple(slice(a, b) for a, b in zip(begin[axes], end[axes], strict=True))
+                yield part, band[(0,) * (3 - self.ndim)]
 
     def steps(self, index: int) -> tuple[int, ...]:
         """Return the pixels from tap to tap at a level, per spatial axis."""
         return self._scale(index).steps[3 - self.ndim :]
+
+    def _coarser(self, index: int) -> int:
+        """Return how many levels follow a level."""
+        return self.n_levels - 1 - index
 
     def _scale(self, index: int) -> Scale:
         return scale_of(2**index, self.spacing)
@@ -195,7 +202,7 @@ class Bank(NamedTuple):
         looks: list[Margin] = []
         if index < self.n_levels:
             steps = self.steps(index)
-            for reach in {group.total_reach for group in groups}:
+            for reach in {group.total_reach(self._coarser(index)) for group in groups}:
                 margin = tuple((reach * step, reach * step) for step in steps)
                 looks.append(_behind(margin, self._lag(index, reach)))
             if self.filters is not None and plane_index == 0:
@@ -203,9 +210,11 @@ class Bank(NamedTuple):
         elif plane.ends_with_level:
             looks.append(_behind(((0, 0),) * self.ndim, self._lag(index, 0)))
         for group in groups if index > 0 else ():
-            if group.smoother is not None:
-                margin = tuple((group.smoother * step, group.smoother * step) for step in self.steps(index - 1))
-                looks.append(_behind(margin, self._lag(index - 1, group.total_reach)))
+            coarser = self._coarser(index - 1)
+            smoother_reach = group.smoother_reach(coarser)
+            if smoother_reach is not None:
+                margin = tuple((smoother_reach * step, smoother_reach * step) for step in self.steps(index - 1))
+                looks.append(_behind(margin, self._lag(index - 1, group.total_reach(coarser))))
         return looks
 
     def _pyramids(self, image: np.ndarray, block: Sequence[slice], cpu_level: str | None) -> list[list[Planes]]:
@@ -213,59 +222,57 @@ class Bank(NamedTuple):
         start, stop = self._region(block, self.halo())
         axes = slice(3 - self.ndim, 3)
         source = np.asarray(read_block(image, start[axes], stop[axes], self.padding_mode), np.float32)
-        scratch = scratch_rows(stop[2] - start[2])
         pyramids = []
         for plane_index, plane in enumerate(self.planes):
             levels = [Planes(1, start, stop)]
             self._mix(source, plane, levels[0].data[(0,) * (4 - self.ndim)])
             for index, margin in enumerate(self._level_margins(plane_index)[1:]):
-                smoother = Planes(1, *self._region(block, margin))
-                x = levels[index].at(smoother.start)
-                scale = self._scale(index)
-                smoothing = stencils_at(self.ndim, scale).smoothing
-                _cascade.separable(x, smoothing, scale.array, smoother.data, scratch, cpu_level)
-                levels.append(smoother)
+                region = self._region(block, margin)
+                levels.append(smooth(levels[index], self.ndim, self._scale(index), *region, cpu_level))
             pyramids.append(levels)
         return pyramids
 
     def _mix(self, source: np.ndarray, plane: PlanePlan, out: np.ndarray) -> None:
-        """Write a plane of `source` (*block, channels), normalized if images are, to `out` (*block)."""
+        """Write a plane of `source` (*block, channels), normalized if it is to be, to `out` (*block)."""
         mix(source, plane.mixing, out)
-        if self.scaling is not None:
+        if self.scaling is not None and plane.normalized:
             out -= np.float32(self.scaling.mean * sum(plane.mixing))
             out *= np.float32(1 / self.scaling.std)
 
-    def _bands(self, start: Place, stop: Place) -> Iterator[tuple[Place, Place]]:
-        """Return the bands of a block, which is cut along its first axis only."""
-        axis = 3 - self.ndim
-        row_pixels = math.prod(b - a for a, b in zip(start[axis + 1 :], stop[axis + 1 :], strict=True))
-        n_rows = max(_BAND_ROWS, _BAND_PIXELS // row_pixels)
-        for low in range(start[axis], stop[axis], n_rows):
-            high = min(low + n_rows, stop[axis])
-            yield (*start[:axis], low, *start[axis + 1 :]), (*stop[:axis], high, *stop[axis + 1 :])
+    def _strips(self, start: Place, stop: Place) -> Iterator[tuple[Place, Place]]:
+        """Return the strips of a block, which is cut along its last axis only."""
+        n = stop[2] - start[2]
+        most = {1: _PIECE, 2: _STRIP, 3: n}[self.ndim]
+        width = math.ceil(n / math.ceil(n / most))
+        for low in range(start[2], stop[2], width):
+            yield (*start[:2], low), (*stop[:2], min(low + width, stop[2]))
 
-    def _fill_planes(
-        self, pyramids: list[list[Planes]], features: Planes, scratch: np.ndarray, cpu_level: str | None
+    def _add_features(
+        self,
+        pyramids: list[list[Planes]],
+        program: _cascade.Program,
+        start: Place,
+        stop: Place,
+        cpu_level: str | None,
     ) -> None:
-        """Write the features of all groups, levels and planes, each to one plane of `features`."""
-        start, stop = features.start, features.stop
+        """Add the features of all groups, levels and planes over a strip to its program."""
         done = 0
         for plane, levels in zip(self.planes, pyramids, strict=True):
             for index in range(self.n_levels):
                 smoother = levels[index + 1] if index + 1 < len(levels) else None
-                lags = [self._lag(index, GROUPS[group].total_reach) for group in plane.groups]
-                bands = {}  # one for all groups that come equally late, which share derivatives
+                coarser, scale = self._coarser(index), self._scale(index)
+                lags = [self._lag(index, GROUPS[group].total_reach(coarser)) for group in plane.groups]
+                views = {}  # one for all groups that come equally late, which share derivatives
                 for lag in dict.fromkeys(lags):
                     margins = derivative_margins([g for g, of_g in zip(plane.groups, lags, strict=True) if of_g == lag])
-                    ends, scale = (_earlier(start, lag), _earlier(stop, lag)), self._scale(index)
-                    bands[lag] = Level(levels[index], smoother, scale, *ends, self.ndim, margins, scratch, cpu_level)
+                    ends = moved(start, -lag), moved(stop, -lag)
+                    place = scale, coarser, self.causal, *ends, self.ndim
+                    views[lag] = Level(levels[index], smoother, *place, margins, program, cpu_level)
                 for group, lag in zip(plane.groups, lags, strict=True):
-                    n_parts = len(self._parts(group))
-                    GROUPS[group].compute(bands[lag], features.data[done : done + n_parts])
-                    done += n_parts
+                    GROUPS[group].compute(views[lag], done)
+                    done += len(self._parts(group))
             if plane.ends_with_level:
-                lag = self._lag(self.n_levels, 0)
-                features.data[done] = levels[-1].over(_earlier(start, lag), _earlier(stop, lag))[0]
+                program.copy(levels[-1].at(moved(start, -self._lag(self.n_levels, 0))), 1, done)
                 done += 1
 
     def _apply_filters(
@@ -293,11 +300,6 @@ def _behind(margin: Margin, lag: int) -> Margin:
     """Return the margin of a block whose last axis is looked at `lag` pixels earlier."""
     *others, (left, right) = margin
     return (*others, (left + lag, right - lag))
-
-
-def _earlier(place: Place, lag: int) -> Place:
-    """Return the place `lag` pixels before one, along its last axis."""
-    return (*place[:-1], place[-1] - lag)
 
 
 def filter_halo(filters: FilterBank, dilation: int | tuple[int, ...]) -> Margin:

@@ -11,18 +11,20 @@ import numpy as np
 from dconv._axes import as_int
 from dconv._bank import Bank, PlanePlan
 from dconv._blocks import check_padding_mode
-from dconv._feature_groups import available_groups, scale_of
+from dconv._feature_groups import available_groups
 from dconv._filter_bank import FilterBank, as_filter_bank
-from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, pooled
+from dconv._intensity import BY_ITSELF, Intensity, colorless, intensity_of, mostly_grey, of_several_kinds, pooled
 from dconv._pyramid_bank import PyramidBank
-from dconv._validation import Images, check_finite, check_min_size
+from dconv._stencils import scale_of
+from dconv._validation import Images, check_bool, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")
-_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv")
-_FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std")
+_BRIGHTNESS_GROUPS = ("level", "std")  # of the color_groups: what tells how bright it is, and how contrasted
+_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv", "activity")
+_FAST_SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "activity")
 _COLORS = ("auto", "opponent", "channels")
-_NORMALIZE = (None, "image", "training", "auto")
+_NORMALIZE = (None, "image", "training", "both", "auto")
 _SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
 _CAUSAL_PADDING_MODES = ("edge", "zeros")
 
@@ -72,12 +74,16 @@ def plan_bank(
     # The channels of an image differ in colour; those of series are signals of their own.
     color_groups = _check_groups(color_groups, _SERIES_GROUPS if of_series else _COLOR_GROUPS, "color_groups", ndim)
     filters = _check_filters(filters, ndim)
-    check_bank_images(images, n_levels, spacing, "use")
+    check_bank_images(images, n_levels, spacing, causal, "use")
     normalize, scaling, without_color = _normalization(normalize, images, causal)
     colors = [] if without_color else _color_planes(color, images.n_channels, of_series)
     planes = [PlanePlan(*plane, color_groups) for plane in colors if color_groups]
+    mean = (1 / images.n_channels,) * images.n_channels
     if groups or filters is not None:
-        planes.insert(0, PlanePlan("intensity", (1 / images.n_channels,) * images.n_channels, groups))
+        planes.insert(0, PlanePlan("intensity", mean, groups))
+    brightness_groups = tuple(group for group in _BRIGHTNESS_GROUPS if group in color_groups)
+    if normalize == "both" and brightness_groups:
+        planes.append(PlanePlan("brightness", mean, brightness_groups, normalized=False))
     if not planes:
         raise ValueError("no feature is left: give groups, color_groups for images in colour, or filters")
     bank = _SCHEMES[scheme](ndim, n_levels, tuple(planes), filters, padding_mode, scaling, spacing, causal)
@@ -90,8 +96,7 @@ def plan_bank(
 
 def check_causal(causal: Any, ndim: int) -> None:
     """Check that `causal` is a bool, and False unless there is one axis, which can be time."""
-    if not isinstance(causal, bool | np.bool_):
-        raise TypeError(f"causal must be True or False, got {causal!r}")
+    check_bool(causal, "causal")
     if causal and ndim != 1:
         raise ValueError(
             f"causal=True is for series, ndim=1: with ndim={ndim} no side of a pixel is ahead of it; use causal=False"
@@ -115,26 +120,32 @@ def _normalization(normalize: Any, images: Images, causal: bool) -> tuple[str | 
     """Return how images are normalized, by what if that is known already, and whether their colour is left out."""
     if not (normalize is None or isinstance(normalize, str)) or normalize not in _NORMALIZE:
         raise ValueError(f"normalize must be one of {', '.join(map(repr, _NORMALIZE))}, got {normalize!r}")
-    if causal and normalize == "image":
+    if causal and normalize in BY_ITSELF:
         raise ValueError(
-            "normalize='image' needs the mean of a whole series, which causal=True must not see; use 'training' or None"
+            f"normalize={normalize!r} needs the mean of a whole series, which causal=True must not see; use 'training' "
+            "or None"
         )
-    if normalize in (None, "image"):
+    if normalize is None or normalize in BY_ITSELF:
         return normalize, None, False
     intensities = [intensity_of(image) for image in images.arrays]
     if normalize == "training":
         return normalize, pooled(intensities), False
     by_itself = mostly_grey(intensities) and not causal
-    # Channels of series are no colours: what hardly differs may be what matters.
-    return "image" if by_itself else None, None, images.n_axes > 1 and colorless(intensities)
+    # Channels of series are no colours: what hardly differs may be what matters. Nor are series pictures of some kind.
+    both = images.n_axes > 1 and of_several_kinds(intensities)
+    found = ("both" if both else "image") if by_itself else None
+    return found, None, images.n_axes > 1 and colorless(intensities)
 
 
-def check_bank_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, use: str) -> None:
+def check_bank_images(images: Images, n_levels: int, spacing: tuple[float, ...] | None, causal: bool, use: str) -> None:
     """Check that images are finite and hold the neighbours at the largest dilation along every axis.
 
-    `use` is the verb of the remedy.
+    A series with causal features may be as short as it likes: every stream begins with its first samples. `use` is the
+    verb of the remedy.
     """
     check_finite(images)
+    if causal:
+        return
 
     def least(n_levels: int) -> tuple[int, ...]:
         steps = scale_of(2 ** (n_levels - 1), spacing).steps[3 - images.n_axes :]

@@ -22,12 +22,14 @@ may change though the transformer's attributes do not. Every other transformer i
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from dconv._intensity import BY_ITSELF
 from dconv._lazy_arrays import engine_of
 from dconv._nodata import as_given, valid_pixels, whole
 from dconv._pixels import Block, PixelSet, pixel_set, take
@@ -47,7 +49,7 @@ class Reader(NamedTuple):
     bands: Callable[[int, Block], Bands]  # of the same, in parts of which each may overwrite the one before
     halo: Margin  # that its features see around a block
     over: Callable[[int, Block], Any]  # of image, box: the reader for the blocks in it, which reads its pixels now
-    prepared: Mapping[int, Any]  # what computes the features of each image, "passthrough" if it is features
+    prepared: Callable[[int], Any]  # what computes the features of an image, "passthrough" if it is features
 
 
 def block_readers(features: Any, images: Images, channel_axis: int | None) -> Iterator[Reader]:
@@ -60,9 +62,7 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
     if isinstance(features, str):
         yield _feature_image_reader(dict(enumerate(images.arrays)))
     elif hasattr(features, "_transform_block"):
-        yield _block_reader(
-            features, {i: (prepared_for(features, images.arrays[i]), images.arrays[i]) for i in everything}
-        )
+        yield _block_reader(features, PreparedImages(features, images.arrays))
     else:
         for index in everything:
             yield _feature_image_reader({index: _transform_whole(features, images, index, channel_axis)})
@@ -73,6 +73,29 @@ def prepared_for(features: Any, image: Any) -> Any:
     return features._for_image(image) if hasattr(features, "_for_image") else features
 
 
+class PreparedImages(Mapping):
+    """What :func:`prepared_for` returns for each of several images, and the image, by its number: found out when it is
+    asked for, as an image of which no feature is wanted need not be seen as a whole.
+    """
+
+    def __init__(self, features: Any, images: Sequence[Any]) -> None:
+        self._features, self._images = features, images
+        self._found: dict[int, Any] = {}
+        self._locks = [threading.Lock() for _ in images]
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        with self._locks[index]:
+            if index not in self._found:
+                self._found[index] = prepared_for(self._features, self._images[index])
+            return self._found[index], self._images[index]
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(len(self._images)))
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+
 def spacing_of(features: Any) -> tuple[float, ...] | None:
     """Return how far apart pixels are along each axis, in units of the finest, None if alike or not told."""
     return getattr(features, "spacing_", None)
@@ -81,7 +104,7 @@ def spacing_of(features: Any) -> tuple[float, ...] | None:
 def sees_whole_image(features: Any) -> bool:
     """Tell whether a transformer, or any in it, has to see an image as a whole before it computes blocks of it."""
     inner = [*getattr(features, "parts_", ()), *([features.inner_] if hasattr(features, "inner_") else [])]
-    own = getattr(features, "normalize_", None) == "image" or getattr(features, "_pool", False)
+    own = getattr(features, "normalize_", None) in BY_ITSELF or getattr(features, "_pool", False)
     return own or any(map(sees_whole_image, inner))
 
 
@@ -117,8 +140,9 @@ def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Rea
             return reader
         return _block_reader(features, {index: (of_image, read_around(image, box, features.halo_))})
 
-    by_number = {index: of_image for index, (of_image, _) in prepared.items()}
-    reader = Reader(list(prepared), features.n_features_out_, read, bands, features.halo_, over, by_number)
+    reader = Reader(
+        list(prepared), features.n_features_out_, read, bands, features.halo_, over, lambda index: prepared[index][0]
+    )
     return reader
 
 
@@ -133,8 +157,7 @@ def _feature_image_reader(arrays: Mapping[int, Any]) -> Reader:
             _feature_image_reader({index: read_around(arrays[index], box, halo)}) if is_lazy(arrays[index]) else reader
         )
 
-    prepared = dict.fromkeys(arrays, "passthrough")
-    reader = Reader(list(arrays), image.shape[-1], read, partial(_one_band, read), halo, over, prepared)
+    reader = Reader(list(arrays), image.shape[-1], read, partial(_one_band, read), halo, over, lambda _: "passthrough")
     return reader
 
 

@@ -16,9 +16,11 @@ import numpy as np
 from dconv import _memory
 from dconv._bank import Bank, PlanePlan, widest
 from dconv._boxes import sizes
-from dconv._feature_groups import SMOOTHING_RADIUS, Place, Planes, available_groups, stencils
+from dconv._feature_groups import Planes, available_groups
+from dconv._kernels import _cascade
 from dconv._pixels import Block
 from dconv._receptive import Margin
+from dconv._stencils import SMOOTHING_RADIUS, Place, stencils
 from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has
@@ -67,21 +69,25 @@ class _ClassBank(Bank):
             margins.insert(0, widest(wanted))
         return margins
 
-    def _fill_planes(
-        self, pyramids: list[list[Planes]], features: Planes, scratch: np.ndarray, cpu_level: str | None
+    def _add_features(
+        self,
+        pyramids: list[list[Planes]],
+        program: _cascade.Program,
+        start: Place,
+        stop: Place,
+        cpu_level: str | None,
     ) -> None:
-        for plane, written in zip(self._views(pyramids, features.start, features.stop), features.data, strict=True):
-            written[...] = plane
+        for index, window in enumerate(self._windows(pyramids, start)):
+            program.copy(window, 1, index)
 
-    def _views(self, pyramids: list[list[Planes]], start: Place, stop: Place) -> Iterator[np.ndarray]:
-        """Yield the planes of all features over a band."""
+    def _windows(self, pyramids: list[list[Planes]], start: Place) -> Iterator[_cascade.Window]:
+        """Yield the planes of all features over a strip."""
         for levels in pyramids:
             for level in _LEVELS[self.ndim]:
-                yield levels[level].over(start, stop)[0]
+                yield levels[level].at(start)
             for level in _NEIGHBOUR_LEVELS[self.ndim]:
-                for step in _neighbours(self.ndim) * self._scale(level).array:
-                    low, high = (tuple(int(a + b) for a, b in zip(place, step, strict=True)) for place in (start, stop))
-                    yield levels[level].over(low, high)[0]
+                for step in (_neighbours(self.ndim) * self._scale(level).array).tolist():
+                    yield levels[level].at(tuple(a + b for a, b in zip(start, step, strict=True)))
 
 
 class ContextFeatures:

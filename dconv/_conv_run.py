@@ -21,8 +21,9 @@ from dconv._kernels import _conv, _dispatch
 _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
 _FEW_FILTERS = 4
-# Results from so many bytes on are written past the caches, where the kernel can.
-_STREAMED_BYTES = 1 << 22
+# Results from so many bytes on are written past the caches, where the kernel can. Smaller ones often lie in the cache
+# already, in memory used before, and are read from there: up to 8 MB streaming was slower, from 64 MB on it was faster.
+_STREAMED_BYTES = 1 << 25
 
 # One weight and its bias as the loops have read them before, so that they need not be packed again.
 Packings: TypeAlias = dict[tuple, tuple[np.ndarray, np.ndarray | None]]

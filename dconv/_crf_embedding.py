@@ -139,8 +139,7 @@ class Embedding:
             scratch.keys,
             scratch.ones,
             counts,
-            scratch.slot_keys,
-            scratch.slot_ids,
+            scratch.slots,
             scratch.planes,
             n_threads,
             level,
@@ -154,11 +153,10 @@ class Scratch:
     def __init__(self, n_features: int, tile: tuple[int, ...], n_tiles: int, n_threads: int) -> None:
         corners = math.prod(tile) * (n_features + 1)  # at most; the system gives no memory for what is not touched
         width = -(-tile[2] // _lattice.GROUP) * _lattice.GROUP
-        slots = 1 << (4 * corners + 1024).bit_length()
-        self.keys = np.empty((n_tiles, corners), np.uint64)
-        self.ones = np.empty((n_tiles, corners), np.float32)
-        self.slot_keys = np.empty((n_threads, slots), np.uint64)
-        self.slot_ids = np.empty((n_threads, slots), np.uint16)
+        slots = 1 << (16 * corners + 4096).bit_length()  # a table grows fourfold before a quarter of it is full
+        self.keys = np.empty((n_tiles, 1 + corners), np.uint64)
+        self.ones = np.empty((n_tiles, 1 + corners), np.float32)
+        self.slots = np.empty((n_threads, slots), np.uint16)
         self.planes = np.empty((n_threads, n_features * width), np.float32)
 
 

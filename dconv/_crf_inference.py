@@ -69,7 +69,7 @@ def mean_field(
     _fill_unary(unary, values, are_probabilities, relative, n_threads, name, level)
     sums, vertices = empty((n_rows, row), q.dtype), empty((n_vertices, row), q.dtype)
     local = np.empty((n_threads, lattice.n_most_rows * row), np.float32)
-    scratch = np.empty((n_threads, _lattice.GROUP * (row + lattice.n_entries)), np.float32)
+    scratch = np.empty((n_threads, _mean_field.STAGE * row + _lattice.GROUP * lattice.n_entries), np.float32)
     mixing = [_mixing(matrix, row) for matrix in matrices]
 
     def run(messages: np.ndarray | None, splat: bool, out: np.ndarray | None, changes: np.ndarray | None) -> None:

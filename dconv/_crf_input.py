@@ -81,7 +81,7 @@ def as_image(image: Any, ndim: int, channel_axis: int | None, name: str) -> np.n
     if 0 in array.shape[:-1]:
         raise ValueError(f"{name} has shape {array.shape}: an axis of size 0 holds no pixels")
     if array.shape[-1] > 0:
-        check_finite(Images([array], "image"))
+        check_finite(Images([array], "image"), name=name)
     return array
 
 
@@ -145,15 +145,29 @@ def as_compatibility(value: Any, n_classes: int, name: str) -> np.ndarray | None
     return matrix
 
 
-def as_kernels(kernels: Any, index: int, kind: Kind, ndim: int, spatial: tuple[int, ...]) -> list[tuple[Features, Any]]:
+def as_kernel_list(kernels: Any, n_images: int | None) -> list:
+    """Return the extra kernels as given, with features of each of `n_images`; None: of one image, not of a list."""
+    form = "(features, weight) or (features, weight, compatibility)"
+    try:
+        listed = list(kernels)  # an iterator would be empty at the second image
+    except TypeError:
+        raise TypeError(f"kernels must be a list of {form}, got {kernels!r:.60}") from None
+    for number, kernel in enumerate(listed):
+        name = f"kernels[{number}]"
+        if not isinstance(kernel, list | tuple) or len(kernel) not in (2, 3):
+            raise TypeError(f"{name} must be {form}, got {kernel!r:.60}")
+        if n_images is not None and (not hasattr(kernel[0], "__len__") or len(kernel[0]) != n_images):
+            raise ValueError(f"the features of {name} must be a batch or list of {n_images}, one for each image")
+    return listed
+
+
+def as_kernels(
+    kernels: list, index: int, kind: Kind, ndim: int, spatial: tuple[int, ...]
+) -> list[tuple[Features, Any]]:
     """Return the extra kernels of image `index`, each with its compatibility as given."""
     found = []
     for number, kernel in enumerate(kernels):
         name = f"kernels[{number}]"
-        if not isinstance(kernel, list | tuple) or len(kernel) not in (2, 3):
-            raise TypeError(
-                f"{name} must be (features, weight) or (features, weight, compatibility), got {kernel!r:.60}"
-            )
         given, weight, compatibility = (*kernel, None)[:3]
         features = as_image(given if kind == "image" else given[index], ndim, -1, f"the features of {name}")
         if features.shape[:-1] != spatial:
@@ -207,6 +221,12 @@ def part_overlap(crf: Any, ndim: int) -> Margin:
         for near, far in zip(spatial, appearance, strict=True)
     ]
     return tuple((pixels, pixels) for pixels in reach)
+
+
+def check_callback(callback: Any) -> None:
+    """Check that what is to be called can be, before the work of a first iteration."""
+    if callback is not None and not callable(callback):
+        raise TypeError(f"callback must be None or a function of (iteration, change, probabilities), got {callback!r}")
 
 
 def check_n_features(kernels: Sequence[Features]) -> None:

@@ -79,7 +79,7 @@ class Lattice:
     vertex_of_row : ndarray of shape (n_rows,)
         The vertex that a tile row stands for; vertices of all kernels are counted on.
     rows, first : ndarray of shape (n_rows,), (n_vertices + 1,)
-        The rows of vertex v are ``rows[first[v]:first[v + 1]]``.
+        The rows of vertex v are ``rows[first[v]:first[v + 1]]``, the last of them as ~row.
     first_vertices : list of int
         Where the vertices of every kernel begin, and last their number.
     chains, pieces, stages : ndarray
@@ -92,7 +92,7 @@ class Lattice:
     ) -> None:
         self.sizes, self.level = sizes, level
         self.n_entries = sum(kernel.n_features + 1 for kernel in kernels)
-        tile = next((tile for tile in _TILES[ndim] if math.prod(tile) * self.n_entries <= _MOST_ROWS), None)
+        tile = next((tile for tile in _TILES[ndim] if math.prod(tile) * self.n_entries < _MOST_ROWS), None)
         if tile is None:
             raise ValueError(f"all kernels together have {self.n_entries} corners of a pixel; use fewer features")
         self.boxes = _boxes(sizes, tile)
@@ -177,14 +177,18 @@ class Lattice:
     def _find_chains(self, embeddings: list[Embedding], tables: list[_Vertices], n_threads: int) -> None:
         every = [table.chains(each.strides, n_threads) for each, table in zip(embeddings, tables, strict=True)]
         self.chains = np.concatenate([chains for of_kernel in every for chains, _ in of_kernel])
-        # Axes of different kernels with the same number can be blurred together.
-        stages: list[list[tuple[int, int, int]]] = [[] for _ in range(max(map(len, every)))]
+        # Axes of different kernels with the same number can be blurred together. Pieces come in the order of the image.
+        stages: list[list[tuple[float, int, int, int]]] = [[] for _ in range(max(map(len, every)))]
         start = 0
         for vertex, of_kernel in zip(self.first_vertices, every, strict=False):
             for stage, (chains, cuts) in zip(stages, of_kernel, strict=False):
-                stage += [(start + begin, start + end, vertex) for begin, end in pairwise(cuts.tolist()) if begin < end]
+                stage += [
+                    (begin / len(chains), start + begin, start + end, vertex)
+                    for begin, end in pairwise(cuts.tolist())
+                    if begin < end
+                ]
                 start += len(chains)
-        self.pieces = np.array([piece for stage in stages for piece in stage], np.int64).reshape(-1, 3)
+        self.pieces = np.array([piece[1:] for stage in stages for piece in sorted(stage)], np.int64).reshape(-1, 3)
         self.stages = _starts(np.array([len(stage) for stage in stages]))
 
     def _normalize(self, kernels: Sequence[Features], sums: np.ndarray, n_threads: int) -> None:

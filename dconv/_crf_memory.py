@@ -35,5 +35,5 @@ def warn_if_too_fine(kernel: Features, n_vertices: int, n_pixels: int) -> None:
             f"{kernel.name} is so narrow that hardly two pixels are alike: {n_pixels} pixels have {n_vertices} "
             f"vertices in its lattice, which takes long and smooths little; {kernel.remedy}",
             UserWarning,
-            stacklevel=2,
+            stacklevel=8,  # who called DenseCRF.refine
         )

@@ -56,7 +56,7 @@ def tune(
     ignored = as_ignore_label(ignore_label)
     kind, pairs = as_pairs(images, probabilities, *as_axes(crf.ndim, crf.channel_axis), "probabilities")
     arrays = [pair.values for pair in pairs]
-    maps = as_labels(labels, Images(arrays, kind))
+    maps = as_labels(labels, Images(arrays, kind), "labels")
     names = _classes(classes, maps, ignored, arrays[0].shape[-1])
 
     def score(refined: Any) -> float:
@@ -89,4 +89,6 @@ def _classes(classes: Any, maps: list[np.ndarray], ignored: int | None, n_classe
         raise ValueError(
             f"{where}, but probabilities has {n_classes} columns; pass classes, one label for each of them"
         )
+    if len(np.unique(names)) < n_classes:
+        raise ValueError(f"{where}, but every column of probabilities must have a label of its own")
     return names

@@ -8,7 +8,7 @@ every band of rows or box and brings back what they return: sums, places of labe
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,9 +48,11 @@ class DaskArray(LazyArray):
 
 
 class _Part(NamedTuple):
-    """Stands for an array of which parts are passed, by its number."""
+    """Stands for an array of which parts are passed, by its number; with its dtype, if these must be told as it is."""
 
     number: int
+    dtype: np.dtype | None
+    name: str
 
 
 class DaskEngine:
@@ -78,10 +80,10 @@ class DaskEngine:
         self,
         function: Callable[..., Any],
         common: Any,
-        shared: Mapping[int, Any],
+        shared: Callable[[int], Any],
         tasks: Sequence[tuple[int, Any, Box, Margin, tuple[Any, ...]]],
     ) -> Iterator[Any]:
-        """Yield ``function(image, common, shared[number], *more)`` for tasks (number, image, box, halo, more).
+        """Yield ``function(image, common, shared(number), *more)`` for tasks (number, image, box, halo, more).
 
         The image that `function` is given has been read in the box and what is seen around it. What is common to all
         tasks, or shared by those of a number, is sent to each worker once.
@@ -89,7 +91,7 @@ class DaskEngine:
         import dask
 
         all_of_them = dask.delayed(common, traverse=False)
-        once = {number: dask.delayed(each, traverse=False) for number, each in shared.items()}
+        once = {number: dask.delayed(shared(number), traverse=False) for number in sorted({task[0] for task in tasks})}
         work = dask.delayed(_call_on_box)
         made = []
         for number, image, box, halo, more in tasks:
@@ -100,6 +102,7 @@ class DaskEngine:
                 work(
                     function,
                     image.shape,
+                    (source.dtype, getattr(source, "name", "X")),
                     around,
                     source.x[around] if isinstance(source, DaskArray) else source[around],
                     None if mask is None else mask.x[around] if isinstance(mask, DaskArray) else mask[around],
@@ -119,7 +122,8 @@ def _tree(array: Any, leaves: list[Any]) -> Any:
     if isinstance(array, Derived):
         return Derived(array.function, array.shape, *(_tree(source, leaves) for source in array.sources))
     leaves.append(array)
-    return _Part(len(leaves) - 1)
+    there = isinstance(array, DaskArray)
+    return _Part(len(leaves) - 1, array.dtype if there else None, array.name if there else "")
 
 
 def _itemsize(leaf: Any) -> int:
@@ -147,17 +151,30 @@ def _map_band(function: Callable[..., Any], first: int, n_rows: int, trees: Sequ
     return results
 
 
+def check_dtype(pixels: np.ndarray, told: np.dtype, name: str) -> None:
+    """Check that what was computed has the dtype that the dask array says: by that it is worked on."""
+    if (pixels.dtype.kind, pixels.dtype.itemsize) != (told.kind, told.itemsize):
+        raise TypeError(
+            f"{name} says that its dtype is {told}, but a chunk of it has {pixels.dtype}; tell dask the right one "
+            "where the array is made, as by map_blocks(..., dtype=...)"
+        )
+
+
 def _value(tree: Any, parts: Sequence[Any]) -> Any:
     if tree is None:
         return None
     if isinstance(tree, Derived):
         return tree.function(*(_value(source, parts) for source in tree.sources))
-    return np.asarray(parts[tree.number])
+    part = np.asarray(parts[tree.number])
+    if tree.dtype is not None:
+        check_dtype(part, tree.dtype, tree.name)
+    return part
 
 
 def _call_on_box(
     function: Callable[..., Any],
     shape: tuple[int, ...],
+    told: tuple[np.dtype, str],
     around: Box,
     pixels: np.ndarray,
     mask: np.ndarray | None,
@@ -166,6 +183,7 @@ def _call_on_box(
     shared: Any,
     more: tuple[Any, ...],
 ) -> Any:
+    check_dtype(pixels, *told)
     return function(image_of_box(shape, around, pixels, mask, filling), common, shared, *more)
 
 

@@ -1,136 +1,30 @@
 """The features of one level of the bank: a table of groups, and what a group is computed from.
 
-A new group is a function that writes its planes, and one line in `GROUPS`. Distances in the table are in dilations, so
-that one line describes every level. Places have three coordinates here, as in the kernels: 1-D and 2-D images have
-leading axes of size 1.
+A new group is a function that says how its features are computed, and one line in `GROUPS`. Distances in the table are
+in dilations, so that one line describes every level.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 
 from dconv import _memory
 from dconv._kernels import _cascade
+from dconv._stencils import LINE_RADIUS, SMOOTHING_RADIUS, Place, Scale, line_steps, stencils, stencils_at
 
-Place: TypeAlias = tuple[int, ...]  # three of them
+# Of a series what happens around a sample is counted or averaged over a narrow and a wide window. They are the same at
+# all levels, so that fine detail is known over several swings of what is coarse, and none reaches far beyond it.
+WINDOW_RADII = 1, 4  # in dilations of the last level, ascending; powers of 2, as `_window_means` wants them
 
-SMOOTHING_RADIUS = 2  # of the B3 spline, in dilations
-LINE_RADIUS = _cascade.LINE_TAPS // 2  # a line is followed over so many dilations to both sides
-N_ORIENTATIONS = 8  # of lines in 2-D
-SHARE_RADIUS = 16  # in dilations: shares are counted over so many to both sides, several swings of a wavelet plane
+_PAIR = np.array([[(0, 0, 1, 0, 0), (0, 0, 1, 0, 0), (0, 0, 1, 1, 0)]], np.float32)  # a sample and the one behind it
 
 _LINE = 16  # floats in a cache line
-
-_ONE = (0, 0, 1, 0, 0)
-_B3 = (1 / 16, 4 / 16, 6 / 16, 4 / 16, 1 / 16)
-_SMOOTH = (0, 1 / 4, 2 / 4, 1 / 4, 0)
-_FIRST = (0, -1 / 2, 0, 1 / 2, 0)
-_SECOND = (0, 1, -2, 1, 0)
-
-
-class Stencils(NamedTuple):
-    """The linear filters of the bank in some rank. Kernels are (n, 3 axes, 5 taps), steps are in dilations."""
-
-    smoothing: np.ndarray  # (1, 3, 5)
-    gradient: np.ndarray
-    hessian: np.ndarray  # the diagonal, then the upper triangle row by row
-    neighbours: np.ndarray  # (n, 3), without the centre
-    line_directions: np.ndarray  # (n, 3) unit vectors
-    line_weight: np.ndarray  # (n, parts of the Hessian): the second derivative across the line, by the number of taps
-
-
-def _separable(ndim: int, special: dict[int, Sequence[float]], other: Sequence[float]) -> np.ndarray:
-    """Return the kernels of `special` axes and `other` along the rest of `ndim` axes."""
-    return np.array([_ONE] * (3 - ndim) + [special.get(axis, other) for axis in range(ndim)], np.float32)
-
-
-def _line_directions(ndim: int) -> np.ndarray:
-    """Return unit vectors (n, ndim), one of each two that are opposite."""
-    if ndim == 1:
-        return np.zeros((0, 1))
-    if ndim == 2:
-        angles = np.pi * np.arange(N_ORIENTATIONS) / N_ORIENTATIONS
-        return np.stack([np.sin(angles), np.cos(angles)], axis=1)
-    steps = np.array([step for step in itertools.product((-1, 0, 1), repeat=3) if step > (0, 0, 0)])
-    return steps / np.linalg.norm(steps, axis=1, keepdims=True)
-
-
-@functools.cache
-def stencils(ndim: int) -> Stencils:
-    """Return the filters for images with `ndim` spatial axes."""
-    pairs = [(a, a) for a in range(ndim)] + list(itertools.combinations(range(ndim), 2))
-    second: list[dict[int, Sequence[float]]] = [{a: _SECOND} if a == b else {a: _FIRST, b: _FIRST} for a, b in pairs]
-    neighbours = [step for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
-    u = _line_directions(ndim)
-    across = np.stack([1 - u[:, a] ** 2 if a == b else -2 * u[:, a] * u[:, b] for a, b in pairs], axis=1)
-    across[np.abs(across) < 1e-12] = 0  # cos(pi / 2) is not quite 0, and the kernel skips parts of weight 0
-    lead = ((0, 0), (3 - ndim, 0))
-    return Stencils(
-        smoothing=_separable(ndim, {}, _B3)[np.newaxis],
-        gradient=np.stack([_separable(ndim, {axis: _FIRST}, _SMOOTH) for axis in range(ndim)]),
-        hessian=np.stack([_separable(ndim, special, _SMOOTH) for special in second]),
-        neighbours=np.pad(np.array(neighbours, np.intp), lead),
-        line_directions=np.pad(u, lead),
-        line_weight=(across / _cascade.LINE_TAPS).astype(np.float32),
-    )
-
-
-class Scale(NamedTuple):
-    """Distances at one level, along three axes; those of 1-D and 2-D images that are missing do not matter."""
-
-    steps: Place  # pixels from tap to tap; 0 along an axis whose pixels are two dilations apart or more
-    slopes: tuple[float, ...]  # dilations from tap to tap, inverted: what a difference becomes a slope by; 0 likewise
-
-    @property
-    def array(self) -> np.ndarray:
-        """The steps for the kernels."""
-        return np.array(self.steps, np.intp)
-
-
-@functools.cache
-def scale_of(dilation: int, spacing: tuple[float, ...] | None = None) -> Scale:
-    """Return the distances at `dilation`, where pixels are `spacing` apart along each axis, 1 along the finest."""
-    if spacing is None:
-        return Scale((dilation,) * 3, (1.0,) * 3)
-    ideal = (dilation,) * (3 - len(spacing)) + tuple(dilation / distance for distance in spacing)
-    steps = tuple(math.ceil(step - 0.5) for step in ideal)
-    return Scale(steps, tuple(wanted / step if step else 0.0 for wanted, step in zip(ideal, steps, strict=True)))
-
-
-@functools.cache
-def stencils_at(ndim: int, scale: Scale) -> Stencils:
-    """Return the filters of a level: differences made slopes, and nothing smoothed where taps fall together."""
-    plain = stencils(ndim)
-    if set(scale.slopes) == {1.0}:
-        return plain
-    flat = [axis for axis in range(3 - ndim, 3) if scale.steps[axis] == 0]
-
-    def adapted(kernels: np.ndarray) -> np.ndarray:
-        kernels = kernels.copy()
-        for kernel in kernels:
-            for axis in range(3 - ndim, 3):
-                order = {float(_FIRST[1]): 1, float(_SECOND[1]): 2}.get(float(kernel[axis, 1]), 0)
-                kernel[axis] *= scale.slopes[axis] ** order if scale.slopes[axis] else 1.0
-        kernels[:, flat] = _ONE  # a derivative along such an axis is 0, which is written when it is known
-        return kernels
-
-    return plain._replace(
-        smoothing=adapted(plain.smoothing), gradient=adapted(plain.gradient), hessian=adapted(plain.hessian)
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _line_steps(ndim: int, scale: Scale) -> np.ndarray:
-    """Return the taps of every line, in pixels, of shape (directions, taps, 3)."""
-    along = np.arange(-LINE_RADIUS, LINE_RADIUS + 1)[:, np.newaxis] * scale.array
-    return np.rint(along * stencils(ndim).line_directions[:, np.newaxis]).astype(np.intp)
 
 
 def _odd_lines(n: int) -> int:
@@ -163,46 +57,61 @@ class Planes:
         self.memory = memory
         self.data = np.ndarray((n, n0, n1, n2), np.float32, memory, 0, (4 * plane, 4 * n1 * pitch, 4 * pitch, 4))
 
-    def at(self, place: Place) -> np.ndarray:
-        """Return the view of ``data`` that begins at `place`; the kernels' taps reach out of it."""
-        i, j, k = (a - b for a, b in zip(place, self.start, strict=True))
-        return self.data[:, i:, j:, k:]
+    def at(self, place: Place) -> _cascade.Window:
+        """Return the window on a block that begins at `place`."""
+        return _cascade.Window(self.data, tuple(a - b for a, b in zip(place, self.start, strict=True)))
 
     def over(self, start: Place, stop: Place) -> np.ndarray:
         """Return the view of ``data`` from `start` to `stop`."""
         low, high = ([a - b for a, b in zip(place, self.start, strict=True)] for place in (start, stop))
         return self.data[:, low[0] : high[0], low[1] : high[1], low[2] : high[2]]
 
-    def offsets(self, steps: np.ndarray) -> np.ndarray:
-        """Return the distances in memory, in floats, of `steps` (..., 3) in pixels."""
-        return steps @ (np.array(self.data.strides[1:], np.intp) // 4)
+
+def slab_axis(ndim: int) -> int:
+    """Return along which of three axes a block of an image is worked on slab by slab."""
+    return 0 if ndim == 3 else 1
 
 
-def scratch_rows(longest: int) -> np.ndarray:
-    """Return scratch memory for kernels on planes whose rows have up to `longest` pixels."""
-    return np.empty((7, longest + _cascade.ROW_UNIT), np.float32)  # structure_tensor in 3-D takes 1 + 6
+def smooth(x: Planes, ndim: int, scale: Scale, start: Place, stop: Place, cpu_level: str | None) -> Planes:
+    """Return the next level of `x` from `start` to `stop`."""
+    return _correlated(x, ndim, stencils_at(ndim, scale).smoothing, scale.array, start, stop, cpu_level)
+
+
+def _correlated(
+    x: Planes, ndim: int, kernels: np.ndarray, steps: np.ndarray, start: Place, stop: Place, cpu_level: str | None
+) -> Planes:
+    """Return the correlations of `x` with kernels, from `start` to `stop`."""
+    made = Planes(len(kernels), start, stop)
+    program = _cascade.Program(made.data.shape[1:], slab_axis(ndim), 0, cpu_level)
+    program.separable(x.at(start), kernels, steps, made.at(start))
+    program.run(0, made.data.shape[1 + slab_axis(ndim)], None)
+    return made
 
 
 @dataclass
 class Level:
-    """One level of a plane of an image over a band of pixels: what groups are computed from.
+    """One level of a plane of an image over a block of pixels: what groups are computed from.
 
     Attributes
     ----------
     planes : Planes
-        The level itself, with as much around the band as the groups need.
+        The level itself, with as much around the block as the groups need.
     smoother : Planes or None
-        The next level, if some group needs it, with as much around the band as the groups need.
+        The next level, if some group needs it, with as much around the block as the groups need.
     scale : Scale
         Distances between taps.
+    coarser : int
+        Levels that follow this one.
+    causal : bool
+        Whether windows end together, and do not have the same middle.
     start, stop : (int, int, int)
-        The band.
+        The block.
     ndim : int
         Spatial axes of the image.
     margins : (int, int)
-        How far beyond the band first and second derivatives are needed, in dilations.
-    scratch : ndarray
-        From `scratch_rows`.
+        How far beyond the block first and second derivatives are needed, in dilations.
+    program : Program
+        To which groups add what is computed of the rows of the block.
     cpu_level : str or None
         For the kernels.
     """
@@ -210,17 +119,31 @@ class Level:
     planes: Planes
     smoother: Planes | None
     scale: Scale
+    coarser: int
+    causal: bool
     start: Place
     stop: Place
     ndim: int
     margins: tuple[int, int]
-    scratch: np.ndarray
+    program: _cascade.Program
     cpu_level: str | None
 
     @property
-    def x(self) -> np.ndarray:
-        """The level, from the first pixel of the band on."""
+    def x(self) -> _cascade.Window:
+        """The level."""
         return self.planes.at(self.start)
+
+    @property
+    def next(self) -> _cascade.Window:
+        """The next level."""
+        assert self.smoother is not None  # the table says which groups need it
+        return self.smoother.at(self.start)
+
+    @property
+    def windows(self) -> list[tuple[int, int]]:
+        """How far windows reach to both sides, ascending, and where their middle is, both in samples."""
+        radii = [radius * self.scale.steps[2] << self.coarser for radius in WINDOW_RADII]
+        return [(radius, radii[-1] - radius if self.causal else 0) for radius in radii]
 
     @property
     def smoothing(self) -> np.ndarray:
@@ -228,91 +151,124 @@ class Level:
         return stencils_at(self.ndim, self.scale).smoothing[0]
 
     @functools.cached_property
-    def gradient(self) -> Planes:
+    def gradient(self) -> _cascade.Window:
         """First derivatives along every axis."""
         axes = [(axis,) for axis in range(3 - self.ndim, 3)]
         return self._derivatives(stencils_at(self.ndim, self.scale).gradient, axes, self.margins[0])
 
     @functools.cached_property
-    def hessian(self) -> Planes:
+    def hessian(self) -> _cascade.Window:
         """Second derivatives: the diagonal, then the upper triangle row by row."""
         axes = range(3 - self.ndim, 3)
         pairs = [(a, a) for a in axes] + list(itertools.combinations(axes, 2))
         return self._derivatives(stencils_at(self.ndim, self.scale).hessian, pairs, self.margins[1])
 
-    def _derivatives(self, kernels: np.ndarray, axes: Sequence[tuple[int, ...]], margin: int) -> Planes:
-        """Return derivatives, each along `axes` of its own."""
+    def _derivatives(self, kernels: np.ndarray, axes: Sequence[tuple[int, ...]], margin: int) -> _cascade.Window:
+        """Return derivatives, each along `axes` of its own, of which as many slabs are held as are seen at once."""
         around = tuple(margin * step if axis >= 3 - self.ndim else 0 for axis, step in enumerate(self.scale.steps))
         start = tuple(a - m for a, m in zip(self.start, around, strict=True))
-        stop = tuple(b + m for b, m in zip(self.stop, around, strict=True))
-        planes = Planes(len(kernels), start, stop)
-        x = self.planes.at(start)
-        _cascade.separable(x, kernels, self.scale.array, planes.data, self.scratch, self.cpu_level)
-        for plane, along in zip(planes.data, axes, strict=True):
-            if any(self.scale.steps[axis] == 0 for axis in along):
-                plane[...] = 0  # taps that fall together do not differ
-        return planes
+        stop = [b + m for b, m in zip(self.stop, around, strict=True)]
+        slabs = slab_axis(self.ndim)
+        stop[slabs] = min(stop[slabs], start[slabs] + 2 * around[slabs] + 1)
+        made = Planes(len(kernels), start, tuple(stop)).at(self.start)
+        flat = [any(self.scale.steps[axis] == 0 for axis in along) for along in axes]  # taps that fall together do
+        kernels = np.where(np.array(flat)[:, np.newaxis, np.newaxis], np.float32(0), kernels)  # not differ
+        self.program.separable(self.planes.at(self.start), kernels, self.scale.array, made, around)
+        return made
 
 
-def _level(level: Level, out: np.ndarray) -> None:
-    out[...] = level.planes.over(level.start, level.stop)
+def _level(level: Level, first: int) -> None:
+    level.program.copy(level.x, 1, first)
 
 
-def _wavelet(level: Level, out: np.ndarray) -> None:
-    assert level.smoother is not None  # the table says that this group needs it
-    np.subtract(level.planes.over(level.start, level.stop), level.smoother.over(level.start, level.stop), out=out)
+def _wavelet(level: Level, first: int) -> None:
+    level.program.difference(level.x, level.next, first)
 
 
-def _gradient(level: Level, out: np.ndarray) -> None:
-    _cascade.magnitude(level.gradient.at(level.start), out, level.cpu_level)
+def _gradient(level: Level, first: int) -> None:
+    level.program.magnitude(level.gradient, level.ndim, first)
 
 
-def _hessian(level: Level, out: np.ndarray) -> None:
-    _cascade.eigenvalues(level.hessian.at(level.start), out, level.cpu_level)
+def _hessian(level: Level, first: int) -> None:
+    level.program.eigenvalues(level.hessian, len(stencils(level.ndim).hessian), first)
 
 
-def _structure_tensor(level: Level, out: np.ndarray) -> None:
-    gradient = level.gradient.at(level.start)
-    _cascade.structure_tensor(gradient, level.smoothing, level.scale.array, out, level.scratch, level.cpu_level)
+def _structure_tensor(level: Level, first: int) -> None:
+    level.program.structure_tensor(level.gradient, level.ndim, level.smoothing, level.scale.array, first)
 
 
-def _std(level: Level, out: np.ndarray) -> None:
-    _cascade.deviation(level.x, level.smoothing, level.scale.array, out, level.scratch, level.cpu_level)
+def _std(level: Level, first: int) -> None:
+    level.program.deviation(level.x, level.smoothing, level.scale.array, first)
 
 
-def _extrema(level: Level, out: np.ndarray) -> None:
-    offsets = level.planes.offsets(stencils(level.ndim).neighbours * level.scale.array)
-    _cascade.extrema(level.x, offsets, out, level.cpu_level)
+def _extrema(level: Level, first: int) -> None:
+    level.program.extrema(level.x, stencils(level.ndim).neighbours * level.scale.array, first)
 
 
-def _lines(level: Level, out: np.ndarray) -> None:
-    offsets = level.hessian.offsets(_line_steps(level.ndim, level.scale))
-    weight = stencils(level.ndim).line_weight
-    _cascade.lines(level.hessian.at(level.start), offsets, weight, out, level.cpu_level)
+def _lines(level: Level, first: int) -> None:
+    places, weight = line_steps(level.ndim, level.scale), stencils(level.ndim).line_weight
+    level.program.lines(level.hessian, places, weight, first)
 
 
-def _slope(level: Level, out: np.ndarray) -> None:
-    out[...] = level.gradient.over(level.start, level.stop)
+def _slope(level: Level, first: int) -> None:
+    level.program.copy(level.gradient, level.ndim, first)
 
 
-def _zero_crossings(level: Level, out: np.ndarray) -> None:
-    _shares(level, True, 1 / (2 * SHARE_RADIUS), out)  # changes for each dilation
+def _zero_crossings(level: Level, first: int) -> None:
+    step = level.scale.steps[2]
+    _shares(level, True, [step / (2 * radius) for radius, _ in level.windows], first)  # changes for each dilation
 
 
-def _ppv(level: Level, out: np.ndarray) -> None:
-    _shares(level, False, 1 / (2 * SHARE_RADIUS * level.scale.steps[2] + 1), out)
+def _ppv(level: Level, first: int) -> None:
+    _shares(level, False, [1 / (2 * radius + 1) for radius, _ in level.windows], first)
 
 
-def _shares(level: Level, of_changes: bool, weight: float, out: np.ndarray) -> None:
-    """Write how often, around each sample of a series, the wavelet plane and the slope are positive, or change sign."""
+def _shares(level: Level, of_changes: bool, weight: Sequence[float], first: int) -> None:
+    """Add how often wavelet plane and slope are positive, or change sign, in each window around a sample."""
     assert level.smoother is not None  # the table says that these groups need it
     step = level.scale.steps[2]
-    before, behind = ((*level.start[:2], level.start[2] + way) for way in (-step, step))
-    differences = (level.x, level.smoother.at(level.start)), (level.planes.at(behind), level.planes.at(before))
-    for index, (a, b) in enumerate(differences):
-        _cascade.shares(
-            a, b, SHARE_RADIUS * step, of_changes, weight, out[index : index + 1], level.scratch, level.cpu_level
+    for (radius, middle), of_one in zip(level.windows, weight, strict=True):
+        here, before, behind = (moved(level.start, middle + way) for way in (0, -step, step))
+        differences = (
+            (level.planes.at(here), level.smoother.at(here)),
+            (level.planes.at(behind), level.planes.at(before)),
         )
+        for a, b in differences:
+            level.program.shares(a, b, radius, of_changes, of_one, first)
+            first += 1
+
+
+def _activity(level: Level, first: int) -> None:
+    assert level.smoother is not None  # the table says that this group needs it
+    widest = level.windows[-1][0]
+    values = Planes(1, moved(level.start, -widest), moved(level.stop, widest))
+    ends = values.start, values.stop
+    np.subtract(level.planes.over(*ends), level.smoother.over(*ends), out=values.data)
+    np.abs(values.data, out=values.data)
+    means = Planes(len(level.windows), level.start, level.stop)
+    _window_means(level, values, means.data)
+    level.program.copy(means.at(level.start), len(level.windows), first)
+
+
+def _window_means(level: Level, values: Planes, out: np.ndarray) -> None:
+    """Write the mean of `values` in each window.
+
+    Sums over 2 samples are added to sums over 4, these to sums over 8, so that no bit depends on where a row begins, as
+    it would if one sum ran along it.
+    """
+    sums, width = values, 1
+    for plane, (radius, middle) in zip(out, level.windows, strict=True):
+        while width < 2 * radius:
+            steps, ends = np.array([0, 0, width], np.intp), (sums.start, moved(sums.stop, -width))
+            sums, width = _correlated(sums, level.ndim, _PAIR, steps, *ends, level.cpu_level), 2 * width
+        first, last = ([moved(end, middle + way) for end in (level.start, level.stop)] for way in (-radius, radius))
+        np.add(sums.over(*first)[0], values.over(*last)[0], out=plane)
+        plane *= np.float32(1 / (2 * radius + 1))
+
+
+def moved(place: Place, by: int) -> Place:
+    """Return the place `by` pixels behind one, along its last axis."""
+    return (*place[:-1], place[-1] + by)
 
 
 class FeatureGroup(NamedTuple):
@@ -321,7 +277,8 @@ class FeatureGroup(NamedTuple):
     Attributes
     ----------
     compute : callable
-        ``compute(level, out)`` writes the features over the band of `level` to `out` (parts, *band).
+        ``compute(level, first)`` adds to the program of `level` what computes its features, of which the first has
+        this number.
     parts : tuple of tuple of str
         Names of its features in 1-D, in 2-D and in 3-D; none if it has no meaning there.
     reach : int, default=0
@@ -330,25 +287,33 @@ class FeatureGroup(NamedTuple):
         How far it looks at first and second derivatives, in dilations; None if it does not use them.
     smoother : int or None, default=None
         How far it looks at the next level, in dilations; None if it does not use it.
+    window : int, default=0
+        How far beyond that it looks at both since it counts or averages there, in dilations of the last level.
     cost : float, default=0.0
         What it takes in 2-D, or 1-D where it is for series only, about: nanoseconds for a pixel and level, measured on
         one core with AVX2.
     """
 
-    compute: Callable[[Level, np.ndarray], None]
+    compute: Callable[[Level, int], None]
     parts: tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
     reach: int = 0
     gradient: int | None = None
     hessian: int | None = None
     smoother: int | None = None
+    window: int = 0
     cost: float = 0.0
 
-    @property
-    def total_reach(self) -> int:
-        """Distance in dilations to the farthest pixel of the level that has a part in its features."""
+    def total_reach(self, coarser: int) -> int:
+        """Return the distance in dilations to the farthest pixel of a level that has a part in its features, where
+        `coarser` levels follow.
+        """
         derivatives = [margin + 1 for margin in (self.gradient, self.hessian) if margin is not None]
         smoothed = 0 if self.smoother is None else self.smoother + SMOOTHING_RADIUS
-        return max(self.reach, *derivatives, smoothed)
+        return max(self.reach, *derivatives, smoothed) + (self.window << coarser)
+
+    def smoother_reach(self, coarser: int) -> int | None:
+        """Return how far it looks at the next level, in dilations of its own level, likewise."""
+        return None if self.smoother is None else self.smoother + (self.window << coarser)
 
 
 def _in_any_rank(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
@@ -362,6 +327,10 @@ def _in_series(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str
 def _descending(name: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Return the names of one value per axis."""
     return (name,), (f"{name}_max", f"{name}_min"), (f"{name}_max", f"{name}_middle", f"{name}_min")
+
+
+def _in_windows(*parts: str) -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
+    return _in_series(*(f"{part}_{window}" for window in ("narrow", "wide") for part in parts))
 
 
 _LINE_PARTS = ("line_max", "line_min", "line_mean")
@@ -383,14 +352,16 @@ GROUPS: dict[str, FeatureGroup] = {
     "lines": FeatureGroup(_lines, ((), _LINE_PARTS, _LINE_PARTS), hessian=LINE_RADIUS, cost=12.7),
     "zero_crossings": FeatureGroup(
         _zero_crossings,
-        _in_series("crossings_wavelet", "crossings_slope"),
-        reach=SHARE_RADIUS + 1,
-        smoother=SHARE_RADIUS,
-        cost=5.9,
+        _in_windows("crossings_wavelet", "crossings_slope"),
+        reach=1,
+        smoother=0,
+        window=WINDOW_RADII[-1],
+        cost=7.1,
     ),
     "ppv": FeatureGroup(
-        _ppv, _in_series("ppv_wavelet", "ppv_slope"), reach=SHARE_RADIUS + 1, smoother=SHARE_RADIUS, cost=5.1
+        _ppv, _in_windows("ppv_wavelet", "ppv_slope"), reach=1, smoother=0, window=WINDOW_RADII[-1], cost=6.8
     ),
+    "activity": FeatureGroup(_activity, _in_windows("activity"), smoother=0, window=WINDOW_RADII[-1], cost=5.7),
 }
 
 

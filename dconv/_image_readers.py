@@ -5,6 +5,9 @@ PNG and other pictures, TIFF (of several pages, BigTIFF), NPY, Zarr and OME-Zarr
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +28,7 @@ class ImageFile(NamedTuple):
     geo_tags: tuple = ()  # of a GeoTIFF, as tifffile writes them
     axes: tuple[dict, ...] | None = None  # of an OME-Zarr image, one for each axis of the array
     scale: tuple[float, ...] | None = None  # likewise
+    channel_axis: int | None = None  # if the file tells where its channels lie
 
 
 def is_zarr(path: Path) -> bool:
@@ -75,22 +79,51 @@ def open_image(path: Path, labels: bool = False) -> ImageFile:
 def _read_picture(path: Path, labels: bool) -> np.ndarray:
     from PIL import Image
 
-    with Image.open(path) as picture:
+    with _any_size(), Image.open(path) as picture:
+        if picture.mode == "1" and labels:
+            return np.array(picture).astype(np.uint8)
         if picture.mode == "P" and not labels:
             return np.array(picture.convert("RGB"))
+        stored = next((str(tile[3]) for tile in picture.tile), "")
+        if ";16" in stored and not picture.mode.startswith("I"):
+            raise ValueError(
+                "it holds 16 bits of each colour, of which this reader of pictures would keep 8; save it as TIFF"
+            )
         return np.array(picture)
+
+
+@contextlib.contextmanager
+def _any_size() -> Iterator[None]:
+    """Let Pillow open pictures of any size: it takes those of more than 179 megapixels for attacks."""
+    from PIL import Image
+
+    before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
 
 
 def _open_tiff(path: Path) -> ImageFile:
     import tifffile
 
     with tifffile.TiffFile(path) as file:
+        first, *others = file.series
+        if others:
+            sizes = ", ".join("x".join(map(str, series.shape)) for series in others)
+            warnings.warn(
+                f"{path} holds pages of several sizes; those of {'x'.join(map(str, first.shape))} are read, and not "
+                f"{sizes}",
+                UserWarning,
+                stacklevel=3,
+            )
         tags = file.pages.first.tags
         geo = tuple((tag.code, tag.dtype, tag.count, tag.value, True) for tag in tags if tag.code in _GEO_TAGS)
-        contiguous = file.series[0].dataoffset is not None and file.series[0].size > 0
-        if not contiguous:
-            return ImageFile(file.asarray(series=0), geo)
-    return ImageFile(tifffile.memmap(path, series=0, mode="r"), geo)
+        # S are the samples of a pixel, C what ImageJ and OME call channels.
+        channel_axis = next((first.axes.index(letter) for letter in "SC" if letter in first.axes), None)
+        if first.dataoffset is None or first.size == 0:  # compressed, or in tiles
+            return ImageFile(file.asarray(series=0), geo, channel_axis=channel_axis)
+    return ImageFile(tifffile.memmap(path, series=0, mode="r"), geo, channel_axis=channel_axis)
 
 
 def _open_zarr(path: Path) -> ImageFile:
@@ -106,7 +139,9 @@ def _open_zarr(path: Path) -> ImageFile:
     scales = [each["scale"] for each in level.get("coordinateTransformations", ()) if each.get("type") == "scale"]
     axes = multiscales[0].get("axes")
     axes = None if axes is None else tuple(each if isinstance(each, dict) else {"name": each} for each in axes)
-    return ImageFile(found[level["path"]], (), axes, tuple(scales[0]) if scales else None)
+    kinds = [each.get("type", "channel" if each["name"] == "c" else None) for each in axes or ()]
+    channel_axis = kinds.index("channel") if "channel" in kinds else None
+    return ImageFile(found[level["path"]], (), axes, tuple(scales[0]) if scales else None, channel_axis)
 
 
 def import_zarr() -> Any:

@@ -40,13 +40,27 @@ class Journal:
             temporary.write_text("".join(f"{line}\n" for line in lines), "utf-8")
 
     def add(self, box: Block, digest: str) -> None:
-        """Note that a block has been written."""
+        """Note that a block has been written.
+
+        Raises
+        ------
+        OSError
+            If that cannot be noted, with the block.
+        """
         if self.path is None:
             return
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(_line(name_of(box), digest) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(_line(name_of(box), digest) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"block [{name_of(box)}] is written, but this cannot be noted in the journal: {error.strerror}; what "
+                "was finished before stays, and the same call continues",
+                str(self.path),
+            ) from error
 
     def remove(self) -> None:
         """Delete the file, when all blocks are done."""

@@ -76,6 +76,7 @@ class LazyArray:
         self.nbytes = self.size * self.dtype.itemsize
         self._from, self._n_places = read, n_places
         self._reading = threading.Lock()
+        self.known: dict[str, Any] = {}  # what has been found out by reading all of it, and need not be again
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -122,6 +123,15 @@ class LazyArray:
             return np.moveaxis(part, axis, -1)[..., box[-1]]
 
         return self._view(read, order, self.name, self.ndim - 1)
+
+    def transposed(self, order: Sequence[int]) -> LazyArray:
+        """Return the same with axis ``order[i]`` in place `i`, of which blocks are read alone."""
+
+        def read(box: Box) -> np.ndarray:
+            source = tuple(part for _, part in sorted(zip(order, box, strict=True)))
+            return self._from(source).transpose(order)
+
+        return self._view(read, order, self.name)
 
     def _view(self, read: Any, axes: Any, name: str, n_places: int | None = None) -> LazyArray:
         axes = list(axes)

@@ -7,10 +7,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
-from sklearn.pipeline import Pipeline
 from sklearn.utils.validation import has_fit_parameter
 
 from dconv._block_features import images_for
+from dconv._going_on import learn_more
 from dconv._lazy_arrays import Derived
 from dconv._nodata import fill_nodata, valid_pixels
 from dconv._parts import check_may_look_ahead
@@ -50,12 +50,7 @@ class Lesson(NamedTuple):
         if self.weighting:
             (more["sample_weight"],) = self.weighting.values()
         with scikit_learn_alone(), warnings.catch_warnings():
-            while isinstance(classifier, Pipeline):
-                for _, step in classifier.steps[:-1]:
-                    if step not in (None, "passthrough"):
-                        rows = step.fit_transform(rows, self.targets) if first else step.transform(rows)
-                classifier = classifier.steps[-1][1]
-            classifier.partial_fit(rows, self.targets, **more)
+            learn_more(classifier, rows, self.targets, first, **more)
 
     def __str__(self) -> str:
         classes, counts = np.unique(self.targets, return_counts=True)

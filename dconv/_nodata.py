@@ -50,6 +50,7 @@ class Infilled:
         self.shape, self.ndim, self.size = source.shape, source.ndim, source.size
         self.dtype = np.dtype(np.float64 if source.dtype == np.float64 else np.float32)
         self.nbytes = self.size * self.dtype.itemsize
+        self.known: dict[str, Any] = {}  # as a LazyArray has it
 
     def __len__(self) -> int:
         return self.shape[0]

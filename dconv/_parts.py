@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import clone, is_classifier
-from sklearn.pipeline import Pipeline
 
 from dconv._axes import as_int, as_ndim
 from dconv._base import ImageInput
 from dconv._filter_bank import FilterBank
+from dconv._going_on import last_step
 from dconv.features import AtrousFeatures
 from dconv.voting import default_classifier
 
@@ -92,13 +92,6 @@ def check_may_look_ahead(features: Any, what: str) -> None:
             f"{what} looks at what lies ahead of a sample, which features with causal=True do not; leave it out, or "
             "pass AtrousFeatures(causal=False)"
         )
-
-
-def last_step(estimator: Any) -> Any:
-    """Return what a Pipeline, or one within one, ends in."""
-    while isinstance(estimator, Pipeline):
-        estimator = estimator.steps[-1][1]
-    return estimator
 
 
 def _check_estimator(value: Any, name: str, rule: str, methods: Sequence[str]) -> None:

@@ -12,9 +12,9 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int
 from dconv._block_features import Reader, check_images, images_for
+from dconv._going_on import last_step
 from dconv._lesson import no_label_message, with_label
 from dconv._nodata import blank, fill_nodata, valid_pixels
-from dconv._parts import last_step
 from dconv._pixels import Block, any_pixel, check_weights
 from dconv._prediction import (
     BoxAnswers,

@@ -23,6 +23,7 @@ Block = tuple[slice, ...]
 
 SAMPLES = ("balanced", "stratified")
 BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work and a larger block gains nothing
+_LEAST_ROWS = 128  # of a piece of a block: the halo of a smaller one is most of the work
 BLOCK_BYTES = 1 << 26  # what the features of one block may take, per thread
 _CHUNK = 1 << 20  # pixels that are looked at together
 
@@ -217,10 +218,21 @@ def _places(
     return np.flatnonzero(mask) + start * math.prod(mask.shape[1:])
 
 
-def blocks_of(shape: Sequence[int], n_features: int) -> Iterator[Block]:
-    """Return the blocks an image of `shape` is worked on in, so that the features of one stay within bounds."""
+def blocks_of(shape: Sequence[int], n_features: int, n_jobs: int = 1) -> Iterator[Block]:
+    """Return the blocks an image of `shape` is worked on in, so that the features of one stay within bounds.
+
+    Those left when `n_jobs` threads have worked on as many as each other are cut in pieces, so that no thread waits
+    while another works on a whole one.
+    """
     n_pixels = min(BLOCK_PIXELS, BLOCK_BYTES // (4 * n_features))
-    return split(shape, choose_block_shape(shape, max(1, n_pixels)))
+    blocks = list(split(shape, choose_block_shape(shape, max(1, n_pixels))))
+    n_whole = len(blocks) - len(blocks) % n_jobs
+    yield from blocks[:n_whole]
+    for rows, *others in blocks[n_whole:]:
+        n_rows = rows.stop - rows.start
+        step = math.ceil(n_rows / max(1, min(n_jobs, n_rows // _LEAST_ROWS)))
+        for low in range(rows.start, rows.stop, step):
+            yield (slice(low, min(low + step, rows.stop)), *others)
 
 
 def masked_boxes(mask: Any, blocks: Iterable[Block]) -> Iterator[Block]:

@@ -76,7 +76,7 @@ def respond_everywhere(
     `progress` is given a number of blocks, and returns a function to call when one is done.
     """
     for reader in block_readers(features, images, channel_axis):
-        regions = plan_regions(images.arrays, reader.numbers, reader.halo, reader.n_features)
+        regions = plan_regions(images.arrays, reader.numbers, reader.halo, reader.n_features, n_jobs=n_jobs)
         step = progress(sum(len(region.blocks) for region in regions))
 
         def work(near: Reader, index: int, block: Block, step: Callable[[], None] = step) -> None:

@@ -18,9 +18,10 @@ import numpy as np
 
 from dconv._bank import Bank, PlanePlan, derivative_margins, filter_halo, widest
 from dconv._blocks import read_block
-from dconv._feature_groups import GROUPS, SMOOTHING_RADIUS, Level, Place, Planes, scale_of, scratch_rows, stencils
+from dconv._feature_groups import GROUPS, Level, Planes, slab_axis, smooth
 from dconv._kernels import _cascade
 from dconv._receptive import Margin
+from dconv._stencils import SMOOTHING_RADIUS, Place, scale_of
 from dconv.functional import conv
 from dconv.upsampling import upsample
 
@@ -43,7 +44,7 @@ class PyramidBank(Bank):
             stride = 2**index
             # To the sample beside the pixel, as far as features look from there, and through the smoothing below.
             way = stride - 1 + SMOOTHING_RADIUS * (stride - 1)
-            halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach()))
+            halos.append(tuple((way + stride * left, way + stride * right) for left, right in self._reach(index)))
         return widest(halos)
 
     def bands(
@@ -60,18 +61,15 @@ class PyramidBank(Bank):
         needed = self._needed(block)
         start, stop = (place[3 - self.ndim :] for place in needed[0])
         source = np.asarray(read_block(image, start, stop, self.padding_mode), np.float32)
-        scratch = scratch_rows(needed[0][1][2] - needed[0][0][2])
         done, own = 0, self._n_plane_features
         for plane in self.planes:
             x = Planes(1, *needed[0])
             self._mix(source, plane, x.data[(0,) * (4 - self.ndim)])
-            margins = derivative_margins(plane.groups)
             for index in range(self.n_levels):
                 box = self._samples(block, index)
-                wanted = [self._smoother_box(plane, box), *map(_every_second, needed[index + 1 : index + 2])]
-                smoother = self._smoother(x, wanted, scratch, cpu_level)
-                level = Level(x, smoother, scale_of(1), *box, self.ndim, margins, scratch, cpu_level)
-                features = self._features(plane, level, index + 1 == self.n_levels)
+                wanted = [self._smoother_box(plane, box, index), *map(_every_second, needed[index + 1 : index + 2])]
+                smoother = self._smoother(x, wanted, cpu_level)
+                features = self._features(plane, x, smoother, index, box, cpu_level)
                 self._spread(features, block, index, out[..., done : done + features.shape[-1]])
                 done += features.shape[-1]
                 if plane is self.planes[0] and self.filters is not None:
@@ -81,9 +79,10 @@ class PyramidBank(Bank):
                 if index + 1 < self.n_levels:
                     x = self._subsampled(smoother, needed[index + 1])
 
-    def _reach(self) -> Margin:
+    def _reach(self, index: int) -> Margin:
         """Return how far features look at their own level, in its samples, per spatial axis."""
-        reach = max((GROUPS[group].total_reach for plane in self.planes for group in plane.groups), default=0)
+        groups = [GROUPS[group] for plane in self.planes for group in plane.groups]
+        reach = max((group.total_reach(self._coarser(index)) for group in groups), default=0)
         if any(plane.ends_with_level for plane in self.planes):
             reach = max(reach, SMOOTHING_RADIUS)
         margins: list[Margin] = [((reach, reach),) * self.ndim]
@@ -104,11 +103,11 @@ class PyramidBank(Bank):
 
     def _needed(self, block: Sequence[slice]) -> list[Box]:
         """Return the samples of every level that the features of `block` are made from."""
-        reach = ((0, 0),) * (3 - self.ndim) + self._reach()
         radius = (0,) * (3 - self.ndim) + (SMOOTHING_RADIUS,) * self.ndim
         boxes: list[Box] = []
         for index in reversed(range(self.n_levels)):
             start, stop = self._samples(block, index)
+            reach = ((0, 0),) * (3 - self.ndim) + self._reach(index)
             start = tuple(a - left for a, (left, _) in zip(start, reach, strict=True))
             stop = tuple(b + right for b, (_, right) in zip(stop, reach, strict=True))
             if boxes:
@@ -118,9 +117,10 @@ class PyramidBank(Bank):
             boxes.insert(0, (start, stop))
         return boxes
 
-    def _smoother_box(self, plane: PlanePlan, box: Box) -> Box:
+    def _smoother_box(self, plane: PlanePlan, box: Box, index: int) -> Box:
         """Return the samples of the next level that the features of `box` are made from."""
-        margin = max([0, *(GROUPS[group].smoother or 0 for group in plane.groups)])
+        coarser = self._coarser(index)
+        margin = max([0, *(GROUPS[group].smoother_reach(coarser) or 0 for group in plane.groups)])
         around = (0,) * (3 - self.ndim) + (margin,) * self.ndim
         start, stop = box
         return (
@@ -128,15 +128,11 @@ class PyramidBank(Bank):
             tuple(b + m for b, m in zip(stop, around, strict=True)),
         )
 
-    def _smoother(self, x: Planes, boxes: list[Box], scratch: np.ndarray, cpu_level: str | None) -> Planes:
+    def _smoother(self, x: Planes, boxes: list[Box], cpu_level: str | None) -> Planes:
         """Return the next level at the samples of this one: those in any of `boxes`."""
         start = tuple(min(places) for places in zip(*(each[0] for each in boxes), strict=True))
         stop = tuple(max(places) for places in zip(*(each[1] for each in boxes), strict=True))
-        smoother = Planes(1, start, stop)
-        _cascade.separable(
-            x.at(start), stencils(self.ndim).smoothing, scale_of(1).array, smoother.data, scratch, cpu_level
-        )
-        return smoother
+        return smooth(x, self.ndim, scale_of(1), start, stop, cpu_level)
 
     def _subsampled(self, smoother: Planes, box: Box) -> Planes:
         """Return every second sample of the next level: with the smoothing, a convolution with stride 2."""
@@ -145,20 +141,24 @@ class PyramidBank(Bank):
         x.data[...] = smoother.over(*_every_second(box))[steps]
         return x
 
-    def _features(self, plane: PlanePlan, level: Level, is_last: bool) -> np.ndarray:
-        """Return the features of a level (*samples, n_features)."""
-        n_parts = [len(self._parts(group)) for group in plane.groups]
-        with_next = is_last and plane.ends_with_level
-        planes = Planes(sum(n_parts) + with_next, level.start, level.stop)
+    def _features(
+        self, plane: PlanePlan, x: Planes, smoother: Planes, index: int, box: Box, cpu_level: str | None
+    ) -> np.ndarray:
+        """Return the features of level `index`, which is `x` (*samples, n_features)."""
+        with_next = index + 1 == self.n_levels and plane.ends_with_level
+        n_features = sum(len(self._parts(group)) for group in plane.groups) + with_next
+        shape, slabs = tuple(b - a for a, b in zip(*box, strict=True)), slab_axis(self.ndim)
+        program = _cascade.Program(shape, slabs, n_features, cpu_level)
+        place = scale_of(1), self._coarser(index), self.causal, *box, self.ndim
+        level = Level(x, smoother, *place, derivative_margins(plane.groups), program, cpu_level)
         done = 0
-        for group, n in zip(plane.groups, n_parts, strict=True):
-            GROUPS[group].compute(level, planes.data[done : done + n])
-            done += n
+        for group in plane.groups:
+            GROUPS[group].compute(level, done)
+            done += len(self._parts(group))
         if with_next:
-            assert level.smoother is not None  # every level has one here
-            planes.data[done] = level.smoother.over(level.start, level.stop)[0]
-        features = np.empty((*planes.data.shape[1:], len(planes.data)), np.float32)
-        _cascade.interleave(planes.data, features, level.cpu_level)
+            program.copy(level.next, 1, done)
+        features = np.empty((*shape, n_features), np.float32)
+        program.run(0, shape[slabs], features)
         return features[(0,) * (3 - self.ndim)]
 
     def _responses(self, x: Planes, box: Box) -> np.ndarray:

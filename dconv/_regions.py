@@ -78,9 +78,17 @@ def regions_of(image: Any, halo: Margin) -> Iterator[Block]:
 
 
 def plan_regions(
-    images: Sequence[Any], numbers: Iterable[int], halo: Margin, n_features: int, masks: Sequence[Any] | None = None
+    images: Sequence[Any],
+    numbers: Iterable[int],
+    halo: Margin,
+    n_features: int,
+    masks: Sequence[Any] | None = None,
+    n_jobs: int = 1,
 ) -> list[Region]:
-    """Return the regions of the images of these numbers, with all blocks, or those that hold pixels of `masks`."""
+    """Return the regions of the images of these numbers, with all blocks, or those that hold pixels of `masks`.
+
+    The blocks of an image in memory are as many as `n_jobs` threads end together with.
+    """
     regions = []
     for index in numbers:
         image, mask = images[index], None if masks is None else masks[index]
@@ -88,7 +96,8 @@ def plan_regions(
         if mask is not None and is_lazy(image):
             boxes = masked_boxes(mask, boxes)  # no more is read than labels need
         for box in boxes:
-            blocks: Iterable[Block] = (moved(block, box) for block in blocks_of(sizes(box), n_features))
+            of_box = blocks_of(sizes(box), n_features, 1 if is_lazy(image) else n_jobs)
+            blocks: Iterable[Block] = (moved(block, box) for block in of_box)
             if mask is not None:
                 blocks = masked_boxes(mask, blocks)
             regions.append(Region(index, box, list(blocks)))

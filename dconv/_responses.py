@@ -17,8 +17,9 @@ import scipy.special
 from sklearn import config_context, get_config
 from sklearn.pipeline import Pipeline
 
+from dconv._kernels._network import all_finite
 from dconv._threads import scikit_learn_alone
-from dconv.predictors import Predictor, Scorer, compiled_or_none, predict
+from dconv.predictors import Predictor, Scorer, answer_of, compiled_or_none, predict
 
 Respond = Callable[[np.ndarray], np.ndarray]  # float32 rows of shape (n_pixels, n_features) -> answers
 
@@ -56,19 +57,12 @@ class Responder:
 
 def _compiled_answers(compiled: Predictor | Scorer, method: str, own: Respond, rows: np.ndarray) -> np.ndarray:
     rows = np.ascontiguousarray(rows, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        finite = np.isfinite(rows.sum())  # one pass without a mask; where it overflows, the mask decides
-    if not finite and not np.isfinite(rows).all():
+    if not all_finite(rows):
         return own(rows)  # which refuses such values, or knows what they mean
     if method == "predict":
         return predict(compiled, rows)
-    if isinstance(compiled, Predictor):
-        out = np.empty((len(rows), len(compiled.classes_)), np.float32)
-        compiled.predict_proba(rows, out)
-        return out
-    out = np.empty((len(rows), compiled.n_scores), np.float32)
-    compiled.decision_function(rows, out)
-    return out[:, 0] if compiled.n_scores == 1 else out
+    answer = answer_of(compiled, rows)
+    return answer[:, 0] if method == "decision_function" and answer.shape[1] == 1 else answer
 
 
 def _own_response(classifier: Any, method: str) -> Respond:

@@ -38,6 +38,12 @@ def real_dtype(array: np.ndarray, name: str) -> np.dtype:
     return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
 
 
+def check_bool(value: Any, name: str) -> None:
+    """Check that `value` is True or False: a word such as "no" would count as True."""
+    if not isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def as_real(*, bias: ArrayLike | None = None, **arrays: ArrayLike) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Return the named arrays in one float dtype, which the first of them decides, and `bias`, which may be None.
 
@@ -228,14 +234,15 @@ def check_n_channels(images: Images, expected: int, owner: object) -> None:
         )
 
 
-def check_finite(images: Images, largest: float = LARGEST) -> None:
+def check_finite(images: Images, largest: float = LARGEST, name: str = "X") -> None:
     """Check that no image holds NaN, infinity or a value beyond `largest`; integers of few bits pass at no cost.
 
     Pixels of which an image knows that they hold no data (`valid`) may hold anything.
     """
     for index, image in enumerate(images.arrays):
         source, valid = getattr(image, "source", image), getattr(image, "valid", None)
-        if source.dtype.kind != "f" and source.dtype.itemsize < 8:
+        known = getattr(image, "known", {})
+        if (source.dtype.kind != "f" and source.dtype.itemsize < 8) or known.get("at most", np.inf) <= largest:
             continue
         n_rows = max(1, _CHUNK // max(1, math.prod(source.shape[1:])))
         for found in map_rows(partial(_first_bad, largest), n_rows, source, valid):
@@ -247,7 +254,8 @@ def check_finite(images: Images, largest: float = LARGEST) -> None:
                 if np.isfinite(value)
                 else "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
             )
-            raise ValueError(f"{images.describe(index)} holds {value} at (*pixel, channel) {place}; {remedy}")
+            raise ValueError(f"{images.describe(index, name)} holds {value} at (*pixel, channel) {place}; {remedy}")
+        known["at most"] = largest
 
 
 def _first_bad(
@@ -311,7 +319,7 @@ def _as_pixel_maps(values: Any, images: Images, name: str, fill: str) -> list[np
     return maps
 
 
-def as_labels(y: Any, images: Images) -> list[np.ndarray]:
+def as_labels(y: Any, images: Images, name: str = "y") -> list[np.ndarray]:
     """Return the label images of `images`, integers of the images' spatial shapes.
 
     Raises
@@ -321,9 +329,9 @@ def as_labels(y: Any, images: Images) -> list[np.ndarray]:
     ValueError
         If there is not one label per pixel.
     """
-    maps = _as_pixel_maps(y, images, "y", fill="ignore_label")
+    maps = _as_pixel_maps(y, images, name, fill="ignore_label")
     for index, labels in enumerate(maps):
-        check_integers(labels, images.describe(index, "y"))
+        check_integers(labels, images.describe(index, name))
     return maps
 
 

@@ -16,8 +16,10 @@ from dconv._crf_input import (
     Pair,
     as_compatibility,
     as_image,
+    as_kernel_list,
     as_kernels,
     as_pairs,
+    check_callback,
     check_n_features,
     default_kernels,
     part_overlap,
@@ -233,7 +235,8 @@ class DenseCRF(BaseEstimator):
             As in :meth:`refine`.
         """
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
-        return PreparedCRF(self, as_image(image, ndim, channel_axis, "image"), kernels, 0, "image")
+        listed = as_kernel_list(kernels, None)
+        return PreparedCRF(self, as_image(image, ndim, channel_axis, "image"), listed, 0, "image")
 
     def tune(
         self,
@@ -288,17 +291,19 @@ class DenseCRF(BaseEstimator):
         """
         ndim = probabilities.ndim - 1
         _, (pair,) = as_pairs(image, probabilities, ndim, -1, "probabilities")
-        prepared = PreparedCRF(clone(self).set_params(n_jobs=n_jobs), pair.image, (), 0, "image", start)
+        prepared = PreparedCRF(clone(self).set_params(n_jobs=n_jobs), pair.image, [], 0, "image", start)
         return prepared._run(pair, None, True)
 
     def _refine(
         self, image: Any, values: Any, kernels: Sequence, callback: Callback | None, name: str
     ) -> np.ndarray | list[np.ndarray]:
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
+        check_callback(callback)  # before lattices are built, too
         kind, pairs = as_pairs(image, values, ndim, channel_axis, name)
+        listed = as_kernel_list(kernels, None if kind == "image" else len(pairs))
         results = []
         for index, pair in enumerate(pairs):
-            prepared = PreparedCRF(self, pair.image, kernels, index, kind)
+            prepared = PreparedCRF(self, pair.image, listed, index, kind)
             results.append(prepared._run(pair, callback, name == "probabilities"))
         if kind == "batch":
             return np.stack(results)
@@ -318,7 +323,7 @@ class PreparedCRF:
         self,
         crf: DenseCRF,
         image: np.ndarray,
-        kernels: Sequence,
+        kernels: list,
         index: int,
         kind: Kind,
         start: tuple[int, ...] = (),
@@ -328,17 +333,21 @@ class PreparedCRF:
         self._n_threads = effective_n_threads(effective_n_jobs(crf.n_jobs))
         self._spatial = image.shape[:-1]
         described = [
-            (each, crf.compatibility) for each in default_kernels(crf, image, start or (0,) * (image.ndim - 1))
+            (each, crf.compatibility, "compatibility")
+            for each in default_kernels(crf, image, start or (0,) * (image.ndim - 1))
         ]
-        described += as_kernels(kernels, index, kind, len(self._spatial), self._spatial)
+        described += [
+            (each, compatibility, f"the compatibility of {each.name}")
+            for each, compatibility in as_kernels(kernels, index, kind, len(self._spatial), self._spatial)
+        ]
         described = [each for each in described if each[0].weight > 0]
-        features = [each for each, _ in described]
-        self._compatibilities = [compatibility for _, compatibility in described]
+        features = [each for each, _, _ in described]
+        self._compatibilities = [(costs, name) for _, costs, name in described]
         check_n_features(features)
         if not features:  # iterations change nothing, and any lattice will do
             self._n_iter = 0
             features = [Features("no kernel", (1e3,) * len(self._spatial), to_3d(image[..., :0]), (), 1.0, "")]
-            self._compatibilities = [None]
+            self._compatibilities = [(None, "")]
         sizes = (1,) * (3 - len(self._spatial)) + self._spatial
         self._lattice = Lattice(features, sizes, len(self._spatial), self._n_threads)
         self.n_vertices_ = self._lattice.first_vertices[-1]
@@ -387,12 +396,13 @@ class PreparedCRF:
         return pairs[0]
 
     def _run(self, pair: Pair, callback: Callback | None, are_probabilities: bool) -> np.ndarray:
+        check_callback(callback)
         n_classes = pair.values.shape[-1]
         q = mean_field(
             self._lattice,
             pair.values.reshape(-1, n_classes),
             are_probabilities=are_probabilities,
-            matrices=[as_compatibility(each, n_classes, "compatibility") for each in self._compatibilities],
+            matrices=[as_compatibility(each, n_classes, name) for each, name in self._compatibilities],
             n_iter=self._n_iter,
             report=self._report(callback, pair),
             n_threads=self._n_threads,

@@ -12,10 +12,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._block_features import check_images, reader_of_one, sees_other_end, sees_whole_image
 from dconv._boxes import grown, sizes
-from dconv._dask_engine import DaskArray, image_of_box
+from dconv._dask_engine import DaskArray, check_dtype, image_of_box
 from dconv._dask_statistics import Filling, filling_of, intensity_of
 from dconv._fingerprint import fingerprint
-from dconv._intensity import Intensity
+from dconv._intensity import BY_ITSELF, Intensity
 from dconv._nodata import REACH, Infilled, valid_of, valid_pixels
 from dconv._prediction import BoxAnswers
 from dconv._receptive import Margin
@@ -114,7 +114,11 @@ def fit(
         None if maps is None else _where_it_lies(maps, name)
         for maps, name in ((labels, "y"), (sample_weight, "sample_weight"), (mask, "mask"))
     ]
-    return estimator.fit(_where_it_lies(images, "X"), more[0], more[1], mask=more[2])
+    try:
+        return estimator.fit(_where_it_lies(images, "X"), more[0], more[1], mask=more[2])
+    except (OSError, TypeError, ValueError) as error:
+        error.add_note("In distributed.fit `images` are what is called X, and `labels` what is called y.")
+        raise
 
 
 def _where_it_lies(arrays: Any, name: str) -> Any:
@@ -265,7 +269,7 @@ def _predict_image(estimator: Any, x: Any, mask: Any, proba: bool) -> Any:
     mask = None if mask is None else mask.rechunk(x.chunks[:-1])
     _check_not_circular(estimator, x)
     filling = filling_of(x, mask) if may_miss else None
-    normalized = getattr(estimator.features_, "normalize_", None) == "image"
+    normalized = getattr(estimator.features_, "normalize_", None) in BY_ITSELF
     intensity = intensity_of(x, mask, filling) if normalized else None
     bounds = tuple(tuple(int(n) for n in np.cumsum((0, *chunks))) for chunks in x.chunks[:-1])
     dtype = np.dtype(np.float32) if proba else estimator.classes_.dtype
@@ -287,6 +291,7 @@ def _predict_image(estimator: Any, x: Any, mask: Any, proba: bool) -> Any:
         name_of_model=name,
         method=method,
         shape=x.shape,
+        told=x.dtype,
         margin=margin,
         bounds=bounds,
         out=(shape, dtype),
@@ -307,12 +312,14 @@ def _answer_block(
     name_of_model: str,
     method: str,
     shape: tuple[int, ...],
+    told: np.dtype,
     margin: Margin,
     bounds: Sequence[Sequence[int]],
     out: tuple[tuple[int, ...], np.dtype],
     block_id: tuple[int, ...],
 ) -> np.ndarray:
-    """Return the answers for a block of an image of `shape`, from its pixels and those around it."""
+    """Return the answers for a block of an image of `shape`, from its pixels and those around it, said to be `told`."""
+    check_dtype(pixels, told, "x")
     box = tuple(slice(ends[i], ends[i + 1]) for i, ends in zip(block_id, bounds, strict=False))
     answers = _compiled_once(model, name_of_model, method)
     region = grown(box, margin, 1, shape[:-1])

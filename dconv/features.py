@@ -15,7 +15,7 @@ from dconv import _memory
 from dconv._bank_plan import check_bank_images, plan_bank
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import choose_block_shape, split
-from dconv._intensity import Intensity, intensity_of
+from dconv._intensity import BY_ITSELF, Intensity, intensity_of
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_axes, as_images, check_n_channels
 
@@ -37,8 +37,8 @@ class AtrousFeatures(FeatureImageTransformer):
         Number of levels; level `s` has dilation ``2**s`` pixels.
     groups : sequence of str, "fast" or None, default=None
         Groups of features computed on the intensity, at every level. "fast" means level, wavelet, gradient, hessian and
-        std, which take less than half of the time; of series (``ndim=1``) level, wavelet, slope, curvature and std.
-        None means all of them; of series those of "fast", extrema, zero_crossings and ppv:
+        std, which take less than half of the time; of series (``ndim=1``) level, wavelet, slope, curvature, std and
+        activity. None means all of them; of series those of "fast", extrema, zero_crossings and ppv:
 
         - ``"level"``: the level itself; and, once, the level after the last
         - ``"wavelet"``: the level minus the next one
@@ -50,9 +50,11 @@ class AtrousFeatures(FeatureImageTransformer):
         - ``"std"``: standard deviation in the window of the next smoothing step
         - ``"extrema"``: maximum and minimum of the neighbours, minus the pixel
         - ``"lines"``: maximum, minimum and mean over directions of the response of a line filter; not of series
-        - ``"zero_crossings"``: how often the wavelet and the slope change sign around the sample; of series only
-        - ``"ppv"``: at which share of the samples around they are positive (proportion of positive values); of series
+        - ``"zero_crossings"``: how often the wavelet and the slope change sign in a narrow and in a wide window around
+          the sample; of series only
+        - ``"ppv"``: at which share of the samples there they are positive (proportion of positive values); of series
           only
+        - ``"activity"``: mean of the wavelet's absolute value there; of series only
     color_groups : sequence of str or None, default=None
         Groups computed on the colour planes of images with several channels, or on the channels of series; None means
         ``("level", "wavelet", "std")``, of series the default of `groups`; an empty sequence leaves them out.
@@ -68,18 +70,22 @@ class AtrousFeatures(FeatureImageTransformer):
         How scales are made. ``"atrous"``: every level has all pixels, and taps move apart. ``"pyramid"``: levels are
         halved from one to the next (convolution with stride 2), features are computed on the small levels with taps
         side by side, and brought back to full size by linear interpolation (transposed convolution); at the pixels
-        whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, zero crossings and
-        PPV, which look at the samples that there are, and own filters of even size. It loses fine boundaries, and is
-        not faster: bringing features back takes as long as computing them at every pixel.
-    normalize : {"image", "training", "auto"} or None, default=None
+        whose coordinates are multiples of ``2**s`` they are those of ``"atrous"``, but for lines, zero crossings,
+        PPV and activity, which look at the samples that there are, and own filters of even size. It loses fine
+        boundaries, and is not faster: bringing features back takes as long as computing them at every pixel.
+    normalize : {"image", "training", "both", "auto"} or None, default=None
         Whether the intensity of images becomes 0 in the mean, with a standard deviation of 1, and colours are divided
         by the latter too. ``"image"``: of each image by itself, so that one that is darker, or has less contrast, is
-        as the others. ``"training"``: of those given to `fit` together. ``"auto"``: ``"image"`` if those given to
-        `fit` are grey, most at least, else None; and where all are grey, though with several channels, colour is left
-        out, but no channel of series. An image is grey if its colour has less than 1 % of the variance of the
-        intensity, and all are if theirs has less than 10 % of it, and less than 0.1 % of the mean square of the
-        intensity, as of grey things in photographs. The mean of a whole series is not known before its end: with
-        `causal` "image" is refused, and "auto" does not choose it.
+        as the others. ``"training"``: of those given to `fit` together. ``"both"``: each by itself, and beside it there
+        is the intensity as it is, the plane "brightness" with level and std, if `color_groups` has these, which tells
+        what kind of image it is.
+        ``"auto"``: None unless those given to `fit` are grey, most at least; then ``"both"`` if there are 8 or more
+        and their means deviate by more than their median contrast, or the logarithms of their contrasts by more than
+        0.4; else ``"image"``. Where all are grey, though with several channels, colour is left out, but no channel of
+        series. An image is grey if its colour has less than 1 % of the variance of the intensity, and all are if theirs
+        has less than 10 % of it, and less than 0.1 % of the mean square of the intensity, as of grey things in
+        photographs. The mean of a whole series is not known before its end: with `causal` "image" and "both" are
+        refused, and "auto" does not choose them; of series it never chooses "both".
     spacing : sequence of float or None, default=None
         Distance between pixels along each spatial axis, in any unit, such as the voxel size of a volume; None if they
         are alike. A dilation of ``2**s`` is so many of the finest distance along every axis: taps are the nearest whole
@@ -107,12 +113,13 @@ class AtrousFeatures(FeatureImageTransformer):
         `ndim` and `channel_axis` as they were at fit; changes of parameters take effect at the next `fit`.
     n_channels_in_ : int
         Channels of the images seen at fit.
-    normalize_ : {"image", "training"} or None
+    normalize_ : {"image", "training", "both"} or None
         How images are normalized: what `normalize` says, or what "auto" has found.
     spacing_ : tuple of float or None
         `spacing` in units of the finest; None if pixels are alike along all axes.
     n_features_out_ : int
-        Number of features of a pixel: 66 for grey and 98 for RGB images by default, 56 for series.
+        Number of features of a pixel: 66 for grey and 98 for RGB images by default, 86 for series, and
+        11 more with brightness.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis; exact. In a pyramid that depends
         on where a pixel lies between the samples, and this is the farthest that any sees.
@@ -136,10 +143,12 @@ class AtrousFeatures(FeatureImageTransformer):
     - extrema ``max_k x_s(p + d k) - x_s(p)`` and min, over the ``3**ndim - 1`` neighbours ``k``
     - lines: for a direction ``u``, the second derivative across it, ``trace(H) - u' H u``, averaged over the pixels
       ``p + round(k d u)``, ``k = -3, ..., 3``; 8 directions in 2-D, the 13 to the neighbours in 3-D [4]_
-    - of series, slope ``g``, curvature ``H``; PPV the share of the ``2 r + 1`` samples ``p - r, ..., p + r``,
-      ``r = 16 d``, at which the wavelet, or the slope, is above 0 [6]_; zero crossings the number of pairs of
-      neighbours among these of which one is and the other not, times ``d / (2 r)``: changes for each dilation.
-      A difference below ``2**-20`` of the value is a rounding and not above 0
+    - of series, slope ``g``, curvature ``H``; activity the mean of ``|wavelet|`` over the ``2 r + 1`` samples
+      ``p - r, ..., p + r``; PPV the share of these at which the wavelet, or the slope, is above 0 [6]_; zero crossings
+      the number of pairs of neighbours among these of which one is and the other not, times ``d / (2 r)``: changes for
+      each dilation. A difference below ``2**-20`` of the value is a rounding and not above 0. Windows are the same at
+      all levels: with ``D`` the dilation of the last, ``r = D`` in the narrow and ``r = 4 D`` in the wide one, 16 and
+      64 samples by default. Where what tells classes apart takes longer, take more levels
 
     With ``scheme="pyramid"`` [5]_ it is ``x_{s+1} = (B_1 x_s)`` at every second sample, and ``d = 1`` at every level.
 
@@ -248,7 +257,7 @@ class AtrousFeatures(FeatureImageTransformer):
         ValueError
             If a parameter is out of range, a group is unknown, no feature is left, two have the same name, or images
             have the wrong rank, values that are not finite or beyond 1e18, or fewer than ``2 * 2**(n_levels - 1) + 1``
-            pixels along an axis (fewer where `spacing` says that they are farther apart).
+            pixels along an axis (fewer where `spacing` says that they are farther apart; with `causal` 1 is enough).
         """
         return self._fit_images(as_images(X, *as_axes(self.ndim, self.channel_axis)))
 
@@ -340,12 +349,13 @@ class AtrousFeatures(FeatureImageTransformer):
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        check_bank_images(images, self._bank.n_levels, self._bank.spacing, "fit again with")
+        bank = self._bank
+        check_bank_images(images, bank.n_levels, bank.spacing, bank.causal, "fit again with")
         return images.spatial_shapes
 
     def _for_image(self, image: np.ndarray) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
-        return self._for_intensity(intensity_of(image)) if self.normalize_ == "image" else self
+        return self._for_intensity(intensity_of(image)) if self.normalize_ in BY_ITSELF else self
 
     def _for_intensity(self, intensity: Intensity) -> Self:
         """Return the transformer for the blocks of images of this intensity."""

@@ -73,7 +73,8 @@ def conv(
 
         A padding larger than the image goes on by the same rule.
     out : ndarray of shape (batch, *output, out_channels), optional
-        Where to write the result: C-contiguous, of the dtype computed in, overlapping no input.
+        Where to write the result: C-contiguous, of the dtype computed in, overlapping no input. An earlier result does
+        best: it begins a cache line, so that a large one can be written past the caches.
     n_threads : int, optional
         Threads to use at most; small convolutions use fewer. By default the physical cores allowed to the process,
         or ``OMP_NUM_THREADS`` where it is set. A forked child computes on one thread.

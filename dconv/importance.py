@@ -348,7 +348,11 @@ def _explicit(features: Any) -> Any:
 def _part_of(whole: Bank, wanted: Any) -> Bank:
     """Return what is left of a bank with the groups and levels of `wanted`."""
     planes = [
-        plane._replace(groups=tuple(wanted.groups if plane.name == "intensity" else wanted.color_groups))
+        plane._replace(
+            groups=tuple(wanted.groups)
+            if plane.name == "intensity"
+            else tuple(group for group in wanted.color_groups if group in plane.groups)  # brightness has not all
+        )
         for plane in whole.planes
     ]
     kept = tuple(plane for plane in planes if plane.groups or (plane.name == "intensity" and whole.filters is not None))

@@ -28,6 +28,10 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     thousand rows is far too small for some hundred. Here the penalty is a prior, what few rows cannot overrule and many
     can; but not without end, as rows are pixels, and of very many most are like others.
 
+    What few rows have taught is also less sure than the network says, above all of images that it has not seen. So its
+    last layer is shrunk: where there are `n` rows of a class, logits are multiplied by ``n / (n + doubt)``. That
+    changes no label, but how sure the network is, and so what it weighs beside others in a vote.
+
     Parameters
     ----------
     hidden_layer_sizes : sequence of int, default=(64,)
@@ -36,6 +40,9 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         The strength of the prior: half of it times the squared weights is added to the loss of all rows together.
     alpha : float, default=0.3
         The least penalty: half of it times the squared weights is added to the loss of every batch of 200 rows.
+    doubt : float, default=500.0
+        Number of rows of a class, the mean of all classes, that halve the logits; 0 leaves them as they were learnt. A
+        row of weight 2 is two, one of weight 0 none; smaller weights all together do not make rows fewer.
     max_iter : int, default=30
         Number of epochs.
     random_state : int, RandomState instance or None, default=None
@@ -44,7 +51,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     Attributes
     ----------
     network_ : MLPClassifier
-        The fitted network.
+        The fitted network, its last layer shrunk.
     n_iter_ : int
         Epochs of the last call.
     classes_ : ndarray of shape (n_classes,)
@@ -70,6 +77,8 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     """
 
     _n_rows: int  # of the largest call
+    _n_seen: float  # rows by their weights, likewise
+    _sureness: float  # what the last layer is multiplied by
 
     def __init__(
         self,
@@ -77,12 +86,14 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         *,
         weight_decay: float = 20.0,
         alpha: float = 0.3,
+        doubt: float = 500.0,
         max_iter: int = 30,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.hidden_layer_sizes = hidden_layer_sizes
         self.weight_decay = weight_decay
         self.alpha = alpha
+        self.doubt = doubt
         self.max_iter = max_iter
         self.random_state = random_state
 
@@ -140,7 +151,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         return self._learn(X, y, weighting, goes_on=True, classes=classes)
 
     def _learn(self, X: Any, y: Any, weighting: dict[str, Any], goes_on: bool, classes: Any) -> Self:
-        for name in ("weight_decay", "alpha"):
+        for name in ("weight_decay", "alpha", "doubt"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or more, got {value!r}")
@@ -173,12 +184,23 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
                 batch_size=batch,
                 **({"random_state": self.random_state} if first else {}),
             )
-            if goes_on:
-                network.partial_fit(rows, labels, **weighting, **({"classes": known} if first else {}))
-            else:
-                network.fit(rows, labels, **weighting)
+            if not first:
+                _scale_last_layer(network, 1 / self._sureness)
+            try:
+                if goes_on:
+                    network.partial_fit(rows, labels, **weighting, **({"classes": known} if first else {}))
+                else:
+                    network.fit(rows, labels, **weighting)
+            except ValueError:
+                if not first:
+                    _scale_last_layer(network, self._sureness)
+                raise
+            n_seen = max(_n_seen(rows, weighting), 0 if first else self._n_seen)
+            per_class = n_seen / len(known)
+            sureness = per_class / (per_class + float(self.doubt))
+            _scale_last_layer(network, sureness)
         self.network_: Any = network
-        self._n_rows = n_rows
+        self._n_rows, self._n_seen, self._sureness = n_rows, n_seen, sureness
         self.classes_, self.n_iter_ = network.classes_, network.n_iter_
         return self
 
@@ -212,3 +234,16 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         """
         probabilities = self.predict_proba(X)  # which tells that it is not fitted
         return self.classes_.take(probabilities.argmax(axis=1))
+
+
+def _n_seen(rows: np.ndarray, weighting: dict[str, Any]) -> float:
+    """Return how many rows there are by their weights, whose scale is no matter unless they stand for repeated rows."""
+    for weights in weighting.values():
+        return max(float(weights.sum()), float(np.count_nonzero(weights)))
+    return float(len(rows))
+
+
+def _scale_last_layer(network: MLPClassifier, factor: float) -> None:
+    """Multiply the logits of a network, in place, since its optimizer goes on with these arrays."""
+    for parameters in (network.coefs_[-1], network.intercepts_[-1]):
+        parameters *= factor

@@ -82,7 +82,7 @@ def save(estimator: PixelClassifier, path: str | os.PathLike) -> None:
             f"save takes a fitted PixelClassifier or ContextClassifier, got {type(estimator).__name__}; "
             "other estimators can be written with skops.io.dump"
         )
-    skops_io = _skops()
+    skops_io = import_skops()
     check_is_fitted(estimator)
     with _alone():
         data = skops_io.dumps(estimator, compression=zipfile.ZIP_DEFLATED)
@@ -145,7 +145,7 @@ def load(path: str | os.PathLike) -> Any:
     ...
     ValueError: ... is no model of dconv, or damaged: File is not a zip file
     """
-    skops_io = _skops()
+    skops_io = import_skops()
     path = Path(path)
     data = path.read_bytes()
     header = _parse_header(path, data)
@@ -203,7 +203,8 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
     return _parse_header(path, path.read_bytes())
 
 
-def _skops() -> Any:
+def import_skops() -> Any:
+    """Return :mod:`skops.io`, or raise an ImportError that says how to get it."""
     try:
         import skops.io
     except ImportError:

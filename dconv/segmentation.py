@@ -26,6 +26,7 @@ from dconv._refinement import new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
 from dconv._validation import Images, check_n_channels
+from dconv.voting import size_of_trees
 
 
 class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
@@ -233,6 +234,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             check_probabilities(classifier, "class_prior needs a classifier with probabilities")
         lesson = new_lesson(X, y, sample_weight, mask, features, classifier, ndim, channel_axis, rules, random_state)
         check_two_classes(lesson.targets, rules.ignore_label)
+        if self.classifier is None:
+            classifier.forest.set_params(**size_of_trees(len(lesson.targets)))
         images = lesson.images
         with_student = as_distill(self.distill, classifier)
         self._check_parts(features, classifier)
@@ -270,9 +273,10 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         The first call, where there was no `fit`, begins. A student of `distill` is dropped, as its teacher moves on.
         Of a Pipeline the last step goes on; the scalers in front stay as the first call, or `fit`, has fitted them.
 
-        The fastest way to add scribbles to an image while someone waits: `fit` once a pipeline of
-        :class:`dconv.SoftClipScaler`, scikit-learn's StandardScaler and :class:`dconv.PerceptronClassifier`, then call
-        this with all scribbles of the image, old and new, which is one epoch.
+        So scribbles are added to an image while someone waits: `fit` once, then call this with all scribbles of the
+        image, old and new. The default classifier keeps its choice, fits its forest anew and lets its perceptron learn
+        for an epoch (:meth:`dconv.AdaptiveVote.partial_fit`). Faster still is a pipeline of
+        :class:`dconv.SoftClipScaler`, scikit-learn's StandardScaler and :class:`dconv.PerceptronClassifier`.
 
         Parameters
         ----------

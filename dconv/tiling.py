@@ -23,7 +23,7 @@ from dconv._pixels import Block
 from dconv._progress import progress_bar
 from dconv._regions import margin_of, read_around
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images
+from dconv._validation import Images, check_bool
 from dconv.segmentation import PixelClassifier
 
 _SIDE_BY_SIDE = 2  # blocks that are worked on together, so that the end of one leaves no thread idle
@@ -121,6 +121,8 @@ def predict_blocks(
     True
     """
     check_blockwise(estimator, proba)
+    check_bool(progress, "progress")
+    check_bool(resume, "resume")
     n_jobs = effective_n_jobs(estimator.n_jobs if n_jobs is None else n_jobs)
     image = as_lazy_image(source, estimator.ndim_, estimator.channel_axis_)
     if image.shape[-1] != estimator.n_channels_in_:
@@ -168,7 +170,6 @@ def predict_blocks(
 
     def write(box: Block, found: np.ndarray) -> None:
         _write_block(out, box, found)
-        settle(out)
         journal.add(box, digest_of_block(found))
         step()
 
@@ -182,6 +183,7 @@ def check_blockwise(estimator: Any, proba: bool) -> None:
     if not isinstance(estimator, PixelClassifier):
         raise TypeError(f"estimator must be a PixelClassifier or ContextClassifier, got {type(estimator).__name__}")
     check_is_fitted(estimator)
+    check_bool(proba, "proba")
     if estimator.refine_ is not None and not hasattr(estimator.refine_, "_refine_part"):
         raise ValueError(
             f"estimator has refine={type(estimator.refine_).__name__}(...), which refines whole images and cannot be "
@@ -254,6 +256,7 @@ def _finished(boxes: list[Block], out: Any, journal: Journal, n_jobs: int) -> se
 def _write_block(out: Any, box: Block, found: np.ndarray) -> None:
     try:
         out[box] = found
+        settle(out)
     except Exception as error:
         number = getattr(error, "errno", None)
         message = (

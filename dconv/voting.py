@@ -21,12 +21,17 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from threadpoolctl import threadpool_limits
 
 from dconv._axes import as_int
+from dconv._going_on import last_step, learn_more
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
 from dconv.perceptron import PerceptronClassifier
 from dconv.scaling import SoftClipScaler
 
 _CLEARLY = 0.9  # of the mean's loss: what one member must do better than, as the mean does better on other images
+# Small trees are as good on few rows, and several times as fast: up to 64 leaves are bit vectors.
+_SMALL_TREES: dict[str, int] = {"max_leaf_nodes": 64, "min_samples_leaf": 1}
+_LARGE_TREES: dict[str, int] = {"max_leaf_nodes": 1024, "min_samples_leaf": 4}
+_MANY_ROWS = 10_000
 _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, as neighbouring pixels are alike
 
 
@@ -130,6 +135,56 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         self.classes_, self.log_loss_ = classes, losses
         return self
 
+    def partial_fit(
+        self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, classes: ArrayLike | None = None
+    ) -> Self:
+        """Go on learning with the members that `fit` has chosen, which takes a fraction of its time.
+
+        A member that has `partial_fit` goes on with it, a perceptron for an epoch; one that has not, as a forest, is
+        fitted anew. So the rows should be all that there are, old and new. The first call is `fit`.
+
+        Parameters
+        ----------
+        X : array_like of shape (n_samples, n_features)
+            Features.
+        y : array_like of shape (n_samples,)
+            Labels, each class at least once.
+        sample_weight : array_like of shape (n_samples,), default=None
+            Weights of rows.
+        classes : array_like of shape (n_classes,), default=None
+            All labels, which cannot change, if given.
+
+        Returns
+        -------
+        self : AdaptiveVote
+
+        Raises
+        ------
+        TypeError, ValueError
+            If an argument or a parameter cannot be used.
+        """
+        first = not hasattr(self, "members_")
+        wanted = np.unique(np.asarray(y) if classes is None else np.asarray(classes)) if first else self.classes_
+        missing = np.setdiff1d(wanted if classes is None else np.union1d(wanted, np.asarray(classes)), np.asarray(y))
+        if len(missing):
+            raise ValueError(
+                f"y has no row of {missing.tolist()}, but a forest is fitted anew and forgets classes that it is not "
+                "given: pass all rows, old and new"
+            )
+        if first:
+            return self.fit(X, y, sample_weight)
+        with scikit_learn_alone():
+            rows, labels = validate_data(self, X, y, reset=False)
+            strangers = np.setdiff1d(labels, self.classes_)
+            if len(strangers):
+                raise ValueError(f"y has labels {strangers.tolist()}, but {self.classes_.tolist()} at the first call")
+            weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
+            members = {"forest": self.forest, "perceptron": self.perceptron}
+            self.members_ = {
+                name: _gone_on(fitted, members[name], rows, labels, weights) for name, fitted in self.members_.items()
+            }
+        return self
+
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Return the probabilities of classes.
 
@@ -165,14 +220,20 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
 
 
 def default_classifier(
-    *, random_state: int | np.random.RandomState | None = None, n_jobs: int | None = None
+    *,
+    n_rows: int | None = None,
+    random_state: int | np.random.RandomState | None = None,
+    n_jobs: int | None = None,
 ) -> AdaptiveVote:
     """Return the classifier that :class:`dconv.PixelClassifier` uses if it is given none.
 
-    Extra trees of at most 64 leaves, and a perceptron of one layer of 64 units on softly clipped features.
+    Extra trees, and a perceptron of one layer of 64 units on softly clipped features.
 
     Parameters
     ----------
+    n_rows : int or None, default=None
+        Number of rows that it is to learn from, None if that is not known. Trees of 10,000 rows or more have at most
+        1024 leaves of 4 rows at least, others at most 64 leaves, which is faster.
     random_state : int, RandomState instance or None, default=None
         Seeds both.
     n_jobs : int or None, default=None
@@ -188,14 +249,21 @@ def default_classifier(
     >>> from dconv import default_classifier
     >>> default_classifier(random_state=0).forest.max_leaf_nodes
     64
+    >>> default_classifier(n_rows=20_000, random_state=0).forest.max_leaf_nodes
+    1024
     """
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
     perceptron = PerceptronClassifier((64,), random_state=int(seeds[1]))
     return AdaptiveVote(
-        ExtraTreesClassifier(100, max_leaf_nodes=64, n_jobs=n_jobs, random_state=int(seeds[0])),
+        ExtraTreesClassifier(100, n_jobs=n_jobs, random_state=int(seeds[0]), **size_of_trees(n_rows)),
         make_pipeline(SoftClipScaler(), StandardScaler(), perceptron),
         random_state=int(seeds[2]),
     )
+
+
+def size_of_trees(n_rows: int | None) -> dict[str, int]:
+    """Return the parameters of trees for a number of rows, None if that is not known."""
+    return _SMALL_TREES if n_rows is None or n_rows < _MANY_ROWS else _LARGE_TREES
 
 
 def _best(losses: dict[str, float]) -> str:
@@ -212,6 +280,15 @@ def _fitted(member: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | Non
     with warnings.catch_warnings(), threadpool_limits(1, "blas"):
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is a choice
         return member.fit(X, y, **weighting)
+
+
+def _gone_on(fitted: Any, member: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Any:
+    """Return a fitted member that has learnt more, or a clone of `member` fitted anew if it cannot."""
+    if not hasattr(last_step(fitted), "partial_fit"):
+        return _fitted(member, X, y, weights)
+    with threadpool_limits(1, "blas"):
+        learn_more(fitted, X, y, False, **({} if weights is None else {"sample_weight": weights}))
+    return fitted
 
 
 def _held_out_losses(

@@ -4,7 +4,7 @@ What sounds when?
 
 A recording is a series, and :class:`dconv.PixelClassifier` with ``ndim=1`` labels every sample of it: here tones,
 chirps that sweep through frequencies, bursts of noise and clicks, in a made recording that goes through a WAV file. The
-bank needs no spectrogram: each level of it is a band of frequencies, in which the deviation tells how loud it is there
+bank needs no spectrogram: each level of it is a band of frequencies, in which the activity tells how loud it is there
 and the zero crossings tell the pitch. The picture is saved in `examples/output/`, or where you say:
 ``python examples/plot_audio_series.py picture.png``.
 """
@@ -80,10 +80,11 @@ with tempfile.TemporaryDirectory() as folder:
 # Learn from one
 # --------------
 #
-# Eight levels have dilations up to 128 samples, 16 ms, and zero crossings are counted over 16 dilations to both sides.
-# The integers of the file go in as they are. 1500 samples of each kind, drawn at random, are enough.
+# Seven levels have dilations up to 64 samples, 8 ms. How loud each is, and how often it crosses zero, is known over 8
+# and over 32 ms to both sides. The integers of the file go in as they are. 1500 samples of each kind, drawn at random,
+# are enough.
 
-bank = AtrousFeatures(n_levels=8, ndim=1)
+bank = AtrousFeatures(n_levels=7, ndim=1)
 trees = ExtraTreesClassifier(60, min_samples_leaf=3, random_state=0)
 model = PixelClassifier(bank, trees, max_samples=1500, random_state=0).fit(sound, truth)
 

@@ -75,7 +75,7 @@ model = make_pipeline(
     PixelClassifier(
         AtrousFeatures(5, groups=(), color_groups=["level", "slope"], causal=True, ndim=1),
         ExtraTreesClassifier(50, min_samples_leaf=2, random_state=0),
-        max_samples=500,
+        max_samples=2000,
         channel_axis=-1,
         random_state=0,
     ),

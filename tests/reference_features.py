@@ -48,22 +48,28 @@ def line_directions(ndim):
     return [np.array(step) / np.linalg.norm(step) for step in half]
 
 
-def series_features(x, smoother, slope, curvature, d):
-    """Return {feature: plane} of what is computed of series only, at one level."""
-    radius = 16 * d
+def series_features(x, smoother, slope, curvature, d, last):
+    """Return {feature: plane} of what is computed of series only, at one level; `last` is the dilation of the last."""
+    windows = {"narrow": last, "wide": 4 * last}  # radii
     features = {"slope": slope, "curvature": curvature}
     differences = {"wavelet": (x, smoother), "slope": (shifted(x, [d]), shifted(x, [-d]))}
     positive = {name: a - b > 2.0**-20 * np.abs(a) for name, (a, b) in differences.items()}
-    for name, marks in positive.items():
-        around = [shifted(marks, [k]) for k in range(-radius, radius + 1)]
-        features[f"crossings_{name}"] = d * np.mean(np.not_equal(around[1:], around[:-1]), axis=0)
-    for name, marks in positive.items():
-        features[f"ppv_{name}"] = np.mean([shifted(marks, [k]) for k in range(-radius, radius + 1)], axis=0)
+    for window, radius in windows.items():
+        for name, marks in positive.items():
+            around = [shifted(marks, [k]) for k in range(-radius, radius + 1)]
+            features[f"crossings_{name}_{window}"] = d * np.mean(np.not_equal(around[1:], around[:-1]), axis=0)
+    for window, radius in windows.items():
+        for name, marks in positive.items():
+            around = [shifted(marks, [k]) for k in range(-radius, radius + 1)]
+            features[f"ppv_{name}_{window}"] = np.mean(around, axis=0)
+    for window, radius in windows.items():
+        around = [shifted(np.abs(x - smoother), [k]) for k in range(-radius, radius + 1)]
+        features[f"activity_{window}"] = np.mean(around, axis=0)
     return features
 
 
-def level_features(x, dilation, spacing):
-    """Return {feature: plane} of one level, and the next level."""
+def level_features(x, dilation, spacing, last):
+    """Return {feature: plane} of one level, and the next level; `last` is the dilation of the last."""
     ndim = x.ndim
     d = np.array([int(np.ceil(dilation / distance - 0.5)) for distance in spacing])
     slope = [dilation / (step * distance) if step else 0 for step, distance in zip(d, spacing, strict=True)]
@@ -77,7 +83,7 @@ def level_features(x, dilation, spacing):
     tensor = {pair: correlate(g[pair[0]] * g[pair[1]], [B3] * ndim, d) for pair in h}
     around = [shifted(x, d * np.array(step)) for step in itertools.product((-1, 0, 1), repeat=ndim) if any(step)]
     features = {"level": x, "wavelet": x - smoother, "gradient": np.sqrt(sum(plane**2 for plane in g))}
-    of_series = series_features(x, smoother, g[0], h[0, 0], d[0]) if ndim == 1 else {}
+    of_series = series_features(x, smoother, g[0], h[0, 0], d[0], last) if ndim == 1 else {}
     if ndim == 1:
         features |= {name: of_series.pop(name) for name in ("slope", "curvature")}
     else:
@@ -101,12 +107,12 @@ def level_features(x, dilation, spacing):
 def plane_features(plane, n_levels, mode, name="intensity", spacing=None):
     """Return {full feature name: plane} for all groups of a plane (*spatial), in the bank's order."""
     spacing = (1,) * plane.ndim if spacing is None else np.divide(spacing, np.min(spacing))
-    margin = (24 if plane.ndim == 1 else 4) * 2**n_levels
+    margin = 4 * 2**n_levels
     x = np.pad(np.asarray(plane, np.float64), margin, mode=PAD_MODES[mode])
     inside = (slice(margin, -margin),) * plane.ndim
     features = {}
     for s in range(n_levels):
-        parts, x = level_features(x, 2**s, spacing)
+        parts, x = level_features(x, 2**s, spacing, 2 ** (n_levels - 1))
         features |= {f"{name}_{part}_d{2**s}": values[inside] for part, values in parts.items()}
     features[f"{name}_level_d{2**n_levels}"] = x[inside]
     return features

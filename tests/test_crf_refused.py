@@ -104,11 +104,44 @@ def test_kernels():
         ([IMAGE], TypeError, r"kernels\[0\] must be \(features, weight\)"),
         ([(IMAGE[:5], 1)], ValueError, r"features of kernels\[0\] have spatial shape \(5, 14\)"),
         ([(IMAGE, -1)], ValueError, r"weight of kernels\[0\] must be 0 or more"),
-        ([(IMAGE, 1, np.eye(2))], ValueError, r"compatibility must .*\(3, 3\)"),
+        ([(IMAGE, 1, np.eye(2))], ValueError, r"the compatibility of kernels\[0\] must .*\(3, 3\)"),
         ([(np.zeros((12, 14, 0)), 1)], ValueError, r"kernels\[0\] has 0 features"),
+        ([(np.full_like(IMAGE, np.nan), 1)], ValueError, r"the features of kernels\[0\] holds nan"),
+        (None, TypeError, r"kernels must be a list of \(features, weight\).*got None"),
+        (3, TypeError, "kernels must be a list of"),
     ]:
         with pytest.raises(error, match=message):
             DenseCRF().refine(IMAGE, PROBABILITIES, kernels=kernels)
+
+
+def test_kernels_of_several_images():
+    images, probabilities = [IMAGE, IMAGE], [PROBABILITIES, PROBABILITIES]
+    for features in ([IMAGE], [IMAGE] * 3, 5):
+        with pytest.raises(ValueError, match=r"features of kernels\[0\] must be a batch or list of 2, one for each"):
+            DenseCRF().refine(images, probabilities, kernels=[(features, 1)])
+    first, second = DenseCRF().refine(images, probabilities, kernels=iter([([IMAGE, IMAGE], 1)]))
+    np.testing.assert_array_equal(first, second)
+
+
+def test_callback():
+    for call in (DenseCRF().refine, DenseCRF().refine_unary):
+        with pytest.raises(TypeError, match=r"callback must be None or a function .* got 5"):
+            call(IMAGE, PROBABILITIES, callback=5)
+    with pytest.raises(TypeError, match="callback must be None or a function"):
+        DenseCRF().prepare(IMAGE).refine(PROBABILITIES, callback=5)
+
+
+def test_messages_name_the_argument():
+    bad = IMAGE.copy()
+    bad[3, 4, 1] = np.inf
+    with pytest.raises(ValueError, match=r"^image holds inf at .*\(3, 4, 1\)"):
+        DenseCRF().refine(bad, PROBABILITIES)
+    with pytest.raises(ValueError, match=r"^image\[1\] holds inf at"):
+        DenseCRF().refine([IMAGE, bad], [PROBABILITIES, PROBABILITIES])
+    with pytest.raises(TypeError, match=r"^labels must hold integer labels"):
+        DenseCRF().tune(IMAGE, PROBABILITIES, np.ones((12, 14)))
+    with pytest.raises(ValueError, match=r"classes is \[1, 2, 2\].* a label of its own"):
+        DenseCRF().tune(IMAGE, PROBABILITIES, np.ones((12, 14), int), classes=[1, 2, 2])
 
 
 def test_prepared():
@@ -123,8 +156,9 @@ def test_prepared():
 def test_too_fine_a_lattice_warns():
     noise = np.random.default_rng(0).uniform(0, 255, size=(50, 60, 3))
     probabilities = np.full((50, 60, 2), 0.5)
-    with pytest.warns(UserWarning, match="appearance kernel is so narrow .* 3000 pixels .* raise color_sigma"):
+    with pytest.warns(UserWarning, match="appearance kernel is so narrow .* 3000 pixels .* raise color_sigma") as seen:
         DenseCRF(color_sigma=0.5).refine(noise, probabilities)
+    assert seen[0].filename == __file__
 
 
 def test_lattice_beyond_its_keys():

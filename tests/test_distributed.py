@@ -67,7 +67,7 @@ def test_dimensions_channels_and_batches(ndim, channel_axis):
     image = (labels[..., np.newaxis] * [60, 20] + rng.integers(0, 50, (*shape, 2))).astype(np.uint16)
     image = image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis)
     model = fitted(
-        AtrousFeatures(2, normalize="image"), image=image, labels=labels, ndim=ndim, channel_axis=channel_axis
+        AtrousFeatures(2, normalize="both"), image=image, labels=labels, ndim=ndim, channel_axis=channel_axis
     )
     assert_array_equal(predict(model, da.from_array(image, chunks=12)).compute(scheduler="sync"), model.predict(image))
     batch = np.stack([image, image[::-1] // 2])
@@ -200,6 +200,15 @@ def test_values_that_are_not_finite_are_told_with_their_block(model):
         y.compute()
 
 
+@pytest.mark.parametrize("normalize", ["image", None])
+def test_chunks_of_another_dtype_than_told_are_refused(normalize):
+    """They would be worked on by rules for the dtype that is told."""
+    model = fitted(AtrousFeatures(2, normalize=normalize))
+    x = da.from_array(IMAGE, chunks=35).map_blocks(np.uint8, dtype=np.float32, meta=np.empty((0, 0), np.float32))
+    with pytest.raises(TypeError, match="x says that its dtype is float32, but a chunk of it has uint8"):
+        predict(model, x).compute(scheduler="sync")
+
+
 class Whole(TransformerMixin, BaseEstimator):
     """A transformer of whole images."""
 
@@ -223,6 +232,7 @@ class Whole(TransformerMixin, BaseEstimator):
         (ValueError, {"x": da.zeros((0, 40, 40))}, "a batch of no images"),
         (ValueError, {"x": da.zeros((0, 40))}, "holds no pixels"),
         (ValueError, {"x": da.zeros((4, 40))}, "axis 0 has 4 pixels, but at least 9"),
+        (TypeError, {"proba": 1}, "proba must be True or False"),
         (ValueError, {"x": da.from_array(IMAGE)[da.from_array(IMAGE[:, 0]) > 0]}, "some of it unknown"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

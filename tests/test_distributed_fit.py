@@ -150,6 +150,17 @@ def test_pixels_stay_where_they_are(monkeypatch):
     assert set(brought) == {1}  # the first pixel, about which variances are taken
 
 
+@pytest.mark.parametrize("normalize", ["image", None])
+def test_chunks_of_another_dtype_than_told_are_refused(normalize):
+    model, image = PixelClassifier(AtrousFeatures(2, normalize=normalize), TREES), IMAGES[0]
+    x = da.from_array(image, chunks=20).map_blocks(np.uint8, dtype=np.float32, meta=np.empty((0, 0), np.float32))
+    with dask.config.set(scheduler="sync"), pytest.raises(TypeError, match=r"X.* its dtype is float32, but .* uint8"):
+        fit(model, x, SCRIBBLES[0])
+    y = da.from_array(SCRIBBLES[0], chunks=20).map_blocks(np.float64, dtype=int, meta=np.empty((0, 0), int))
+    with dask.config.set(scheduler="sync"), pytest.raises(TypeError, match=r"y.* its dtype is int64, but .* float64"):
+        fit(model, da.from_array(image, chunks=20), y)
+
+
 class Whole(TransformerMixin, BaseEstimator):
     def fit(self, X, y=None):
         return self
@@ -172,8 +183,6 @@ def test_refused():
         fit(PixelClassifier(CustomFeatures(Whole(), halo=0), TREES), x, y)
     with pytest.raises(ValueError, match="distill=False or nodata=None"):
         fit(PixelClassifier(BANK, TREES, distill=True, nodata=-1), x, y)
-    with pytest.raises(ValueError, match=r"y\[1\] has shape"):
-        fit(PixelClassifier(BANK, TREES), x, [y[0], y[0]])
     circular = make_features(AtrousFeatures(2, padding_mode="circular"), PixelPosition())
     with dask.config.set(scheduler="threads"), pytest.raises(ValueError, match="see the other end"):
         fit(PixelClassifier(circular, TREES), x, y)
@@ -181,6 +190,11 @@ def test_refused():
     spoilt[33, 9] = np.inf
     with dask.config.set(scheduler="threads"), pytest.raises(ValueError, match=r"X\[0\] holds inf at .* \(33, 9, 0\)"):
         fit(PixelClassifier(BANK, TREES), chunked([spoilt]), y[:1])
+    with pytest.raises(ValueError, match=r"y\[1\] has shape") as caught:
+        fit(PixelClassifier(BANK, TREES), x, [y[0], y[0]])
+    assert caught.value.__notes__ == [
+        "In distributed.fit `images` are what is called X, and `labels` what is called y."
+    ]
     unknown = x[0][x[0][:, 0] > 0]
     with pytest.raises(ValueError, match=r"X\[0\] has shape .*compute_chunk_sizes"):
         fit(PixelClassifier(BANK, TREES), [unknown], y[:1])

@@ -6,7 +6,7 @@ from dconv._kernels._dispatch import supported_levels
 from reference_features import SHAPES, assert_close, plane_features, random_image
 from scipy import ndimage
 
-from dconv._feature_groups import GROUPS, Planes, available_groups
+from dconv._feature_groups import GROUPS, Planes, available_groups, slab_axis
 from dconv._kernels import _cascade
 from dconv.features import AtrousFeatures
 from dconv.filters import FilterBank, derivatives, filter_bank
@@ -143,7 +143,7 @@ def test_rgb_planes(ndim, color):
     names = bank.get_feature_names_out()
     assert_close(bank.transform(image), expected_features(planes, 2, "reflect", names), names, 2)
     colors = [name for name in names if not name.startswith("intensity")]
-    assert len(colors) == 2 * ((3 if ndim > 1 else 11) * 2 + 1)
+    assert len(colors) == 2 * ((3 if ndim > 1 else 17) * 2 + 1)
 
 
 @pytest.mark.parametrize(("n_channels", "color"), [(2, "auto"), (4, "auto"), (4, "channels"), (3, "channels")])
@@ -183,12 +183,14 @@ def matrices_with(values, n=200):
 @pytest.mark.parametrize("level", supported_levels())
 def test_eigenvalues_that_meet(values, scale, level):
     matrix = (scale * matrices_with(values)).astype(np.float32)
-    parts, out = (Planes(n, (0, 0, 0), (1, 1, len(matrix))) for n in (6, 3))
+    parts, out = Planes(6, (0, 0, 0), (1, 1, len(matrix))), np.empty((1, 1, len(matrix), 3), np.float32)
     for part, (a, b) in zip(parts.data, [(0, 0), (1, 1), (2, 2), (0, 1), (0, 2), (1, 2)], strict=True):
         part[...] = matrix[:, a, b]
-    _cascade.eigenvalues(parts.data, out.data, level)
+    program = _cascade.Program(out.shape[:3], slab_axis(3), 3, level)
+    program.eigenvalues(parts.at((0, 0, 0)), 6, 0)
+    program.run(0, 1, out)
     expected = np.linalg.eigvalsh(matrix.astype(float))[:, ::-1]
-    np.testing.assert_allclose(out.data[:, 0, 0].T, expected, rtol=0, atol=2e-7 * scale * max(map(abs, values)))
+    np.testing.assert_allclose(out[0, 0], expected, rtol=0, atol=2e-7 * scale * max(map(abs, values)))
 
 
 ROWS, COLUMNS = np.indices((50, 60))

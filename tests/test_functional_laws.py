@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from tolerance import assert_close, term_scale
 
 import dconv
-from dconv import _conv_layout, _conv_plan, _conv_run
+from dconv import _conv_layout, _conv_plan, _conv_run, _memory
 from dconv._blocks import PADDING_MODES
 
 MANY = settings(deadline=None, max_examples=200)
@@ -231,3 +231,23 @@ def test_relu_in_the_convolution_is_one_after_it(level, case, n_threads):
     expected = np.where(plain < 0, 0, plain)
     assert_bitwise(clipped, expected)
     assert_bitwise(again, expected)
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("channels", "filters", "groups"), [(2, 16, 1), (5, 48, 1), (3, 40, 1), (16, 16, 16), (1, 1, 1)]
+)
+def test_large_results_past_the_caches_are_those_of_small_ones(channels, filters, groups, dtype, level):
+    shape, weight_shape = (1, 9, 48, channels), (filters, 3, 3, channels // groups)
+    case = Case(shape, weight_shape, True, (1, 1), ((1, 1), (1, 1)), (1, 1), groups, "zeros", dtype)
+    x, weight, bias = case.arrays()
+    results = []
+    for limit in (1 << 62, 0):
+        out = _memory.empty((1, 9, 48, filters), np.dtype(dtype))
+        out[...] = np.nan
+        with mock.patch.object(_conv_run, "_STREAMED_BYTES", limit), small_threads():
+            _conv_run.run_plan(plan_of(case), x, weight, bias, out, 2, level)
+        results.append(out)
+    assert_bitwise(*results)
+    case.check(results[1], x, weight, bias)

@@ -151,6 +151,21 @@ def test_colour_alone_is_not_dropped():
     assert selection.estimator.features.n_levels == 1
 
 
+def test_selection_knows_that_brightness_has_fewer_groups():
+    rng = np.random.default_rng(5)
+    images = rng.normal(5, 1, (4, 24, 24, 3))
+    images[..., 12:, :] += 2
+    labels = np.broadcast_to(1 + (np.arange(24) >= 12), (4, 24, 24))
+    bank = AtrousFeatures(2, groups=["level", "std"], normalize="both")
+    model = PixelClassifier(bank, TREES, max_samples=100, channel_axis=-1, random_state=0)
+    selection = select_features(model, images, labels)
+    assert selection.estimator.features.normalize == "both"
+    fitted = selection.estimator.fit(images, labels)
+    assert set(fitted.features_.get_feature_names_out()) < set(
+        bank.set_params(channel_axis=-1).fit(images).get_feature_names_out()
+    )
+
+
 def test_two_banks_are_told_apart():
     model = PixelClassifier(make_features(BANK, BANK), TREES, max_samples=50, random_state=0).fit(X[:2], Y[:2])
     names = group_importance(model, X[2:], Y[2:], n_repeats=1).names

@@ -18,6 +18,7 @@ from dconv import (
     PixelPosition,
     make_features,
 )
+from dconv._intensity import intensity_of
 from dconv._lazy_arrays import LastUsed, as_lazy
 from dconv._pixels import PixelSet, pixel_set
 
@@ -374,3 +375,25 @@ def test_sets_of_pixels_are_masks(shape):
     assert_array_equal(pixels[2:5], mask[2:5])
     assert pixels.n_pixels == mask.sum()
     assert PixelSet(shape, np.empty(0, int)).n_pixels == 0
+
+
+@pytest.mark.parametrize(("normalize", "dtype", "times"), [("auto", "f4", 2), ("image", "f4", 2), ("auto", "u1", 1)])
+def test_an_image_is_gone_through_as_seldom_as_can_be(normalize, dtype, times):
+    """Once for its brightness, and for values that are not finite if there can be some; and for nothing twice."""
+    image = np.clip(IMAGES[0], 0, 255).astype(dtype)
+    source, labels = Sliced(image), np.zeros(image.shape, int)
+    labels[2, 2], labels[3, 3] = 1, 2
+    PixelClassifier(AtrousFeatures(1, normalize=normalize), GaussianNB()).fit([source], [labels])
+    read = sum(np.prod([stop - start for start, stop in box]) for box in source.boxes)
+    assert times * image.size <= read < (times + 0.5) * image.size  # and what is seen around the two labels
+
+
+def test_images_without_labels_are_not_looked_at_for_their_brightness(monkeypatch):
+    asked = []
+    monkeypatch.setattr("dconv.features.intensity_of", lambda image: asked.append(image.shape) or intensity_of(image))
+    masks = [SCRIBBLES[0], np.zeros_like(SCRIBBLES[1]), SCRIBBLES[2]]
+    model = PixelClassifier(AtrousFeatures(2, normalize="image"), TREES).fit(list(IMAGES[:3]), masks)
+    assert len(asked) == 2
+    asked.clear()
+    model.fit(list(IMAGES[:3]), masks)  # features of all pixels are known
+    assert asked == []

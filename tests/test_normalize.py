@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dconv import AtrousFeatures, PixelClassifier
-from dconv._intensity import colorless, intensity_of, mostly_grey, pooled
+from dconv._intensity import colorless, intensity_of, mostly_grey, of_several_kinds, pooled
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (70, 60), dtype=np.uint8)
@@ -66,7 +66,47 @@ def test_auto_normalizes_what_is_grey(images, normalize, n_planes):
             np.testing.assert_array_equal(actual, each)
 
 
-@pytest.mark.parametrize("normalize", ["image", "training", "auto"])
+@pytest.mark.parametrize("scheme", ["atrous", "pyramid"])
+@pytest.mark.parametrize("image", [GREY, COLOUR], ids=["grey", "RGB"])
+def test_both_has_the_brightness_beside(image, scheme):
+    options = {"scheme": scheme} | (CHANNELS if image.ndim == 3 else {})
+    bank = AtrousFeatures(3, normalize="both", color_groups=["level", "std"], **options).fit(image)
+    assert bank.normalize_ == "both"
+    names = bank.get_feature_names_out().tolist()
+    beside = [name.startswith("brightness") for name in names]
+    assert sum(beside) == 7
+    dark = image * np.float32(0.3)
+    features = bank.transform(dark)
+    alone = AtrousFeatures(3, normalize="image", color_groups=["level", "std"], **options).fit(image)
+    np.testing.assert_array_equal(features[..., np.logical_not(beside)], alone.transform(dark))
+    grey = dark if image.ndim == 2 else dark.mean(axis=-1)
+    plain = AtrousFeatures(3, groups=["level", "std"], scheme=scheme).fit_transform(grey)
+    np.testing.assert_allclose(features[..., beside], plain, rtol=1e-4, atol=1e-3)
+    assert AtrousFeatures(3, normalize="both", color_groups=[], **options).fit(image).n_features_out_ == 40
+
+
+def test_auto_takes_both_where_eight_images_differ():
+    """By contrast, or by brightness; not of series, and not images in colour."""
+    contrasts = [GREY * np.float32(2**k) for k in range(8)]
+    bright = [GREY + np.float32(400 * k) for k in range(8)]
+    alike = [GREY * np.float32(1 + 0.01 * k) for k in range(8)]
+    flat = np.full_like(GREY, 7)
+    for images, normalize in (
+        (contrasts, "both"),
+        (bright, "both"),
+        (bright[:7], "image"),
+        ([*bright[:7], flat], "image"),  # which has no contrast to compare
+        (alike, "image"),
+    ):
+        assert AtrousFeatures(2, normalize="auto").fit(images).normalize_ == normalize
+    assert of_several_kinds([intensity_of(image[..., np.newaxis]) for image in bright])
+    lines = [image[0] for image in bright]
+    assert AtrousFeatures(2, normalize="auto", ndim=1).fit(lines).normalize_ == "image"
+    coloured = [COLOUR * np.float32(2**k) for k in range(8)]
+    assert AtrousFeatures(2, normalize="auto", channel_axis=-1).fit(coloured).normalize_ is None
+
+
+@pytest.mark.parametrize("normalize", ["image", "training", "both", "auto"])
 def test_blocks_change_no_bit(monkeypatch, normalize):
     labels = rng.integers(0, 3, GREY.shape)
     whole = PixelClassifier(AtrousFeatures(3, normalize=normalize), random_state=0).fit(GREY, labels)
@@ -157,5 +197,5 @@ def test_faint_colour_is_left_out_by_auto():
 
 @pytest.mark.parametrize("value", ["images", True, 1, ["image"]])
 def test_other_values_are_refused(value):
-    with pytest.raises(ValueError, match="normalize must be one of None, 'image', 'training', 'auto'"):
+    with pytest.raises(ValueError, match="normalize must be one of None, 'image', 'training', 'both', 'auto'"):
         AtrousFeatures(2, normalize=value).fit(GREY)

@@ -99,7 +99,7 @@ def test_is_there_only_where_the_classifier_has_it():
     assert hasattr(PixelClassifier(BANK, make_pipeline(StandardScaler(), GaussianNB())), "partial_fit")
     assert not hasattr(PixelClassifier(BANK, TREES), "partial_fit")
     assert not hasattr(PixelClassifier(BANK, make_pipeline(StandardScaler(), TREES)), "partial_fit")
-    assert not hasattr(PixelClassifier(BANK), "partial_fit")
+    assert hasattr(PixelClassifier(BANK), "partial_fit")
 
 
 @pytest.mark.parametrize(
@@ -139,3 +139,18 @@ def test_pixels_of_all_calls_are_counted():
     assert model.n_pixels_per_class_.tolist() == [sum(int((y == label).sum()) for y in labels) for label in (1, 2)]
     few = PixelClassifier(BANK, GaussianNB(), max_samples=20).fit(images, labels)
     assert few.n_pixels_per_class_.tolist() == [80, 80]
+
+
+def test_the_default_classifier_keeps_its_choice_and_learns_all_scribbles():
+    X, y = make_images()
+    segmenter = PixelClassifier(BANK, random_state=0).fit(X[0], y[0])
+    before = segmenter.predict_proba(X[0])
+    members = {name: type(member) for name, member in segmenter.classifier_.members_.items()}
+    losses = segmenter.classifier_.log_loss_
+    more = np.where(y[0] == 0, (X[0] > np.median(X[0])) + 1, y[0])
+    segmenter.partial_fit(X[0], more)
+    assert {name: type(member) for name, member in segmenter.classifier_.members_.items()} == members
+    assert segmenter.classifier_.log_loss_ is losses
+    assert np.abs(segmenter.predict_proba(X[0]) - before).max() > 0.01
+    with pytest.raises(ValueError, match=r"y has no row of \[2\]"):
+        segmenter.partial_fit(X[0], np.where(y[0] == 2, 0, y[0]))

@@ -23,7 +23,7 @@ def test_it_is_an_estimator():
 @pytest.mark.parametrize(("n_rows", "batch"), [(60, 60), (700, 200)])
 def test_it_is_the_network_of_scikit_learn(n_rows, batch):
     x, y = X[:n_rows], Y[:n_rows]
-    ours = PerceptronClassifier((7,), weight_decay=15.0, max_iter=12, random_state=3).fit(x, y)
+    ours = PerceptronClassifier((7,), weight_decay=15.0, doubt=0, max_iter=12, random_state=3).fit(x, y)
     theirs = MLPClassifier((7,), alpha=15.0 * batch / n_rows, batch_size=batch, max_iter=12, random_state=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -54,6 +54,21 @@ def test_the_least_penalty_is_that_of_a_batch():
     assert many.alpha == 0.7
 
 
+@pytest.mark.parametrize("n_classes", [2, 3])
+def test_few_rows_make_it_less_sure(n_classes):
+    """The logits are shrunk by the rows of a class, also where training goes on, which starts from those learnt."""
+    y = np.minimum(Y, n_classes - 1)
+
+    def logits(doubt, goes_on):
+        network = PerceptronClassifier((7,), doubt=doubt, max_iter=4, random_state=3).fit(X[:300], y[:300])
+        p = (network.partial_fit(X, y) if goes_on else network).predict_proba(X).astype(np.float64)
+        return np.log(p[:, 1:] / p[:, :1])
+
+    for goes_on, n_rows in ((False, 300), (True, 700)):
+        n = n_rows / n_classes
+        np.testing.assert_allclose(logits(100.0, goes_on), logits(0, goes_on) * n / (n + 100), rtol=1e-3, atol=1e-4)
+
+
 def test_weights_of_rows_count():
     weights = np.where(Y == 0, 1.0, 0.0)
     assert (PerceptronClassifier(random_state=0, max_iter=100).fit(X, Y, weights).predict(X) == 0).mean() > 0.99
@@ -82,7 +97,7 @@ def test_one_class_and_no_epoch():
 
 
 def test_going_on_is_that_of_the_network_of_scikit_learn():
-    ours = PerceptronClassifier((7,), weight_decay=15.0, max_iter=3, random_state=3).fit(X, Y)
+    ours = PerceptronClassifier((7,), weight_decay=15.0, doubt=0, max_iter=3, random_state=3).fit(X, Y)
     theirs = MLPClassifier((7,), alpha=15.0 * 200 / 700, batch_size=200, max_iter=3, random_state=3)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -105,9 +120,11 @@ def test_going_on_from_the_start():
     before = ours.predict_proba(X)
     ours.partial_fit(X, Y)
     assert ours.classes_.tolist() == [0, 1, 2]
-    assert not np.array_equal(ours.predict_proba(X), before)
+    after = ours.predict_proba(X)
+    assert not np.array_equal(after, before)
     with pytest.raises(ValueError, match="classes not in"):
         ours.partial_fit(X, Y + 1)
+    np.testing.assert_allclose(ours.predict_proba(X), after, rtol=1e-5)  # a refused call changes nothing
     with pytest.raises(ValueError, match="expecting 5 features"):
         ours.partial_fit(X[:, :3], Y)
     with pytest.raises(ValueError, match=r"classes are \[0, 1, 2, 3\], but \[0, 1, 2\] at the first call"):

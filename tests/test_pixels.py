@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 from images import BANK, TREES, Recorder, make_image, make_images
+from sklearn.ensemble import ExtraTreesClassifier
 
 from dconv import _parts, _pixels
 from dconv.segmentation import PixelClassifier
@@ -47,7 +48,12 @@ def test_max_samples_bounds_each_class_of_each_image():
 
 
 def test_pixels_drawn_do_not_depend_on_the_classifier(monkeypatch):
-    monkeypatch.setattr(_parts, "default_classifier", lambda *_, **__: Recorder())  # the default one
+    def recorder(**_):
+        made = Recorder()
+        made.forest = ExtraTreesClassifier()  # whose size is set by the number of pixels
+        return made
+
+    monkeypatch.setattr(_parts, "default_classifier", recorder)
     X, y = make_images()
     default, given = (
         PixelClassifier(BANK, classifier, max_samples=5, random_state=0).fit(X, y).classifier_.seen_[0]
@@ -131,3 +137,19 @@ def test_features_of_a_block_stay_within_bounds(shape, n_features):
     # Blocks may be a little larger than asked, so that they are near-cubic and of equal size.
     assert n_pixels <= 1.3 * _pixels.BLOCK_PIXELS
     assert n_pixels * n_features * 4 <= 1.3 * _pixels.BLOCK_BYTES
+
+
+@pytest.mark.parametrize(("shape", "n_jobs"), [((1024, 1024), 2), ((1024, 1024), 4), ((300, 200), 2), ((90, 80), 8)])
+def test_threads_end_together(shape, n_jobs):
+    plain, evened = list(_pixels.blocks_of(shape, 66)), list(_pixels.blocks_of(shape, 66, n_jobs))
+    covered = np.zeros(shape, int)
+    for block in evened:
+        covered[block] += 1
+    assert (covered == 1).all()
+    n_whole = len(plain) - len(plain) % n_jobs
+    assert evened[:n_whole] == plain[:n_whole]
+    for pieces in evened[n_whole:]:
+        rows = pieces[0].stop - pieces[0].start
+        assert rows >= min(shape[0], 64)
+    if shape == (1024, 1024) and n_jobs == 2:  # 9 blocks
+        assert len(evened) == 10

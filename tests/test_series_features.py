@@ -1,5 +1,7 @@
 """Series: the features that only they have, causal features, channels, and streams worked on in chunks."""
 
+import itertools
+
 import numpy as np
 import pytest
 from dconv._kernels._dispatch import supported_levels
@@ -21,9 +23,10 @@ from dconv.segmentation import PixelClassifier
 # How far each feature looks ahead at its level, in dilations, as the docstring has it.
 REACH = {
     "level": 0, "wavelet": 2, "gradient": 1, "slope": 1, "curvature": 1, "structure_tensor": 3, "std": 2, "max": 1,
-    "min": 1, "crossings_wavelet": 18, "crossings_slope": 18, "ppv_wavelet": 18, "ppv_slope": 18,
+    "min": 1, "crossings": 2, "ppv": 2, "activity": 2,
 }  # fmt: skip
-SERIES_GROUPS = ["level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv"]
+RADII = {"narrow": 1, "wide": 4}  # of windows, in dilations of the last level, besides
+SERIES_GROUPS = ["level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv", "activity"]
 
 
 def walk(length, n_channels=None, seed=0):
@@ -48,13 +51,14 @@ def test_default_groups_of_series():
     bank = AtrousFeatures(3, ndim=1).fit(walk(300))
     names = bank.get_feature_names_out()
     assert list(names) == list(AtrousFeatures(3, groups=SERIES_GROUPS, ndim=1).fit(walk(300)).get_feature_names_out())
-    assert len(names) == 3 * 11 + 1
+    assert len(names) == 3 * 17 + 1
     fast = AtrousFeatures(3, groups="fast", ndim=1).fit(walk(300)).get_feature_names_out()
-    assert list(fast) == [name for name in names if not any(part in name for part in ("_m", "_crossings", "_ppv"))]
-    assert AtrousFeatures(ndim=1).fit(walk(300)).n_features_out_ == 56
+    left_out = ("_max", "_min", "_crossings", "_ppv")
+    assert list(fast) == [name for name in names if not any(part in name for part in left_out)]
+    assert AtrousFeatures(ndim=1).fit(walk(300)).n_features_out_ == 86
 
 
-@pytest.mark.parametrize("group", ["slope", "curvature", "zero_crossings", "ppv"])
+@pytest.mark.parametrize("group", ["slope", "curvature", "zero_crossings", "ppv", "activity"])
 def test_groups_of_series_are_not_those_of_images(group):
     with pytest.raises(ValueError, match=rf"unknown names \['{group}'\] for ndim=2"):
         AtrousFeatures(1, groups=[group]).fit(np.zeros((20, 20)))
@@ -71,14 +75,15 @@ def test_slope_and_curvature_of_a_parabola():
 @pytest.mark.parametrize("period", [5.3, 8.1, 13.7])
 def test_zero_crossings_tell_the_frequency(period):
     x = np.sin(2 * np.pi * np.arange(2000) / period + 0.3)
-    bank = AtrousFeatures(2, groups=["zero_crossings", "ppv"], ndim=1)
+    bank = AtrousFeatures(4, groups=["zero_crossings", "ppv"], ndim=1)
     features = dict(zip(bank.fit(x).get_feature_names_out(), bank.transform(x)[1000], strict=True))
-    for dilation in (1, 2):
+    for dilation, (window, radius) in itertools.product((1, 2), RADII.items()):
         for plane in ("wavelet", "slope"):
-            crossings = features[f"intensity_crossings_{plane}_d{dilation}"]
-            n_pairs = 32 * dilation
+            crossings = features[f"intensity_crossings_{plane}_{window}_d{dilation}"]
+            n_pairs = 2 * 8 * radius
             assert abs(crossings * n_pairs / dilation - 2 * n_pairs / period) <= 1  # of those in the window
-            assert abs(features[f"intensity_ppv_{plane}_d{dilation}"] - 0.5) <= period / (n_pairs + 1)
+            share = features[f"intensity_ppv_{plane}_{window}_d{dilation}"]
+            assert abs(share - 0.5) <= period / (n_pairs + 1)
 
 
 @pytest.mark.parametrize("level", supported_levels())
@@ -94,9 +99,26 @@ def test_roundings_of_a_constant_are_not_counted(value, level):
 def test_share_of_a_square_wave():
     """Three samples of four up: the wavelet is above 0 there."""
     x = np.tile([0.0, 1.0, 1.0, 1.0], 100)
-    bank = AtrousFeatures(1, groups=["ppv"], ndim=1)
-    around = bank.fit_transform(x)[200, 0]
-    assert around == np.float32(np.mean(x[200 - 16 : 200 + 17]))
+    bank = AtrousFeatures(3, groups=["ppv"], ndim=1)
+    narrow, _, wide, _ = bank.fit_transform(x)[200, :4]
+    assert narrow == np.float32(np.mean(x[200 - 4 : 200 + 5]))
+    assert wide == np.float32(np.mean(x[200 - 16 : 200 + 17]))
+
+
+def test_activity_tells_how_loud_each_scale_is():
+    """Twice as loud is twice the activity, at the scale of that tone alone, and in windows that see it."""
+    time = np.arange(2000)
+    x = np.sin(2 * np.pi * time / 4 + 0.4) * np.where(time < 1000, 1, 2) + np.sin(2 * np.pi * time / 40)
+    bank = AtrousFeatures(5, groups=["activity"], ndim=1).fit(x)
+    features, names = bank.transform(x), list(bank.get_feature_names_out())
+    for window, radius in (("narrow", 16), ("wide", 64)):
+        fast, slow = (features[:, names.index(f"intensity_activity_{window}_d{d}")] for d in (1, 8))
+        assert fast[1500] / fast[500] == pytest.approx(2, rel=0.02)
+        assert slow[1500] / slow[500] == pytest.approx(1, rel=0.02)
+        assert slow[500] > 0.25
+        assert fast[1000 - radius - 3] < 1.03 * fast[500]
+        assert fast[1000 + radius + 3] > 0.98 * fast[1500]
+        assert fast[1000] == pytest.approx((fast[500] + fast[1500]) / 2, rel=0.02)
 
 
 # --- channels ---
@@ -124,18 +146,19 @@ def test_channels_that_hardly_differ_are_kept():
     both = np.stack([x, x + 0.01 * walk(300, seed=1)], axis=-1)
     bank = AtrousFeatures(2, normalize="auto", ndim=1, channel_axis=-1).fit(both)
     assert bank.normalize_ == "image"
-    assert bank.n_features_out_ == 3 * 23
+    assert bank.n_features_out_ == 3 * 35
 
 
 # --- causal ---
 
 
 def lag_of(name):
-    """Return how many samples a feature of the bank, or a filter of four taps named last, looks ahead."""
+    """Return how many samples a feature of a bank of 3 levels, or a filter of four taps named last, looks ahead."""
     part, dilation = name.removeprefix("intensity_").rsplit("_d", 1)
     dilation = int(dilation)
-    own = -(-3 * dilation // 2) if part == "last" else REACH[part] * dilation
-    return 2 * (dilation - 1) + own
+    kind, _, window = part.partition("_") if part.endswith(tuple(RADII)) else (part, "", "")
+    own = -(-3 * dilation // 2) if part == "last" else REACH[kind] * dilation
+    return 2 * (dilation - 1) + own + 4 * RADII.get(window.rpartition("_")[2], 0)
 
 
 @pytest.mark.parametrize("padding_mode", ["edge", "zeros"])
@@ -148,7 +171,8 @@ def test_causal_features_are_those_that_lag(padding_mode):
     before = 200
     longer = np.pad(x, (before, 0), mode="edge" if padding_mode == "edge" else "constant")
     centred = AtrousFeatures(3, **parameters).fit_transform(longer)
-    assert lag_of("intensity_ppv_slope_d4") == 6 + 72
+    assert lag_of("intensity_ppv_slope_wide_d4") == 6 + 8 + 16
+    assert lag_of("intensity_ppv_slope_narrow_d2") == 2 + 4 + 4
     for index, name in enumerate(names):
         start = before - lag_of(name)
         np.testing.assert_array_equal(features[:, index], centred[start : start + len(x), index], err_msg=name)
@@ -257,6 +281,18 @@ def test_chunks_with_their_halo_equal_the_whole(causal, classifier):
         np.testing.assert_array_equal(model.predict(chunk)[wanted], labels[start:stop])
         np.testing.assert_array_equal(model.predict_proba(chunk)[wanted], probabilities[start:stop])
         start = stop
+
+
+@pytest.mark.parametrize("padding_mode", [None, "zeros"])
+def test_stream_from_its_first_sample(padding_mode):
+    """A stream has few samples at first, fewer than the bank has dilations; they are labelled when they come."""
+    x, y = two_regimes(900)
+    bank = AtrousFeatures(4, causal=True, padding_mode=padding_mode, normalize="training", ndim=1)
+    model = PixelClassifier(bank, classifiers()[0]).fit(x, y)
+    ((left, _),) = model.features_.halo_
+    said = [model.predict(x[max(stop - 3 - left, 0) : stop])[-3:] for stop in range(3, 303, 3)]
+    np.testing.assert_array_equal(np.concatenate(said), model.predict(x)[:300])
+    np.testing.assert_array_equal(model.predict(x[:1]), model.predict(x)[:1])
 
 
 @pytest.mark.parametrize("causal", [False, True])

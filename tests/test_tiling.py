@@ -5,12 +5,13 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from images import BANK, TREES, make_image, scribble
 from numpy.testing import assert_array_equal
-from processes import output, start
+from processes import output
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.exceptions import NotFittedError
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
@@ -286,85 +287,114 @@ def test_blocks_are_whole_chunks_of_a_bounded_size():
 # --- runs that were killed ---
 
 RUN = """
-import os, signal, sys
+import json, os, signal, sys
+from pathlib import Path
 import numpy as np
 from images import TREES, make_image, scribble
 import dconv
 from dconv import _journal, tiling
 
-folder, kind, moment, count = sys.argv[1:5]
+if sys.argv[2] == "zarr":
+    import zarr
+elif sys.argv[2] == "h5":
+    import h5py
+folder, kind, moments = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 packed = {"compression": "gzip"}
 image, labels = make_image((70, 90))
 model = dconv.PixelClassifier(dconv.AtrousFeatures(3, normalize="image"), TREES).fit(image, scribble(labels))
-if kind == "zarr":
-    import zarr
-    out = zarr.open_array(folder + "/out.zarr", mode="a", shape=image.shape, chunks=(16, 16), dtype="u1")
-elif kind == "h5":
-    import h5py
-    out = h5py.File(folder + "/out.h5", "a").require_dataset("labels", image.shape, "u1", chunks=(16, 16), **packed)
-else:
-    new = not os.path.exists(folder + "/out.npy")
-    out = np.lib.format.open_memmap(folder + "/out.npy", "w+" if new else "r+", np.uint8, image.shape if new else None)
-calls = 0
-def die(name, before):
+
+def run(folder, moment, count):
+    if kind == "zarr":
+        out = zarr.open_array(f"{folder}/out.zarr", mode="a", shape=image.shape, chunks=(16, 16), dtype="u1")
+    elif kind == "h5":
+        out = h5py.File(folder / "out.h5", "a").require_dataset("labels", image.shape, "u1", chunks=(16, 16), **packed)
+    else:
+        new = not (folder / "out.npy").exists()
+        shape = image.shape if new else None
+        out = np.lib.format.open_memmap(folder / "out.npy", "w+" if new else "r+", np.uint8, shape)
+    if moment is not None:
+        die(*moment.split(), count)
+    written = []
+    write = tiling._write_block
+    def noting(out, box, found):
+        written.append(1)
+        write(out, box, found)
+    tiling._write_block = noting
+    tiling.predict_blocks(model, image, out, block_shape=16, progress=False)
+    if kind == "h5":
+        out.file.close()
+    (folder / "written").write_text(str(len(written)))
+
+def die(name, when, count):
     module = _journal.Journal if name == "add" else tiling
     function = getattr(module, name)
+    calls = 0
     def dying(*arguments):
-        global calls
+        nonlocal calls
         calls += 1
-        last = calls == int(count)
-        if last and before == "half":
+        last = calls == count
+        if last and when == "half":
             if name == "add":
                 with open(arguments[0].path, "a") as file:
                     file.write('["0:16, 0:1')
             else:
                 box = arguments[1]
                 function(arguments[0], (slice(box[0].start, box[0].start + 3), *box[1:]), arguments[2][:3])
-        if last and before != "after":
+        if last and when != "after":
             os.kill(os.getpid(), signal.SIGKILL)
         function(*arguments)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
     setattr(module, name, dying)
-if moment != "none":
-    die(*moment.split())
-written = []
-write = tiling._write_block
-def noting(out, box, found):
-    written.append(1)
-    write(out, box, found)
-tiling._write_block = noting
-tiling.predict_blocks(model, image, out, block_shape=16, progress=False, resume=moment != "anew")
-print(len(written))
+
+def in_a_process(*arguments):
+    # Of its own: a copy of this one, which has imported all that takes long.
+    sys.stdout.flush()
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    try:
+        run(*arguments)
+    except BaseException:
+        import traceback
+        traceback.print_exc()
+        os._exit(1)
+    os._exit(0)
+
+for number, moment in enumerate(moments):
+    place = folder / str(number)
+    place.mkdir()
+    killed = in_a_process(place, moment, 11)
+    journals = [path.name for path in place.glob("*.dconv-journal")]
+    ended = in_a_process(place, None, 0)
+    left = [path.name for path in place.glob("*.dconv-journal")]
+    print(json.dumps([killed, journals, ended, left]))
 """
+
+MOMENTS = [f"{name} {when}" for name in ("_write_block", "add") for when in ("before", "half", "after")]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGKILL")
 @pytest.mark.parametrize("kind", ["npy", "zarr", "h5"])
-@pytest.mark.parametrize(
-    "moment", ["_write_block before", "_write_block half", "_write_block after", "add before", "add half", "add after"]
-)
-def test_a_killed_run_is_continued(tmp_path, kind, moment):
-    if kind != "npy":
-        pytest.importorskip({"h5": "h5py"}.get(kind, kind), reason="one of the stores")
+def test_a_killed_run_is_continued(tmp_path, kind):
+    """In a process of its own, killed at each of several moments of the 11th block of 30, and another that goes on."""
+    store = None if kind == "npy" else pytest.importorskip({"h5": "h5py"}.get(kind, kind), reason="one of the stores")
     environment = {"PYTHONPATH": os.pathsep.join([os.path.dirname(__file__), *sys.path])}
-    arguments = RUN, tmp_path, kind
-    killed = start(*arguments, moment, 11, **environment)
-    assert killed.returncode == -signal.SIGKILL, killed.stderr
-    journal = tmp_path / f"out.{kind}{'.labels' * (kind == 'h5')}.dconv-journal"
-    assert journal.exists()
-    written = int(output(*arguments, "none", 0, **environment))
-    assert written == (19 if moment == "add after" else 20)  # of 30
-    assert not journal.exists()
-    if kind == "h5":
-        out = pytest.importorskip("h5py").File(tmp_path / "out.h5")["labels"][:]
-    else:
-        out = (
-            np.load(tmp_path / "out.npy")
-            if kind == "npy"
-            else pytest.importorskip("zarr").open(tmp_path / "out.zarr")[:]
-        )
-    assert_array_equal(out, EXPECTED_MODEL.predict(IMAGE))
+    lines = output(RUN, tmp_path, kind, json.dumps(MOMENTS), **environment).splitlines()
+    expected = EXPECTED_MODEL.predict(IMAGE)
+    assert len(lines) == len(MOMENTS)
+    for number, (moment, line) in enumerate(zip(MOMENTS, lines, strict=True)):
+        killed, journals, ended, left = json.loads(line)
+        assert killed == signal.SIGKILL, moment
+        assert journals == [f"out.{kind}{'.labels' * (kind == 'h5')}.dconv-journal"]
+        assert (ended, left) == (0, []), moment
+        place = tmp_path / str(number)
+        assert int((place / "written").read_text()) == (19 if moment == "add after" else 20), moment
+        if kind == "npy":
+            out = np.load(place / "out.npy")
+        else:
+            out = store.File(place / "out.h5")["labels"][:] if kind == "h5" else store.open(place / "out.zarr")[:]
+        assert_array_equal(out, expected, moment)
 
 
 class Stop(Exception):
@@ -454,6 +484,36 @@ def test_a_full_disk_names_the_block_and_keeps_the_rest(tmp_path):
     assert_array_equal(full.array[:32], EXPECTED_MODEL.predict(IMAGE)[:32])
 
 
+def test_what_a_store_keeps_back_and_cannot_write_names_the_block(monkeypatch):
+    """HDF5 writes when it is flushed, and raises what it likes."""
+    full = Recorded(np.zeros(IMAGE.shape, "u1"))
+
+    def settle(out):
+        if len(full.boxes) == 4:
+            raise RuntimeError("Unable to synchronously flush file (No space left on device)")
+
+    monkeypatch.setattr("dconv.tiling.settle", settle)
+    with pytest.raises(OSError, match=r"block \[32:64, 0:32\] of out cannot be written: RuntimeError: Unable to sync"):
+        predict_blocks(EXPECTED_MODEL, IMAGE, full, block_shape=32, n_jobs=1)
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="there is no /dev/full, which has room for nothing")
+def test_a_journal_that_cannot_be_written_names_the_block(tmp_path, monkeypatch):
+    out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.uint8, IMAGE.shape)
+    add = dconv.tiling.Journal.add
+
+    def on_a_full_disk(journal, box, digest):
+        journal.path = journal.path if box[0].start < 32 else Path("/dev/full")
+        add(journal, box, digest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("dconv.tiling.Journal.add", on_a_full_disk)
+        with pytest.raises(OSError, match=r"block \[32:64, 0:32\] is written, but .*No space left") as caught:
+            predict_blocks(EXPECTED_MODEL, IMAGE, out, block_shape=32, n_jobs=1)
+    assert caught.value.errno == errno.ENOSPC
+    assert_array_equal(predict_blocks(EXPECTED_MODEL, IMAGE, out, block_shape=32), EXPECTED_MODEL.predict(IMAGE))
+
+
 @pytest.mark.skipif(not hasattr(os, "posix_fallocate"), reason="room is taken with posix_fallocate")
 def test_a_memory_map_without_room_is_refused_before_any_work(tmp_path, monkeypatch):
     out = np.lib.format.open_memmap(tmp_path / "out.npy", "w+", np.uint8, IMAGE.shape)
@@ -533,6 +593,9 @@ def frozen():
         (ValueError, {"block_shape": (3, 4, 5)}, "block_shape"),
         (TypeError, {"block_shape": 1.5}, "block_shape"),
         (ValueError, {"n_jobs": 0}, "n_jobs must not be 0"),
+        (TypeError, {"proba": "no"}, "proba must be True or False, got 'no'"),
+        (TypeError, {"progress": 2}, "progress must be True or False, got 2"),
+        (TypeError, {"resume": "yes"}, "resume must be True or False, got 'yes'"),
     ],
     ids=lambda value: None if isinstance(value, dict | type) else value,
 )

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
@@ -93,6 +94,36 @@ def test_weights_reach_a_pipeline():
     y = HALVES ^ (np.arange(300) < 150)
     vote = AdaptiveVote(TREE, make_pipeline(StandardScaler(), LINE), random_state=0).fit(X, y, weights)
     assert np.mean(vote.predict(X)[150:] == y[150:]) > 0.95
+
+
+def test_members_go_on_or_are_fitted_anew():
+    y = np.where(rng.random(300) < 0.5, CORNERS, HALVES)
+    weights = rng.uniform(0.5, 2, 300)
+    line = make_pipeline(StandardScaler(), SGDClassifier(loss="log_loss", random_state=0))
+    vote = AdaptiveVote(TREE, line, random_state=0).partial_fit(X[:200], y[:200], weights[:200], classes=[0, 1])
+    assert list(vote.members_) == ["forest", "perceptron"]
+    vote.partial_fit(X, y, weights)
+    tree = clone(TREE).fit(X, y, weights)
+    scaler = StandardScaler().fit(X[:200])
+    sgd = SGDClassifier(loss="log_loss", random_state=0).fit(
+        scaler.transform(X[:200]), y[:200], sample_weight=weights[:200]
+    )
+    sgd.partial_fit(scaler.transform(X), y, sample_weight=weights)
+    mean = (tree.predict_proba(X) + sgd.predict_proba(scaler.transform(X))) / 2
+    np.testing.assert_allclose(vote.predict_proba(X), mean, rtol=1e-9)
+
+
+def test_going_on_with_other_classes_is_refused():
+    labels = HALVES.astype(int)
+    vote = AdaptiveVote(TREE, LINE, random_state=0)
+    with pytest.raises(ValueError, match=r"y has no row of \[2\]"):
+        vote.partial_fit(X, labels, classes=[0, 1, 2])
+    vote.partial_fit(X, labels)
+    for y, message in ((np.zeros(300, int), r"no row of \[1\]"), (labels + 1, r"no row of \[0\]")):
+        with pytest.raises(ValueError, match=message):
+            vote.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"y has labels \[2\], but \[0, 1\]"):
+        vote.partial_fit(X, np.where(np.arange(300) < 5, 2, labels))
 
 
 def test_bad_parameters_are_refused():

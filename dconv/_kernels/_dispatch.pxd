@@ -37,11 +37,15 @@ cdef extern from "activation_rows.h" nogil:
         void (*logistic)(float *x, Py_ssize_t n) noexcept nogil
         void (*tanh)(float *x, Py_ssize_t n) noexcept nogil
         void (*soft_clip)(float *x, Py_ssize_t n) noexcept nogil
+        void (*centred)(const float *x, const float *centre, const float *scale, Py_ssize_t n_channels,
+                        Py_ssize_t n_pixels, Py_ssize_t row, float *h) noexcept nogil
+        int (*finite)(const float *x, Py_ssize_t n) noexcept nogil
 
 
 cdef extern from "crf_rows.h" nogil:
     enum:
         DCONV_CRF_GROUP
+        DCONV_CRF_STAGE
         DCONV_CRF_MAX_FEATURES
         DCONV_CRF_REMAINDERS
     ctypedef struct dconv_crf_run:
@@ -53,14 +57,14 @@ cdef extern from "crf_rows.h" nogil:
         Py_ssize_t row
         const float *unary
         Py_ssize_t unary_step
+        Py_ssize_t unary_ahead
         const float *values
         float *sums
         float *q
         float *change
         float *scratch
     ctypedef struct dconv_crf_corners:
-        uint64_t *slot_key
-        uint16_t *slot_id
+        uint16_t *slots
         uint64_t *keys
         float *sums
         Py_ssize_t n
@@ -86,8 +90,8 @@ cdef extern from "crf_rows.h" nogil:
         void (*pass_all)(const dconv_crf_run *run) noexcept nogil
         void (*fetch)(const float *values, const int32_t *vertices, Py_ssize_t n, Py_ssize_t row,
                       float *out) noexcept nogil
-        void (*gather)(const float *sums, const int32_t *list, const int64_t *first, Py_ssize_t row, Py_ssize_t begin,
-                       Py_ssize_t end, float *values) noexcept nogil
+        void (*gather)(const float *sums, const int32_t *list, Py_ssize_t length, Py_ssize_t row,
+                       float *values) noexcept nogil
         void (*blur)(const int32_t *chains, Py_ssize_t n, Py_ssize_t row, float *values) noexcept nogil
         void (*mix)(const float *matrix, Py_ssize_t n_classes, Py_ssize_t row, Py_ssize_t n, float *values,
                     float *scratch) noexcept nogil

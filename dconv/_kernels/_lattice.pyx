@@ -86,11 +86,10 @@ def embed_tiles(
     Py_ssize_t first_entry,
     uint16_t[:, :, ::1] ids,  # OUT (groups, entries, GROUP)
     float[:, :, ::1] weights,  # OUT likewise
-    uint64_t[:, ::1] keys,  # OUT (tiles, most corners)
+    uint64_t[:, ::1] keys,  # OUT (tiles, 1 + most corners): from column 1 on
     float[:, ::1] ones,  # OUT likewise: sums of the weights
     int64_t[::1] counts,  # OUT (tiles,): corners
-    uint64_t[:, ::1] slot_keys,  # scratch (threads, slots)
-    uint16_t[:, ::1] slot_ids,  # scratch likewise
+    uint16_t[:, ::1] slots,  # scratch (threads, slots)
     float[:, ::1] planes,  # scratch (threads, d rows of a tile)
     int n_threads,
     str level=None,
@@ -106,7 +105,7 @@ def embed_tiles(
             dconv_crf_points(
                 factors.shape[0], NULL, &origins[t, 0], bases[t], &strides[0], 0, first_rows[t]
             ),
-            dconv_crf_corners(&slot_keys[threadid(), 0], &slot_ids[threadid(), 0], &keys[t, 0], &ones[t, 0], 0, 0),
+            dconv_crf_corners(&slots[threadid(), 0], &keys[t, 0], &ones[t, 0], 0, 0),
             pixels, sizes, &boxes[t, 0], n_axes, &factors[0], &ids[first_groups[t], first_entry, 0],
             &weights[first_groups[t], first_entry, 0], ids.shape[1], &planes[threadid(), 0],
         )
@@ -131,7 +130,7 @@ cdef int bits_of(Py_ssize_t n_slots) noexcept nogil:
 
 
 def merge_tiles(
-    const uint64_t[:, ::1] keys,  # IN (tiles, most corners)
+    const uint64_t[:, ::1] keys,  # IN (tiles, 1 + most corners): from column 1 on
     const float[:, ::1] ones,  # IN likewise
     const int64_t[::1] counts,  # IN (tiles,): corners
     const int64_t[::1] first_rows,  # IN (tiles,): where they go
@@ -146,12 +145,12 @@ def merge_tiles(
     cdef int bits = bits_of(slots.shape[0])
     with nogil:
         for t in range(counts.shape[0]):
-            for number in range(counts[t]):
+            for number in range(1, counts[t] + 1):
                 slot = slot_of(keys[t, number], &slots[0], bits, &vertex_keys[0])
                 if slots[slot] < 0:
                     slots[slot], vertex_keys[n] = <int32_t>n, keys[t, number]
                     n += 1
-                row = first_rows[t] + number
+                row = first_rows[t] + number - 1
                 vertices[row], sums[row] = slots[slot], ones[t, number]
     return n
 
@@ -233,7 +232,7 @@ def list_rows(
     int64_t[::1] first,  # OUT (vertices + 1,), zeros
     int32_t[::1] rows,  # OUT (rows,)
 ):
-    """List the tile rows of vertex v, in order, as rows[first[v]:first[v + 1]]."""
+    """List the tile rows of vertex v, in order, as rows[first[v]:first[v + 1]], the last as ~row."""
     cdef Py_ssize_t row, v
     with nogil:
         for row in range(vertex_of_row.shape[0]):
@@ -247,6 +246,8 @@ def list_rows(
         for v in range(first.shape[0] - 1):
             first[v] = first[v + 1]
         first[first.shape[0] - 1] = rows.shape[0]
+        for v in range(1, first.shape[0]):
+            rows[first[v] - 1] = ~rows[first[v] - 1]
 
 
 def normalize(

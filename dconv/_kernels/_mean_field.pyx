@@ -18,9 +18,10 @@ from libc.math cimport fabs
 from libc.stdint cimport int32_t, int64_t, uint16_t
 from libc.string cimport memset
 
-from dconv._kernels._dispatch cimport DCONV_CRF_GROUP, dconv_crf_rows, dconv_crf_run, get_level
+from dconv._kernels._dispatch cimport DCONV_CRF_GROUP, DCONV_CRF_STAGE, dconv_crf_rows, dconv_crf_run, get_level
 
 CHUNK = 512  # pixels converted together
+STAGE = DCONV_CRF_STAGE  # pixels passed together
 OVERREAD = 16  # floats that must be readable behind the unary of a whole row of classes
 
 cdef enum:
@@ -146,7 +147,7 @@ def pass_tiles(
     Py_ssize_t row,
     bint relative,
     float[:, ::1] local,  # scratch (threads, most rows of a tile * row)
-    float[:, ::1] scratch,  # scratch (threads, GROUP * (row + entries))
+    float[:, ::1] scratch,  # scratch (threads, STAGE * row + GROUP * entries)
     int n_threads,
     str level=None,
 ):
@@ -160,6 +161,7 @@ def pass_tiles(
     cdef Py_ssize_t t
     run.ids, run.weights, run.n_entries = &ids[0, 0, 0], &weights[0, 0, 0], ids.shape[1]
     run.n_classes, run.row, run.unary, run.unary_step = n_classes, row, &unary[0, 0], unary.shape[1]
+    run.unary_ahead = sizes[2] * run.unary_step
     run.values, run.sums, run.q = NULL, NULL, NULL
     if values is not None:
         vertex_values = &values[0, 0]
@@ -179,7 +181,7 @@ def pass_tiles(
 
 def gather_rows(
     const float[:, ::1] sums,  # IN (rows, row)
-    const int32_t[::1] rows_of_vertices,  # IN (rows,)
+    const int32_t[::1] rows_of_vertices,  # IN (rows,): the last of each vertex as ~row
     const int64_t[::1] first,  # IN (vertices + 1,)
     float[:, ::1] values,  # OUT (vertices, row)
     int n_threads,
@@ -187,10 +189,11 @@ def gather_rows(
 ):
     """Add up the tile rows of every vertex."""
     cdef const dconv_crf_rows *rows = &get_level(level).crf
-    cdef Py_ssize_t block, n = values.shape[0], row = values.shape[1]
+    cdef Py_ssize_t block, begin, n = values.shape[0], row = values.shape[1]
     for block in prange((n + VERTICES - 1) // VERTICES, nogil=True, schedule="static", num_threads=n_threads):
-        rows.gather(&sums[0, 0], &rows_of_vertices[0], &first[0], row, block * VERTICES,
-                    min(n, (block + 1) * VERTICES), &values[0, 0])
+        begin = block * VERTICES
+        rows.gather(&sums[0, 0], &rows_of_vertices[first[begin]], first[min(n, begin + VERTICES)] - first[begin], row,
+                    &values[begin, 0])
 
 
 def blur_rows(
@@ -203,14 +206,15 @@ def blur_rows(
 ):
     """Add to each vertex half of its two neighbours along an axis, one axis after another.
 
-    Pieces consist of whole chains. Those of one stage can be blurred together, and all threads wait for its end.
+    Pieces consist of whole chains. Those of one stage can be blurred together, and all threads wait for its end. Pieces side
+    by side are of one part of the image, and a thread takes such: two that write the same cache lines wait for each other.
     """
     cdef const dconv_crf_rows *rows = &get_level(level).crf
     cdef Py_ssize_t stage, piece, begin, end
     with nogil, parallel(num_threads=n_threads):
         for stage in range(stages.shape[0] - 1):
             begin, end = stages[stage], stages[stage + 1]
-            for piece in prange(begin, end, schedule="dynamic"):
+            for piece in prange(begin, end, schedule="static"):
                 rows.blur(&chains[0] + pieces[piece, 0], pieces[piece, 1] - pieces[piece, 0], values.shape[1],
                           &values[0, 0] + pieces[piece, 2] * values.shape[1])
 

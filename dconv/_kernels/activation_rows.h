@@ -20,6 +20,12 @@ typedef struct {
     void (*tanh)(float *x, ptrdiff_t n);
     /* x / sqrt(1 + x^2) */
     void (*soft_clip)(float *x, ptrdiff_t n);
+    /* h[p * row + c] = x[p * n_channels + c] - centre[c], times scale[c] unless `scale` is NULL, and zeros behind them;
+     * nothing behind the last row is written. */
+    void (*centred)(const float *x, const float *centre, const float *scale, ptrdiff_t n_channels, ptrdiff_t n_pixels,
+                    ptrdiff_t row, float *h);
+    /* Whether none of n numbers, no more of which are read, is infinite or NaN. */
+    int (*finite)(const float *x, ptrdiff_t n);
 } dconv_activation_rows;
 
 #endif

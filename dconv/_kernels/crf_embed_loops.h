@@ -50,8 +50,8 @@ INLINE void LANED(embed_lanes)(const ptrdiff_t d, const float *planes, ptrdiff_t
     for (ptrdiff_t r = 1; r <= d; r++) store(weights + r * DCONV_CRF_GROUP, sorted[d - r] - sorted[d - r + 1]);
 }
 
-#define EMPTY UINT64_MAX
-#define FIRST_BITS 11 /* of a tile's table; it grows fourfold before it is more than half full */
+#define NO_KEY UINT64_MAX
+#define FIRST_BITS 13 /* of a tile's table; it grows fourfold before a quarter of it is full */
 
 /* Multiples of 2^64 / golden ratio spread evenly over their high bits. */
 INLINE size_t slot_of(uint64_t key, int bits) { return (size_t)((key * 0x9E3779B97F4A7C15u) >> (64 - bits)); }
@@ -60,59 +60,59 @@ INLINE size_t slot_of(uint64_t key, int bits) { return (size_t)((key * 0x9E3779B
 static void spread(dconv_crf_corners *corners, int bits) {
     const size_t mask = ((size_t)1 << bits) - 1;
     corners->bits = bits;
-    memset(corners->slot_key, 0xff, (mask + 1) * sizeof *corners->slot_key);
-    for (ptrdiff_t id = 0; id < corners->n; id++) {
-        size_t slot = slot_of(corners->keys[id], bits);
-        while (corners->slot_key[slot] != EMPTY) slot = (slot + 1) & mask;
-        corners->slot_key[slot] = corners->keys[id];
-        corners->slot_id[slot] = (uint16_t)id;
+    memset(corners->slots, 0, (mask + 1) * sizeof *corners->slots);
+    for (ptrdiff_t number = 1; number <= corners->n; number++) {
+        size_t slot = slot_of(corners->keys[number], bits);
+        while (corners->slots[slot]) slot = (slot + 1) & mask;
+        corners->slots[slot] = (uint16_t)number;
     }
 }
 
 static void clear(dconv_crf_corners *corners) {
     corners->n = 0;
+    corners->keys[0] = NO_KEY;
     spread(corners, FIRST_BITS);
 }
 
-/* Write the ids of a group. `digits` are those of the keys of its corners 0. The table has room for all. In space alone
- * neighbours share corners, and only new keys are looked up: `last` and `known` are the key and id of each corner of the
- * point before. With colours so many differ that asking costs more, by branches that no CPU foresees. */
-INLINE void number_corners(const ptrdiff_t d, const dconv_crf_points *points, dconv_crf_corners *corners,
-                           const uint64_t *digits, const int32_t *axes, ptrdiff_t count, uint64_t *last, ptrdiff_t *known,
-                           uint16_t *restrict ids, float *restrict weights) {
-    const int bits = corners->bits, often_shared = d <= 3;
-    const size_t mask = ((size_t)1 << bits) - 1;
-    uint64_t *const restrict slot_key = corners->slot_key, *const restrict keys = corners->keys;
-    uint16_t *const restrict slot_id = corners->slot_id;
-    float *const restrict sums = corners->sums;
-    const uint64_t *const strides = points->strides;
-    ptrdiff_t n = corners->n;
+/* Return the number of a corner that is not in the slot where it belongs; a new one gets the next. */
+static ptrdiff_t number_beyond(dconv_crf_corners *corners, uint64_t key, size_t slot) {
+    const size_t mask = ((size_t)1 << corners->bits) - 1;
+    while (corners->slots[slot]) {
+        slot = (slot + 1) & mask;
+        if (corners->keys[corners->slots[slot]] == key) return corners->slots[slot];
+    }
+    const ptrdiff_t number = ++corners->n;
+    corners->keys[number] = key;
+    corners->sums[number] = 0;
+    corners->slots[slot] = (uint16_t)number;
+    return number;
+}
+
+/* Write the ids of a group. `digits` are those of the keys of its corners 0, and `strides` theirs, both times
+ * DCONV_CRF_REMAINDERS. The table has room for all. Neighbours share corners, but to ask for it costs more, by branches
+ * that no CPU foresees; nearly all keys are in the first slot looked at. */
+INLINE void number_corners(const ptrdiff_t d, dconv_crf_corners *corners, const uint64_t *digits, const uint64_t *strides,
+                           const int32_t *axes, ptrdiff_t first_row, ptrdiff_t count, uint16_t *restrict ids,
+                           float *restrict weights) {
+    const int bits = corners->bits;
+    const uint64_t *const keys = corners->keys;
+    const uint16_t *const slots = corners->slots;
+    float *const sums = corners->sums;
     for (ptrdiff_t l = 0; l < count; l++) {
         uint64_t digit = digits[l];
         UNROLL for (ptrdiff_t r = 0; r <= d; r++) {
             if (r) digit -= strides[axes[(d + 1 - r) * DCONV_CRF_GROUP + l]];
-            const uint64_t key = digit * DCONV_CRF_REMAINDERS + (uint64_t)r;
-            ptrdiff_t id = known[r];
-            if (!often_shared || key != last[r]) {
-                size_t slot = slot_of(key, bits);
-                while (slot_key[slot] != key && slot_key[slot] != EMPTY) slot = (slot + 1) & mask;
-                if (slot_key[slot] == EMPTY) {
-                    slot_key[slot] = keys[n] = key;
-                    slot_id[slot] = (uint16_t)n;
-                    sums[n++] = 0;
-                }
-                id = slot_id[slot];
-                last[r] = key;
-                known[r] = id;
-            }
-            ids[r * DCONV_CRF_GROUP + l] = (uint16_t)(points->first_row + id);
-            sums[id] += weights[r * DCONV_CRF_GROUP + l];
+            const uint64_t key = digit + (uint64_t)r;
+            const size_t slot = slot_of(key, bits);
+            ptrdiff_t number = slots[slot];
+            if (keys[number] != key) number = number_beyond(corners, key, slot);
+            ids[r * DCONV_CRF_GROUP + l] = (uint16_t)(first_row + number - 1);
+            sums[number] += weights[r * DCONV_CRF_GROUP + l];
         }
     }
     for (ptrdiff_t l = count; l < DCONV_CRF_GROUP; l++)
         for (ptrdiff_t r = 0; r <= d; r++)
             ids[r * DCONV_CRF_GROUP + l] = 0, weights[r * DCONV_CRF_GROUP + l] = 0;
-    corners->n = n;
 }
 
 INLINE void embed_points(const ptrdiff_t d, const dconv_crf_points *points, dconv_crf_corners *corners, uint16_t *ids,
@@ -120,9 +120,8 @@ INLINE void embed_points(const ptrdiff_t d, const dconv_crf_points *points, dcon
     const ptrdiff_t n_groups = (points->n_points + DCONV_CRF_GROUP - 1) / DCONV_CRF_GROUP;
     int32_t quotients[(DCONV_CRF_MAX_FEATURES + 1) * DCONV_CRF_GROUP];
     int32_t axes[(DCONV_CRF_MAX_FEATURES + 1) * DCONV_CRF_GROUP];
-    uint64_t last[DCONV_CRF_MAX_FEATURES + 1], digits[DCONV_CRF_GROUP];
-    ptrdiff_t known[DCONV_CRF_MAX_FEATURES + 1];
-    for (ptrdiff_t r = 0; r <= d; r++) last[r] = EMPTY, known[r] = 0;
+    uint64_t digits[DCONV_CRF_GROUP], strides[DCONV_CRF_MAX_FEATURES + 1];
+    for (ptrdiff_t i = 0; i <= d; i++) strides[i] = points->strides[i] * DCONV_CRF_REMAINDERS;
     for (ptrdiff_t group = 0; group < n_groups; group++, ids += step, weights += step) {
         const float *planes = points->planes + group * DCONV_CRF_GROUP;
         const ptrdiff_t left = points->n_points - group * DCONV_CRF_GROUP;
@@ -130,14 +129,14 @@ INLINE void embed_points(const ptrdiff_t d, const dconv_crf_points *points, dcon
         for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l += WIDTH)
             LANED(embed_lanes)(d, planes + l, n_groups * DCONV_CRF_GROUP, points->origin, quotients + l, axes + l,
                                weights + l);
-        if (corners->n + (d + 1) * DCONV_CRF_GROUP > (ptrdiff_t)1 << (corners->bits - 1))
+        if (corners->n + (d + 1) * DCONV_CRF_GROUP > (ptrdiff_t)1 << (corners->bits - 2))
             spread(corners, corners->bits + 2);
         for (ptrdiff_t l = 0; l < count; l++) {
-            digits[l] = points->base;
+            digits[l] = points->base * DCONV_CRF_REMAINDERS;
             for (ptrdiff_t a = 0; a < d; a++)
-                digits[l] += (uint64_t)quotients[a * DCONV_CRF_GROUP + l] * points->strides[a];
+                digits[l] += (uint64_t)quotients[a * DCONV_CRF_GROUP + l] * strides[a];
         }
-        number_corners(d, points, corners, digits, axes, count, last, known, ids, weights);
+        number_corners(d, corners, digits, strides, axes, points->first_row, count, ids, weights);
     }
 }
 

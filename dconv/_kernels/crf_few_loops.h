@@ -62,9 +62,9 @@ INLINE void store_rows(float *z, const lanes *x) {
     }
 }
 
-/* z of each class but 0 becomes its probability, and that of class 0 goes to `base`. `difference`: it is subtracted, as is
- * splat; from a difference a small probability would come back with few digits, or below 0. */
-INLINE void softmax_few(float *z, float *base, const int difference) {
+/* z of each class but 0 becomes its probability, and that of class 0 goes to `base`: from a difference of the two a small
+ * probability would come back with few digits, or below 0. */
+INLINE void softmax_few(float *z, float *base) {
     for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l += WIDTH) {
         const lanes zero = {0};
         lanes x[4];
@@ -79,7 +79,7 @@ INLINE void softmax_few(float *z, float *base, const int difference) {
         const lanes inverse = 1.0f / sum;
         first *= inverse;
         store(base + l, first);
-        UNROLL for (int i = 0; i < 4; i++) x[i] = x[i] * inverse - (difference ? first : zero);
+        UNROLL for (int i = 0; i < 4; i++) x[i] *= inverse;
         turn(x);
         store_rows(z + 4 * l, x);
     }

@@ -1,19 +1,27 @@
 /* The mean-field pass over rows of classes, WIDTH floats at a time.
  *
- * Eight pixels pass through three stages in the L1 cache: slice (z = unary + sum of weight * row of the corner), softmax,
- * and splat (row of the corner += weight * q). Vectors of a row that are taken together, up to BLOCK, stay in registers
- * while the corners run. Included once per width.
+ * STAGE pixels pass through three stages in the L1 cache: slice (z = unary + sum of weight * row of the corner), softmax,
+ * and splat (row of the corner += weight * q). With one group at a time each stage would wait for the last results of the
+ * one before: CPUs do not look so far ahead as to begin the next group meanwhile. Vectors of a row that are taken together,
+ * up to BLOCK, stay in registers while the corners run. Included once per width.
  */
 #define BLOCK 4
 #define GROUP DCONV_CRF_GROUP
+#define STAGE DCONV_CRF_STAGE
 
-/* z[l] = unary[l] + sum_k weights[k, l] * values[ids[k, l]], n vectors of each row from vector `first` on. `inside`, if not
- * NULL: the lanes of the last vector that are classes; the others, which lie in the next pixel, are made impossible. */
+/* z[l] = unary[l] + sum_k weights[k, l] * values[ids[k, l]], n vectors of each row from vector `first` on, for a group of
+ * which `count` pixels exist. `inside`, if not NULL: the lanes of the last vector that are classes; the others, which lie in
+ * the next pixel, are made impossible. An image row of unaries is soon read, and too short for a CPU to see that it goes on
+ * in the next row of the tile: `ahead`. */
 INLINE void LANED(slice)(const ptrdiff_t n, ptrdiff_t first, const ptrdiff_t row, const ptrdiff_t n_entries,
-                         const float *values, const uint16_t *ids, const float *weights, const float *const *unary, const lanes_int *inside, float *z) {
-    for (ptrdiff_t l = 0; l < GROUP; l++) {
+                         const float *values, const uint16_t *ids, const float *weights, const float *unary,
+                         ptrdiff_t unary_step, ptrdiff_t ahead, ptrdiff_t count, const lanes_int *inside, float *z) {
+    for (ptrdiff_t l = 0; l < GROUP; l++, unary += l < count ? unary_step : 0) {
         lanes sum[BLOCK];
-        UNROLL for (ptrdiff_t v = 0; v < n; v++) sum[v] = load(unary[l] + (first + v) * WIDTH);
+        UNROLL for (ptrdiff_t v = 0; v < n; v++) {
+            sum[v] = load(unary + (first + v) * WIDTH);
+            FETCH(unary + ahead + (first + v) * WIDTH);
+        }
         if (values) {
             UNROLL for (ptrdiff_t k = 0; k < n_entries; k++) {
                 const float *value = values + (size_t)ids[k * GROUP + l] * row + first * WIDTH;
@@ -26,12 +34,15 @@ INLINE void LANED(slice)(const ptrdiff_t n, ptrdiff_t first, const ptrdiff_t row
     }
 }
 
+/* sums[ids[k, l]] += weights[k, l] * (z[l] - base[l]), `base` being NULL where there is nothing to subtract. */
 INLINE void LANED(splat)(const ptrdiff_t n, ptrdiff_t first, const ptrdiff_t row, const ptrdiff_t n_entries,
-                         float *sums, const uint16_t *ids,
-                         const float *weights, const float *z) {
+                         float *sums, const uint16_t *ids, const float *weights, const float *z, const float *base) {
     for (ptrdiff_t l = 0; l < GROUP; l++) {
         lanes q[BLOCK];
         UNROLL for (ptrdiff_t v = 0; v < n; v++) q[v] = load(z + l * row + (first + v) * WIDTH);
+        if (base) {
+            UNROLL for (ptrdiff_t v = 0; v < n; v++) q[v] -= base[l];
+        }
         UNROLL for (ptrdiff_t k = 0; k < n_entries; k++) {
             float *sum = sums + (size_t)ids[k * GROUP + l] * row + first * WIDTH;
             const float weight = weights[k * GROUP + l];
@@ -76,54 +87,67 @@ INLINE void LANED(pass)(const dconv_crf_run *run, const ptrdiff_t n_vectors, con
                         const int relative) {
     const ptrdiff_t row = n_vectors * WIDTH, whole = (n_vectors - 1) / BLOCK * BLOCK, rest = n_vectors - whole;
     const float *const values = run->values;
-    float *const sums = run->sums, *const z = run->scratch, *const scaled = z + GROUP * row, inverse[GROUP], base[GROUP];
+    float *const z = run->scratch, *const scaled = z + STAGE * row, inverse[STAGE], base[STAGE];
     int32_t classes[WIDTH];
     lanes_int mask;
     for (ptrdiff_t i = 0; i < WIDTH; i++) classes[i] = -(row - WIDTH + i < run->n_classes);
     memcpy(&mask, classes, sizeof mask);
     const lanes_int *inside = !relative && run->n_classes < row ? &mask : NULL;
-    for (ptrdiff_t pixel = 0; pixel < run->n_pixels; pixel += GROUP) {
-        const uint16_t *ids = run->ids + pixel * n_entries;
-        const float *weights = run->weights + pixel * n_entries, *unary[GROUP];
-        const ptrdiff_t count = run->n_pixels - pixel < GROUP ? run->n_pixels - pixel : GROUP;
-        for (ptrdiff_t l = 0; l < GROUP; l++)
-            unary[l] = run->unary + (pixel + (l < count ? l : count - 1)) * run->unary_step;
-        for (ptrdiff_t v = 0; v < whole; v += BLOCK) LANED(slice)(BLOCK, v, row, n_entries, values, ids, weights, unary, NULL, z);
-        switch (rest) {
-            case 1: LANED(slice)(1, whole, row, n_entries, values, ids, weights, unary, inside, z); break;
-            case 2: LANED(slice)(2, whole, row, n_entries, values, ids, weights, unary, inside, z); break;
-            case 3: LANED(slice)(3, whole, row, n_entries, values, ids, weights, unary, inside, z); break;
-            default: LANED(slice)(BLOCK, whole, row, n_entries, values, ids, weights, unary, inside, z);
-        }
-        if (relative) {
-            if (run->q) {
-                softmax_few(z, base, 0);
-                for (ptrdiff_t l = 0; l < count; l++) {
-                    float *q = run->q + (pixel + l) * run->n_classes;
-                    LANED(finish)(base + l, 1, 1, q, run->change);
-                    LANED(finish)(z + l * row, 1, run->n_classes - 1, q + 1, run->change);
-                }
-                for (ptrdiff_t i = 0; i < GROUP * row; i++) z[i] -= base[i / row];
-            } else {
-                softmax_few(z, base, 1);
+    for (ptrdiff_t begin = 0; begin < run->n_pixels; begin += STAGE) {
+        const ptrdiff_t n = run->n_pixels - begin < STAGE ? run->n_pixels - begin : STAGE;
+        for (ptrdiff_t pixel = 0; pixel < n; pixel += GROUP) {
+            const uint16_t *ids = run->ids + (begin + pixel) * n_entries;
+            const float *weights = run->weights + (begin + pixel) * n_entries;
+            const float *unary = run->unary + (begin + pixel) * run->unary_step;
+            const ptrdiff_t count = n - pixel < GROUP ? n - pixel : GROUP;
+            float *part = z + pixel * row;
+#define SLICE(n, first, inside) \
+    LANED(slice)(n, first, row, n_entries, values, ids, weights, unary, run->unary_step, run->unary_ahead, count, inside, part)
+            for (ptrdiff_t v = 0; v < whole; v += BLOCK) SLICE(BLOCK, v, NULL);
+            switch (rest) {
+                case 1: SLICE(1, whole, inside); break;
+                case 2: SLICE(2, whole, inside); break;
+                case 3: SLICE(3, whole, inside); break;
+                default: SLICE(BLOCK, whole, inside);
             }
-        } else {
-            LANED(softmax)(n_vectors, row, z, inverse);
-            for (ptrdiff_t l = 0; run->q && l < count; l++)
-                LANED(finish)(z + l * row, inverse[l], run->n_classes, run->q + (pixel + l) * run->n_classes, run->change);
-            for (ptrdiff_t k = 0; k < n_entries; k++)
-                for (ptrdiff_t l = 0; l < GROUP; l++) scaled[k * GROUP + l] = weights[k * GROUP + l] * inverse[l];
-            weights = scaled;
+#undef SLICE
         }
-        if (!sums) continue;
-        for (ptrdiff_t v = 0; v < whole; v += BLOCK) LANED(splat)(BLOCK, v, row, n_entries, sums, ids, weights, z);
-        switch (rest) {
-            case 1: LANED(splat)(1, whole, row, n_entries, sums, ids, weights, z); break;
-            case 2: LANED(splat)(2, whole, row, n_entries, sums, ids, weights, z); break;
-            case 3: LANED(splat)(3, whole, row, n_entries, sums, ids, weights, z); break;
-            default: LANED(splat)(BLOCK, whole, row, n_entries, sums, ids, weights, z);
+        for (ptrdiff_t pixel = 0; pixel < n; pixel += GROUP) {
+            if (relative) softmax_few(z + pixel * row, base + pixel);
+            else LANED(softmax)(n_vectors, row, z + pixel * row, inverse + pixel);
+        }
+        for (ptrdiff_t pixel = 0; run->q && pixel < n; pixel++) {
+            float *q = run->q + (begin + pixel) * run->n_classes;
+            const float *part = z + pixel * row;
+            if (relative) {
+                LANED(finish)(base + pixel, 1, 1, q, run->change);
+                LANED(finish)(part, 1, run->n_classes - 1, q + 1, run->change);
+            } else {
+                LANED(finish)(part, inverse[pixel], run->n_classes, q, run->change);
+            }
+        }
+        for (ptrdiff_t pixel = 0; run->sums && pixel < n; pixel += GROUP) {
+            const uint16_t *ids = run->ids + (begin + pixel) * n_entries;
+            const float *weights = run->weights + (begin + pixel) * n_entries, *part = z + pixel * row;
+            const float *minus = relative ? base + pixel : NULL;
+            if (!relative) {
+                for (ptrdiff_t k = 0; k < n_entries; k++)
+                    for (ptrdiff_t l = 0; l < GROUP; l++)
+                        scaled[k * GROUP + l] = weights[k * GROUP + l] * inverse[pixel + l];
+                weights = scaled;
+            }
+#define SPLAT(n, first) LANED(splat)(n, first, row, n_entries, run->sums, ids, weights, part, minus)
+            for (ptrdiff_t v = 0; v < whole; v += BLOCK) SPLAT(BLOCK, v);
+            switch (rest) {
+                case 1: SPLAT(1, whole); break;
+                case 2: SPLAT(2, whole); break;
+                case 3: SPLAT(3, whole); break;
+                default: SPLAT(BLOCK, whole);
+            }
+#undef SPLAT
         }
     }
 }
 #undef BLOCK
 #undef GROUP
+#undef STAGE

@@ -13,6 +13,7 @@
 
 enum {
     DCONV_CRF_GROUP = 8,
+    DCONV_CRF_STAGE = 64, /* pixels that a pass takes through one stage before the next */
     DCONV_CRF_MAX_FEATURES = 30, /* of a lattice: bounds what lives on the stack */
     DCONV_CRF_REMAINDERS = 32    /* that keys can tell: more than features, and a power of 2 */
 };
@@ -27,19 +28,20 @@ typedef struct {
     ptrdiff_t row;        /* floats in a row of `values` and of `sums` */
     const float *unary;   /* log2 of what the classifier says, `unary_step` floats a pixel, readable up to `row` */
     ptrdiff_t unary_step;
+    ptrdiff_t unary_ahead; /* floats from the unary of a pixel to that of one passed soon, which is fetched in advance */
     const float *values;  /* IN: filtered messages of the tile's lattice rows; NULL: softmax of the unary alone */
     float *sums;          /* INOUT: the new distribution is splat here; NULL: not wanted */
     float *q;             /* OUT: the new distribution, n_classes floats a pixel; NULL: not wanted. May be `unary`. */
     float *change;        /* INOUT: largest change of `q` so far; NULL: not wanted, and what `q` held is not read */
-    float *scratch;       /* DCONV_CRF_GROUP rows, and DCONV_CRF_GROUP floats for each entry */
+    float *scratch;       /* DCONV_CRF_STAGE rows, and DCONV_CRF_GROUP floats for each entry */
 } dconv_crf_run;
 
-/* The corners that the points of one tile have in one lattice, in a table of 2^bits slots with open addressing. */
+/* The corners that the points of one tile have in one lattice, numbered from 1, in a table of 2^bits slots with open
+ * addressing. Its slots of 2 bytes fit the L1 cache. */
 typedef struct {
-    uint64_t *slot_key; /* all ones where it is free */
-    uint16_t *slot_id;
-    uint64_t *keys; /* by id */
-    float *sums;    /* of the weights of each corner */
+    uint16_t *slots; /* numbers, 0 where it is free */
+    uint64_t *keys;  /* by number; that of number 0 is no key */
+    float *sums;     /* likewise: of the weights of each corner */
     ptrdiff_t n;
     int bits;
 } dconv_crf_corners;
@@ -77,9 +79,8 @@ typedef struct {
     void (*pass_all)(const dconv_crf_run *run);
     /* out[i] = values[vertices[i]], rows of `row` floats */
     void (*fetch)(const float *values, const int32_t *vertices, ptrdiff_t n, ptrdiff_t row, float *out);
-    /* values[v] = sum of sums[list[k]] for first[v] <= k < first[v + 1], for vertices from `begin` to `end` */
-    void (*gather)(const float *sums, const int32_t *list, const int64_t *first, ptrdiff_t row, ptrdiff_t begin,
-                   ptrdiff_t end, float *values);
+    /* values[v] = sum of those rows of `sums` that `list` names for it, vertex after vertex; the last of each as ~row */
+    void (*gather)(const float *sums, const int32_t *list, ptrdiff_t length, ptrdiff_t row, float *values);
     /* v + 0.5 (before + after) along chains of vertices, in place; the last of a chain is stored as ~vertex */
     void (*blur)(const int32_t *chains, ptrdiff_t n, ptrdiff_t row, float *values);
     /* values[v] = sum_m values[v, m] * matrix[m], for `n` rows; matrix (n_classes, row) */

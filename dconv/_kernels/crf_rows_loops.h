@@ -70,41 +70,45 @@ static void pass_all(const dconv_crf_run *run) {
 }
 
 INLINE void pass_halves(const dconv_crf_run *run, const ptrdiff_t n_entries) {
-    for (ptrdiff_t pixel = 0; pixel < run->n_pixels; pixel += DCONV_CRF_GROUP) {
-        const uint16_t *ids = run->ids + pixel * n_entries;
-        const float *weights = run->weights + pixel * n_entries;
-        const ptrdiff_t count = run->n_pixels - pixel < DCONV_CRF_GROUP ? run->n_pixels - pixel : DCONV_CRF_GROUP;
-        float first[DCONV_CRF_GROUP], second[DCONV_CRF_GROUP], difference[DCONV_CRF_GROUP];
-        for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) difference[l] = run->unary[pixel + (l < count ? l : count - 1)];
-        if (run->values) {
+    float first[DCONV_CRF_STAGE], second[DCONV_CRF_STAGE], z[DCONV_CRF_STAGE];
+    for (ptrdiff_t begin = 0; begin < run->n_pixels; begin += DCONV_CRF_STAGE) {
+        const ptrdiff_t n = run->n_pixels - begin < DCONV_CRF_STAGE ? run->n_pixels - begin : DCONV_CRF_STAGE;
+        const uint16_t *const ids = run->ids + begin * n_entries;
+        const float *const weights = run->weights + begin * n_entries, *const unary = run->unary + begin;
+        for (ptrdiff_t l = 0; l < DCONV_CRF_STAGE; l++) z[l] = unary[l < n ? l : n - 1];
+        for (ptrdiff_t pixel = 0; run->values && pixel < n; pixel += DCONV_CRF_GROUP) {
             for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) {
-                float sum = difference[l];
+                const ptrdiff_t start = pixel * n_entries + l;
+                float sum = z[pixel + l];
                 UNROLL for (ptrdiff_t k = 0; k < n_entries; k++)
-                    sum += weights[k * DCONV_CRF_GROUP + l] * run->values[ids[k * DCONV_CRF_GROUP + l]];
-                difference[l] = sum;
+                    sum += weights[start + k * DCONV_CRF_GROUP] * run->values[ids[start + k * DCONV_CRF_GROUP]];
+                z[pixel + l] = sum;
             }
         }
-        for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l += WIDTH) {
-            const lanes z = load(difference + l);
-            const lanes_int positive = MASK(z > (lanes){0});
-            const lanes power = exp2_lanes(select(positive, -z, z)), inverse = 1.0f / (power + 1.0f);
+        for (ptrdiff_t l = 0; l < n; l += WIDTH) {
+            const lanes each = load(z + l);
+            const lanes_int positive = MASK(each > (lanes){0});
+            const lanes power = exp2_lanes(select(positive, -each, each)), inverse = 1.0f / (power + 1.0f);
             const lanes q = select(positive, inverse, power * inverse);
             store(first + l, select(positive, power * inverse, inverse));
             store(second + l, q);
-            store(difference + l, q * 2.0f - 1.0f);
+            store(z + l, q * 2.0f - 1.0f);
         }
         if (run->q) {
-            float *q = run->q + 2 * pixel;
-            for (ptrdiff_t l = 0; l < count; l++) {
+            float *q = run->q + 2 * begin;
+            for (ptrdiff_t l = 0; l < n; l++) {
                 if (run->change) *run->change = fmaxf(*run->change, fabsf(q[2 * l + 1] - second[l]));
                 q[2 * l] = first[l]; /* not 1 - second, which has few digits where it is small */
                 q[2 * l + 1] = second[l];
             }
         }
-        if (!run->sums) continue;
-        for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++)
-            UNROLL for (ptrdiff_t k = 0; k < n_entries; k++)
-                run->sums[ids[k * DCONV_CRF_GROUP + l]] += weights[k * DCONV_CRF_GROUP + l] * difference[l];
+        for (ptrdiff_t pixel = 0; run->sums && pixel < n; pixel += DCONV_CRF_GROUP) {
+            for (ptrdiff_t l = 0; l < DCONV_CRF_GROUP; l++) {
+                const ptrdiff_t start = pixel * n_entries + l;
+                UNROLL for (ptrdiff_t k = 0; k < n_entries; k++)
+                    run->sums[ids[start + k * DCONV_CRF_GROUP]] += weights[start + k * DCONV_CRF_GROUP] * z[pixel + l];
+            }
+        }
     }
 }
 
@@ -128,9 +132,8 @@ static void fetch(const float *values, const int32_t *vertices, ptrdiff_t n, ptr
     BY_ROW(fetch, row)(values, vertices, n, row, out);
 }
 
-static void gather(const float *sums, const int32_t *list, const int64_t *first, ptrdiff_t row, ptrdiff_t begin,
-                   ptrdiff_t end, float *values) {
-    BY_ROW(gather, row)(sums, list, first, row, begin, end, values);
+static void gather(const float *sums, const int32_t *list, ptrdiff_t length, ptrdiff_t row, float *values) {
+    BY_ROW(gather, row)(sums, list, length, row, values);
 }
 
 static void blur(const int32_t *chains, ptrdiff_t length, ptrdiff_t row, float *values) {

@@ -251,24 +251,54 @@ static void window_sums_row(const float *restrict marks, ptrdiff_t window, float
     }
 }
 
-/* out[p * out_step + f] = in[f * in_step + p] for p, f < 4 */
+/* out[p * out_step + f] = in[f * in_step + p] for p < 4, and f < 4 or FL */
 #if DCONV_VECTOR_BYTES && defined(__SSE__)
-#include <xmmintrin.h>
-INLINE void transpose_4(const float *restrict in, ptrdiff_t in_step, float *restrict out, ptrdiff_t out_step) {
-    __m128 a = _mm_loadu_ps(in), b = _mm_loadu_ps(in + in_step);
-    __m128 c = _mm_loadu_ps(in + 2 * in_step), d = _mm_loadu_ps(in + 3 * in_step);
-    _MM_TRANSPOSE4_PS(a, b, c, d);
-    _mm_storeu_ps(out, a);
-    _mm_storeu_ps(out + out_step, b);
-    _mm_storeu_ps(out + 2 * out_step, c);
-    _mm_storeu_ps(out + 3 * out_step, d);
+#include <immintrin.h>
+/* V is a vector of quads: of pixels of one feature before, of features of one pixel behind. All blocks of 4 x 4 in four
+ * vectors are transposed at once. */
+#define DEFINE_TRANSPOSE(NAME, V, MM, LOAD)                                                                          \
+    INLINE V NAME##_pairs(V a, V b, int high) {                                                                      \
+        const __typeof__(MM##_castps_pd(a)) x = MM##_castps_pd(a), y = MM##_castps_pd(b);                            \
+        return MM##_castpd_ps(high ? MM##_unpackhi_pd(x, y) : MM##_unpacklo_pd(x, y));                               \
+    }                                                                                                                \
+    INLINE void NAME(const float *restrict in, ptrdiff_t in_step, float *restrict out, ptrdiff_t out_step) {         \
+        const V a = LOAD(in, in_step), b = LOAD(in + in_step, in_step);                                              \
+        const V c = LOAD(in + 2 * in_step, in_step), d = LOAD(in + 3 * in_step, in_step);                            \
+        const V ab_low = MM##_unpacklo_ps(a, b), ab_high = MM##_unpackhi_ps(a, b);                                   \
+        const V cd_low = MM##_unpacklo_ps(c, d), cd_high = MM##_unpackhi_ps(c, d);                                   \
+        MM##_storeu_ps(out, NAME##_pairs(ab_low, cd_low, 0));                                                        \
+        MM##_storeu_ps(out + out_step, NAME##_pairs(ab_low, cd_low, 1));                                             \
+        MM##_storeu_ps(out + 2 * out_step, NAME##_pairs(ab_high, cd_high, 0));                                       \
+        MM##_storeu_ps(out + 3 * out_step, NAME##_pairs(ab_high, cd_high, 1));                                       \
+    }
+#define LOAD_QUAD(in, step) _mm_loadu_ps(in)
+DEFINE_TRANSPOSE(transpose_4, __m128, _mm, LOAD_QUAD)
+/* Quads of every fourth feature are loaded beside each other, which takes no shuffle. */
+#if DCONV_VECTOR_BYTES == 64
+INLINE __m512 load_4_quads(const float *in, ptrdiff_t step) {
+    __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(in));
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(in + 4 * step), 1);
+    v = _mm512_insertf32x4(v, _mm_loadu_ps(in + 8 * step), 2);
+    return _mm512_insertf32x4(v, _mm_loadu_ps(in + 12 * step), 3);
 }
+DEFINE_TRANSPOSE(transpose_wide, __m512, _mm512, load_4_quads)
+#elif DCONV_VECTOR_BYTES == 32
+INLINE __m256 load_2_quads(const float *in, ptrdiff_t step) {
+    return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in)), _mm_loadu_ps(in + 4 * step), 1);
+}
+DEFINE_TRANSPOSE(transpose_wide, __m256, _mm256, load_2_quads)
+#else
+#define transpose_wide transpose_4
+#endif
+#define FEATURES_AT_ONCE FL
 #else
 INLINE void transpose_4(const float *restrict in, ptrdiff_t in_step, float *restrict out, ptrdiff_t out_step) {
     for (int p = 0; p < 4; p++) {
         for (int f = 0; f < 4; f++) out[p * out_step + f] = in[f * in_step + p];
     }
 }
+#define transpose_wide transpose_4
+#define FEATURES_AT_ONCE 4
 #endif
 
 /* Four pixels at a time, with all their features: so `out` is written in order, and the cache lines of the planes, of
@@ -277,11 +307,14 @@ static void interleave_row(const float *restrict planes, ptrdiff_t plane_step, p
                            ptrdiff_t out_step, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += 4) {
         const ptrdiff_t pixels = n - i < 4 ? n - i : 4;
-        const ptrdiff_t transposed = pixels == 4 ? n_planes - n_planes % 4 : 0;
         const float *from = planes + i;
         float *to = out + i * out_step;
-        for (ptrdiff_t f = 0; f < transposed; f += 4) transpose_4(from + f * plane_step, plane_step, to + f, out_step);
-        for (ptrdiff_t f = transposed; f < n_planes; f++) {
+        ptrdiff_t f = 0;
+        if (pixels == 4) {
+            for (; f + FEATURES_AT_ONCE <= n_planes; f += FEATURES_AT_ONCE) transpose_wide(from + f * plane_step, plane_step, to + f, out_step);
+            for (; f + 4 <= n_planes; f += 4) transpose_4(from + f * plane_step, plane_step, to + f, out_step);
+        }
+        for (; f < n_planes; f++) {
             for (ptrdiff_t p = 0; p < pixels; p++) to[p * out_step + f] = from[f * plane_step + p];
         }
     }

@@ -127,6 +127,20 @@ static int group_keys(const dconv_trees *trees, const float *rows, ptrdiff_t n_p
     return any_missing;
 }
 
+/* `bits`, of which those in `kept` alone stay where key >= right_from. */
+#if DCONV_VECTOR_BYTES == 64 && defined(__AVX512F__)
+/* Two instructions, as the mask of a comparison needs no vector; GCC would make a vector of it, which is half as many
+ * again. */
+INLINE vec_i32 clear_right(vec_i32 bits, vec_i32 kept, vec_i32 right_from, vec_i32 key) {
+    const __mmask16 right = _mm512_cmpge_epi32_mask((__m512i)key, (__m512i)right_from);
+    return (vec_i32)_mm512_mask_and_epi32((__m512i)bits, right, (__m512i)bits, (__m512i)kept);
+}
+#else
+INLINE vec_i32 clear_right(vec_i32 bits, vec_i32 kept, vec_i32 right_from, vec_i32 key) {
+    return and_i32(bits, or_i32(greater_i32(right_from, key), kept));
+}
+#endif
+
 INLINE int in_set(const uint32_t *set, int32_t category) { return set[category >> 5] >> (category & 31) & 1; }
 
 /* Clear bits of a word where the tests from `begin` to `end`, all of one kind, fail. */
@@ -142,12 +156,15 @@ INLINE void run_tests(const dconv_trees *trees, ptrdiff_t begin, ptrdiff_t end, 
         }
         EACH_SIDE_VECTOR {
             const vec_i32 key = load_i32(x + v * IL);
+            if (kind == DCONV_MISSING_RIGHT) {
+                bits[v] = clear_right(bits[v], kept, right_from, key);
+                continue;
+            }
             vec_i32 passed;
             if (kind == DCONV_CATEGORICAL) {
                 passed = load_i32(left + v * IL);
             } else {
-                passed = greater_i32(right_from, key);
-                if (kind == DCONV_MISSING_LEFT) passed = or_i32(passed, equal_i32(key, every_i32(KEY_MISSING)));
+                passed = or_i32(greater_i32(right_from, key), equal_i32(key, every_i32(KEY_MISSING)));
             }
             bits[v] = and_i32(bits[v], or_i32(passed, kept));
         }
@@ -191,6 +208,13 @@ INLINE void head_exits(const dconv_trees *trees, ptrdiff_t tree, const int32_t *
 #define WALKERS 8
 #define EACH_WALKER UNROLL for (int i = 0; i < WALKERS; i++)
 
+/* Where this is inlined beside the heads, whose vectors are many, GCC keeps addresses of the walk in vectors. */
+#if defined(__GNUC__)
+#define APART __attribute__((noinline))
+#else
+#define APART
+#endif
+
 /* Replace the exits of the pixels of a group by their leaves, where they lead to the tail. */
 INLINE void walk_tail(const dconv_trees *trees, const int32_t *keys, int general, int32_t *exits) {
     const dconv_tree_node *nodes = trees->nodes;
@@ -231,7 +255,15 @@ INLINE void walk_tail(const dconv_trees *trees, const int32_t *keys, int general
     }
 }
 
-INLINE void add_leaves(const dconv_trees *trees, ptrdiff_t tree, const int32_t *leaves, ptrdiff_t n_pixels,
+static APART void walk_plain_tail(const dconv_trees *trees, const int32_t *keys, int32_t *exits) {
+    walk_tail(trees, keys, 0, exits);
+}
+
+static APART void walk_any_tail(const dconv_trees *trees, const int32_t *keys, int32_t *exits) {
+    walk_tail(trees, keys, 1, exits);
+}
+
+static APART void add_leaves(const dconv_trees *trees, ptrdiff_t tree, const int32_t *leaves, ptrdiff_t n_pixels,
                        double *restrict sums) {
     const float *restrict values = trees->values;
     const ptrdiff_t width = trees->width, n_sums = trees->n_sums;
@@ -265,7 +297,7 @@ INLINE void add_block(const dconv_trees *trees, const int32_t *keys, ptrdiff_t n
             const int32_t *group = keys + p * (trees->n_features + 1);
             fetch_next_tail(trees, tree, p, n_pixels);
             head_exits(trees, tree, group, general, leaves);
-            if (has_tail) walk_tail(trees, group, general, leaves);
+            if (has_tail) (general ? walk_any_tail : walk_plain_tail)(trees, group, leaves);
             add_leaves(trees, tree, leaves, n_pixels - p < GROUP ? n_pixels - p : GROUP, sums + p * trees->n_sums);
         }
     }
