@@ -224,7 +224,7 @@ def _ppv(level: Level, first: int) -> None:
 
 
 def _shares(level: Level, of_changes: bool, weight: Sequence[float], first: int) -> None:
-    """Add how often, in each window around a sample of a series, wavelet plane and slope are positive, or change sign."""
+    """Add how often wavelet plane and slope are positive, or change sign, in each window around a sample."""
     assert level.smoother is not None  # the table says that these groups need it
     step = level.scale.steps[2]
     for (radius, middle), of_one in zip(level.windows, weight, strict=True):

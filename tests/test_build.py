@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -219,6 +220,52 @@ def test_openmp_can_be_declined(load_setup, monkeypatch):
     assert setup.openmp_candidates() != []
     monkeypatch.setenv("DCONV_NO_OPENMP", "1")
     assert setup.openmp_candidates() == []
+
+
+def test_a_level_is_compiled_again_only_if_there_is_something_new(load_setup, tmp_path):
+    """As setuptools does it for extensions: building twice, as pip does with extras, takes no second minute."""
+    setup, made = load_setup(), tmp_path / "microkernel.o"
+    compiled = []
+
+    def compile_sources(sources, output_dir, **options):
+        compiled.append(output_dir)
+        made.write_text("object")
+        return [str(made)]
+
+    compiler = SimpleNamespace(object_filenames=lambda sources, output_dir: [str(made)], compile=compile_sources)
+    build = SimpleNamespace(force=False, build_temp=str(tmp_path), compiler=compiler)
+    for force, age, expected in ((False, None, 1), (False, None, 1), (False, 0, 2), (True, None, 3)):
+        if age is not None:
+            os.utime(made, (age, age))
+        build.force = force
+        assert setup.BuildExt.compile_level(build, setup.cpu_levels()[1]) == [str(made)]
+        assert len(compiled) == expected
+    assert compiled[0] == str(tmp_path / "baseline")
+
+
+@needs_gcc
+@pytest.mark.skipif(not (ROOT / ".ci" / "gcc").exists(), reason="there is no continuous integration here")
+def test_the_compiler_of_continuous_integration_remembers(tmp_path):
+    """And compiles anew what has other options, or other headers."""
+    known, log, header, source = (tmp_path / name for name in ("known", "log", "answer.h", "program.c"))
+    known.mkdir()
+    (tmp_path / "cc").write_text(f'#!/bin/sh\necho "$@" >> {log}\nexec {shutil.which("gcc")} "$@"\n')
+    (tmp_path / "cc").chmod(0o755)
+    source.write_text('#include "answer.h"\nint main(void) { return ANSWER + MORE; }\n')
+    environment = {**os.environ, "REAL_GCC": str(tmp_path / "cc"), "COMPILED": str(known)}
+
+    def answer(number, more):
+        header.write_text(f"#define ANSWER {number}\n")
+        wrapper, made = str(ROOT / ".ci" / "gcc"), str(tmp_path / "program.o")
+        subprocess.run([wrapper, f"-DMORE={more}", "-c", str(source), "-o", made], env=environment, check=True)
+        subprocess.run([wrapper, made, "-o", str(tmp_path / "program")], env=environment, check=True)
+        return subprocess.run([tmp_path / "program"], check=False).returncode
+
+    assert [answer(3, 1), answer(3, 1), answer(3, 2), answer(5, 1), answer(3, 1)] == [4, 4, 5, 6, 4]
+    assert sum(" -c " in line for line in log.read_text().splitlines()) == 3
+    source.write_text("no program")
+    broken = [str(ROOT / ".ci" / "gcc"), "-c", str(source), "-o", str(tmp_path / "program.o")]
+    assert subprocess.run(broken, env=environment, capture_output=True, check=False).returncode != 0
 
 
 def probe(setup):

@@ -376,5 +376,5 @@ def test_tune_knows_labels():
         DenseCRF().tune(images[0], probabilities[0], ids)
     with pytest.raises(ValueError, match=r"classes is \[4, 7, 9\], but probabilities has 2 columns"):
         DenseCRF().tune(images[0], probabilities[0], ids, classes=[4, 7, 9])
-    with pytest.raises(ValueError, match="y has shape"):
+    with pytest.raises(ValueError, match="labels has shape"):
         DenseCRF().tune(images[0], probabilities[0], ids[:-1])
