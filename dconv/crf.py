@@ -300,6 +300,8 @@ class DenseCRF(BaseEstimator):
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_callback(callback)  # before lattices are built, too
         kind, pairs = as_pairs(image, values, ndim, channel_axis, name)
+        for pair in pairs:
+            as_compatibility(self.compatibility, pair.values.shape[-1], "compatibility")
         listed = as_kernel_list(kernels, None if kind == "image" else len(pairs))
         results = []
         for index, pair in enumerate(pairs):
