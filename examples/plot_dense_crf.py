@@ -95,7 +95,9 @@ print(f"{changed:.1%} of the pixels changed their class")
 #
 # `spatial_sigma` and `spatial_weight` clean: regions smaller than the width vanish, whatever their colour.
 # `appearance_sigma` says how far a colour is looked for, `color_sigma` how different a colour may be, and
-# `appearance_weight` what all that counts beside the classifier.
+# `appearance_weight` what all that counts beside the classifier. `compatibility` is what it costs that alike pixels
+# are of two classes: 1 for all pairs unless told, less for classes that may lie side by side, below 0 on the diagonal
+# for a class that should grow. `n_iter` iterations are made: few do not reach far.
 
 VARIANTS = {
     "no appearance kernel": {"appearance_weight": 0},
@@ -106,6 +108,10 @@ VARIANTS = {
     "appearance_weight=3": {"appearance_weight": 3},
     "appearance_weight=30": {"appearance_weight": 30},
     "spatial_sigma=12, spatial_weight=10": {"spatial_sigma": 12, "spatial_weight": 10},
+    "n_iter=1": {"n_iter": 1},
+    "compatibility=[[0, .1], [.1, 0]]": {"compatibility": [[0, 0.1], [0.1, 0]]},
+    "compatibility=[[-.1, 1], [1, 0]]": {"compatibility": [[-0.1, 1], [1, 0]]},
+    "compatibility=[[0, 1], [1, -.1]]": {"compatibility": [[0, 1], [1, -0.1]]},
 }
 variants = {name: DenseCRF(**options).refine(image, probabilities) for name, options in VARIANTS.items()}
 
@@ -119,7 +125,7 @@ def cut_out(probability):
     return np.where(probability[..., np.newaxis] > 0.5, image, 255)
 
 
-figure, axes = plt.subplots(4, 4, figsize=(11, 11.6), layout="constrained")
+figure, axes = plt.subplots(5, 4, figsize=(11, 14.4), layout="constrained")
 painted = image.copy()
 painted[scribbles == 1], painted[scribbles == 2] = (224, 33, 138), (24, 169, 153)
 axes[0, 0].imshow(painted)
