@@ -279,6 +279,9 @@ CALLS = {
     "PixelClassifier.score": lambda: fitted(MODEL).score(IMAGE, LABELS),
     "AdaptiveVote": lambda: new_vote().fit(TILE, TILE_LABELS).predict_proba(TILE),
     "AdaptiveVote.fit": lambda: list(new_vote().fit(TILE, TILE_LABELS, groups=TILE_GROUPS).log_loss_.values()),
+    "AdaptiveVote.partial_fit": lambda: (
+        new_vote().fit(TILE, TILE_LABELS).partial_fit(TILE, TILE_LABELS).predict_proba(TILE)
+    ),
     "AdaptiveVote.predict": lambda: fitted(VOTE).predict(TILE),
     "AdaptiveVote.predict_proba": lambda: fitted(VOTE).predict_proba(TILE),
     "PerceptronClassifier": lambda: new_perceptron().fit(TILE, TILE_LABELS).predict_proba(TILE),

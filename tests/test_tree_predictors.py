@@ -382,7 +382,7 @@ def test_trees_too_large_for_their_nodes():
     x, y = make_tile(2, n=2000)
     found = dataclasses.replace(forest_trees(fitted(FOREST, x, y)), n_features=1 << 28)
     with pytest.raises(predictors.NotCompilable, match=r"a tree of \d+ nodes on 268435456 features is too large"):
-        pack(found)
+        pack(found, max_whole=64)
 
 
 @pytest.mark.parametrize("name", ["_predictors", "_baseline_prediction", "is_categorical_"])

@@ -251,7 +251,7 @@ static void window_sums_row(const float *restrict marks, ptrdiff_t window, float
     }
 }
 
-/* out[p * out_step + f] = in[f * in_step + p] for p < 4, and f < 4 or FL */
+/* out[p * out_step + f] = in[f * in_step + p] for p < 4, and f < 4 or FEATURES_AT_ONCE */
 #if DCONV_VECTOR_BYTES && defined(__SSE__)
 #include <immintrin.h>
 /* V is a vector of quads: of pixels of one feature before, of features of one pixel behind. All blocks of 4 x 4 in four
@@ -274,7 +274,8 @@ static void window_sums_row(const float *restrict marks, ptrdiff_t window, float
 #define LOAD_QUAD(in, step) _mm_loadu_ps(in)
 DEFINE_TRANSPOSE(transpose_4, __m128, _mm, LOAD_QUAD)
 /* Quads of every fourth feature are loaded beside each other, which takes no shuffle. */
-#if DCONV_VECTOR_BYTES == 64
+#if DCONV_VECTOR_BYTES == 64 && defined(__AVX512F__)
+#define FEATURES_AT_ONCE 16
 INLINE __m512 load_4_quads(const float *in, ptrdiff_t step) {
     __m512 v = _mm512_castps128_ps512(_mm_loadu_ps(in));
     v = _mm512_insertf32x4(v, _mm_loadu_ps(in + 4 * step), 1);
@@ -283,14 +284,15 @@ INLINE __m512 load_4_quads(const float *in, ptrdiff_t step) {
 }
 DEFINE_TRANSPOSE(transpose_wide, __m512, _mm512, load_4_quads)
 #elif DCONV_VECTOR_BYTES == 32
+#define FEATURES_AT_ONCE 8
 INLINE __m256 load_2_quads(const float *in, ptrdiff_t step) {
     return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(in)), _mm_loadu_ps(in + 4 * step), 1);
 }
 DEFINE_TRANSPOSE(transpose_wide, __m256, _mm256, load_2_quads)
 #else
+#define FEATURES_AT_ONCE 4
 #define transpose_wide transpose_4
 #endif
-#define FEATURES_AT_ONCE FL
 #else
 INLINE void transpose_4(const float *restrict in, ptrdiff_t in_step, float *restrict out, ptrdiff_t out_step) {
     for (int p = 0; p < 4; p++) {
@@ -311,7 +313,9 @@ static void interleave_row(const float *restrict planes, ptrdiff_t plane_step, p
         float *to = out + i * out_step;
         ptrdiff_t f = 0;
         if (pixels == 4) {
-            for (; f + FEATURES_AT_ONCE <= n_planes; f += FEATURES_AT_ONCE) transpose_wide(from + f * plane_step, plane_step, to + f, out_step);
+            for (; f + FEATURES_AT_ONCE <= n_planes; f += FEATURES_AT_ONCE) {
+                transpose_wide(from + f * plane_step, plane_step, to + f, out_step);
+            }
             for (; f + 4 <= n_planes; f += 4) transpose_4(from + f * plane_step, plane_step, to + f, out_step);
         }
         for (; f < n_planes; f++) {
