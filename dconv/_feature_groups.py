@@ -25,8 +25,8 @@ WINDOW_RADII = 1, 4  # in dilations of the last level, ascending; powers of 2, a
 _PAIR = np.array([[(0, 0, 1, 0, 0), (0, 0, 1, 0, 0), (0, 0, 1, 1, 0)]], np.float32)  # a sample and the one behind it
 
 # Second derivatives across lines are made for each of the 8 directions of 2-D up to so many pixels from tap to tap:
-# that takes two fifths of the loads that sums of the Hessian's parts take, 4.6 and not 7.9 ns for a pixel. Beyond it the
-# rows that are seen from one, 6 times as many as these pixels, leave the L2 cache, and its 3 parts are faster.
+# that takes two fifths of the loads that sums of the Hessian's parts take, 4.6 and not 7.9 ns for a pixel. Beyond it
+# the rows that are seen from one, 6 times as many as these pixels, leave the L2 cache, and its 3 parts are faster.
 _LARGEST_TURNED = 4
 
 _LINE = 16  # floats in a cache line
