@@ -9,6 +9,7 @@
 
 DEFINE_VECTOR(REAL, SUFFIX, DCONV_VECTOR_BYTES)
 DEFINE_ADD_HALVES(REAL, SUFFIX)
+DEFINE_INDEX(REAL, SUFFIX)
 #if DCONV_VECTOR_BYTES >= 32
 DEFINE_VECTOR(REAL, HALF, DCONV_VECTOR_BYTES / 2)
 #endif
@@ -321,6 +322,61 @@ static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *o
 #undef LANE_BLOCK
     }
     if (finish & DCONV_STREAM) STREAM_FENCE();
+}
+
+/* Few filters, of one pixel or of one group of channels, leave most lanes idle: here several pixels or groups share a
+ * vector. What their lanes read is picked out of one vector of x, at the cost of a multiply-add; of two vectors it cost
+ * more than it gained. */
+INLINE void FN(shared_tile)(const REAL *x, ptrdiff_t x_step, JOIN(index, SUFFIX) index, const ptrdiff_t *restrict offsets,
+                            ptrdiff_t n_taps, const REAL *restrict weight, const REAL *restrict bias,
+                            REAL *restrict out, ptrdiff_t out_step, ptrdiff_t n_lanes, int finish) {
+    VEC acc[DCONV_SHARED_TILE] = {0};
+    const REAL *vector[DCONV_SHARED_TILE];
+    UNROLL for (int v = 0; v < DCONV_SHARED_TILE; v++) vector[v] = x + v * x_step;
+    for (ptrdiff_t k = 0; k < n_taps; k++) {
+        const VEC w = FN(load)(weight + k * L);
+        UNROLL for (int v = 0; v < DCONV_SHARED_TILE; v++) {
+            acc[v] = FN(multiply_add)(w, FN(pick)(vector[v] + offsets[k], index), acc[v]);
+        }
+    }
+    UNROLL for (int v = 0; v < DCONV_SHARED_TILE; v++) {
+        if (bias) acc[v] = FN(add)(acc[v], FN(load)(bias));
+        if (finish & DCONV_RELU) acc[v] = FN(relu)(acc[v]);
+        if (finish & DCONV_STREAM) {
+            FN(stream)(out + v * out_step, acc[v]);
+        } else {
+            FN(put)(out + v * out_step, acc[v], n_lanes);
+        }
+    }
+}
+
+static void FN(shared_row)(const REAL *x, ptrdiff_t x_step, ptrdiff_t share_step, ptrdiff_t n_shares,
+                           const ptrdiff_t *offsets, ptrdiff_t n_taps, const REAL *weight, const REAL *bias,
+                           ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step, ptrdiff_t n_vectors, int finish) {
+    const ptrdiff_t n_lanes = n_shares * n_filters;
+    /* A vector of x holds so much beyond what is needed of it; so the last ones are read from as much before. */
+    const ptrdiff_t beyond = L - 1 - (n_shares - 1) * share_step;
+    ptrdiff_t forward[64 / sizeof(REAL)], backward[64 / sizeof(REAL)];
+    for (ptrdiff_t l = 0; l < L; l++) {
+        forward[l] = l < n_lanes ? l / n_filters * share_step : 0;
+        backward[l] = forward[l] + beyond;
+    }
+    const int whole = FN(finish_for)(finish, out, out_step, n_lanes);
+    ptrdiff_t v = 0;
+    for (; v < n_vectors && n_vectors >= DCONV_SHARED_TILE; v += DCONV_SHARED_TILE) {
+        if (v > n_vectors - DCONV_SHARED_TILE) v = n_vectors - DCONV_SHARED_TILE; /* ends with the row, as in DEFINE_BLOCK */
+        const int last = (n_vectors - DCONV_SHARED_TILE - v) * x_step < beyond;
+        if (last && v * x_step < beyond) break;
+        FN(shared_tile)(x + v * x_step - (last ? beyond : 0), x_step, FN(index_of)(last ? backward : forward), offsets,
+                        n_taps, weight, bias, out + v * out_step, out_step, n_lanes, whole);
+    }
+    if (whole & DCONV_STREAM) STREAM_FENCE();
+    for (; v < n_vectors; v++) { /* too few for that */
+        for (ptrdiff_t s = 0; s < n_shares; s++) {
+            FN(conv_row)(x + v * x_step + s * share_step, 0, offsets, n_taps, weight + s * n_filters,
+                         bias ? bias + s * n_filters : NULL, n_filters, out + v * out_step + s * n_filters, 0, 1, finish);
+        }
+    }
 }
 
 #undef FN
