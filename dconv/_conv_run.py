@@ -136,11 +136,12 @@ def _tap(lanes: int, weight: np.ndarray, level: str | None) -> Tap:
 def _samples_in_a_step(plan: ConvPlan, x: np.ndarray, level: str | None) -> int:
     """Return how many samples of a row are one step of the depthwise loop.
 
-    Where a row is one run of samples, as many pixels side by side as fill the widest tile, else one pixel.
+    Where a row is one run of samples and pixels have less than a vector, as many side by side as fill the widest tile,
+    else one pixel.
     """
     _, width = _dispatch.block_sizes(level, x.itemsize)
     one_run = plan.axes[2].in_step == 1 and _rows_are_runs(plan, x)
-    return math.lcm(plan.groups, 2 * width) if one_run else plan.groups
+    return math.lcm(plan.groups, 2 * width) if one_run and plan.groups < width else plan.groups
 
 
 def _rows_are_runs(plan: ConvPlan, x: np.ndarray) -> bool:

@@ -314,3 +314,24 @@ for channels, filters, groups in [(1, 4, 1), (1, 2, 1), (3, 2, 1), (16, 16, 4), 
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "stride"), [(3, 1, 1), (5, 1, 1), (7, 1, 1), (5, 3, 1), (3, 2, 2), (9, 2, 1)]
+)
+def test_depthwise_rows_that_slide_over_what_they_have_read(kernel, dilation, stride, dtype, level):
+    for channels in (16, 35):
+        shape, weight_shape, pads = (1, 4, 70, channels), (channels, 3, kernel, 1), ((1, 1), (kernel, 2))
+        case = Case(shape, weight_shape, True, (1, stride), pads, (1, dilation), channels, "symmetric", dtype)
+        x, weight, bias = case.arrays()
+        whole = np.full(plan_of(case).out_shape, np.nan, dtype)
+        _conv_run.run_plan(plan_of(case), x, weight, bias, whole, 1, level)
+        case.check(whole, x, weight, bias)
+        one = dataclasses.replace(case, padding=((0, 0), (0, 0)), shape=(1, 3, dilation * (kernel - 1) + 1, channels))
+        for column in range(0, 40, 7):  # a single pixel cannot slide
+            pixel = np.full((1, 1, 1, channels), np.nan, dtype)
+            part = case.padded(x)[:, :3, column * stride :][:, :, : one.shape[2]]
+            _conv_run.run_plan(plan_of(one), part, weight, bias, pixel, 1, level)
+            assert_bitwise(pixel, whole[:, :1, column : column + 1])

@@ -177,10 +177,14 @@ def test_lanewise_row(library, suffix, with_bias):
     dtype = TYPES[suffix][1]
     lanes = getattr(library, f"lanes_{suffix}")()
     widths = [1, lanes - 1, lanes, lanes + 1, 4 * lanes - 1, 4 * lanes, 4 * lanes + 1, 9 * lanes + 3]
-    for n_lanes, n_pixels, n_taps in itertools.product(widths, [1, 2, 3, 6], [1, 2, 5]):
+    scattered = itertools.product(widths, [1, 2, 3, 6], [1, 2, 5], [0])
+    runs = itertools.product(widths, [7, 8, 9, 16, 19], [15, 10, 14, 3], [3, 5, 7])  # of taps that lie a pixel apart
+    for n_lanes, n_pixels, n_taps, run in itertools.chain(scattered, runs):
         x_step, out_step, weight_step = n_lanes + 1, n_lanes + 2, n_lanes + 3
-        x = normal((n_pixels + 3) * x_step, dtype)
+        x = normal((n_pixels + 9) * x_step, dtype)
         offsets = rng.integers(0, 2 * x_step, n_taps)
+        if run:
+            offsets = offsets[np.arange(n_taps) // run] + np.arange(n_taps) % run * x_step
         weight = normal((n_taps, weight_step), dtype)
         bias = normal(n_lanes, dtype) if with_bias else None
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)

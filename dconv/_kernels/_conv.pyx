@@ -123,6 +123,55 @@ cdef void copy_windows(
             row += row_size
 
 
+cdef void compute_depthwise(
+    const dconv_microkernel *kernel, const Rows *rows, const Phase *phase, const real_t *window, Py_ssize_t pixel_step,
+    const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, real_t *out,
+    Py_ssize_t out_step, Py_ssize_t n_pixels,
+) noexcept nogil:
+    """Compute neighbours of one phase with lanes of pixels: in steps of several, or of one, and then in turns."""
+    cdef Py_ssize_t per_step = rows.n_beside // rows.n_groups
+    cdef Py_ssize_t n_steps = n_pixels // per_step, n_left = n_pixels % per_step * rows.n_groups
+    # A tap of a pixel is another tap of the one `apart` before: taken in turns, pixels slide over what the loop has read.
+    # With three taps that saves less than it costs to read x in other than its order.
+    cdef Py_ssize_t turn, apart = rows.axis[2].spacing // rows.axis[2].step
+    if (
+        per_step > 1 or phase.n_taps <= 3 or apart * rows.axis[2].step != rows.axis[2].spacing
+        or not 0 < apart * _BORDER_PIXELS <= n_pixels
+    ):
+        apart = 1
+    for turn in range(apart):
+        lanewise_row(kernel, window + turn * pixel_step, pixel_step * per_step * apart, offsets, n_taps, weight,
+                     rows.n_beside, bias, rows.n_beside, out + turn * out_step, out_step * per_step * apart,
+                     (n_steps - turn + apart - 1) // apart, rows.finish)
+    if n_left:
+        lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_beside,
+                     bias, n_left, out + n_steps * per_step * out_step, 0, 1, rows.finish)
+
+
+cdef void compute_shared(
+    const dconv_microkernel *kernel, const Rows *rows, const real_t *window, Py_ssize_t pixel_step,
+    const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, Py_ssize_t bias_step,
+    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+) noexcept nogil:
+    """Compute neighbours with vectors that groups share or, of one group, pixels; too few of these by themselves."""
+    cdef Py_ssize_t block, group, n_steps, n_done
+    if rows.n_groups == 1:
+        n_steps = n_pixels // rows.n_beside
+        n_done = n_steps * rows.n_beside if n_steps >= DCONV_SHARED_TILE else 0
+        shared_row(kernel, window, pixel_step * rows.n_beside, pixel_step, rows.n_beside, offsets, n_taps, weight, bias,
+                   rows.n_filters, out, out_step * rows.n_beside, n_done // rows.n_beside, rows.finish)
+        conv_row(kernel, window + n_done * pixel_step, pixel_step, offsets, n_taps, weight, bias, rows.n_filters,
+                 out + n_done * out_step, out_step, n_pixels - n_done, rows.finish)
+        return
+    for block in range(rows.n_blocks):  # the last ends with the groups, and may compute some again
+        group = min(block * rows.n_beside, rows.n_groups - rows.n_beside)
+        shared_row(kernel, window + group * rows.n_channels, pixel_step, rows.n_channels, rows.n_beside, offsets, n_taps,
+                   weight + block * rows.weights_per_block, bias, rows.n_filters, out + group * rows.n_filters, out_step,
+                   n_pixels, rows.finish)
+        if bias != NULL:
+            bias += bias_step
+
+
 cdef void compute_pixels(
     const dconv_microkernel *kernel, const Rows *rows, const Phase *phase, const real_t *window, Py_ssize_t pixel_step,
     Py_ssize_t channel_step, const Py_ssize_t *offsets, const real_t *weight, const real_t *bias,
@@ -131,38 +180,16 @@ cdef void compute_pixels(
     """Compute `n_pixels` neighbours of one phase; `window` is where the first tap of the first of them lies."""
     cdef Py_ssize_t n_taps = rows.axis[0].n_taps * rows.axis[1].n_taps * phase.n_taps * rows.taps_per_position
     cdef Py_ssize_t out_step = rows.out_step * rows.out_strides[3]
-    cdef Py_ssize_t block, group, n_channels, per_step, n_steps, n_left
+    cdef Py_ssize_t group
     offsets += phase.position * rows.taps_per_position
     weight += phase.position * rows.weights_per_position
     if rows.lanes == _PIXELS:
-        n_channels = rows.n_groups
-        per_step = rows.n_beside // n_channels
-        n_steps = n_pixels // per_step
-        n_left = n_pixels % per_step * n_channels
-        lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, weight, rows.n_beside, bias, rows.n_beside,
-                     out, out_step * per_step, n_steps, rows.finish)
-        if n_left:
-            lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_beside,
-                         bias, n_left, out + n_steps * per_step * out_step, 0, 1, rows.finish)
-        return
-    if rows.lanes == _SHARED and rows.n_groups == 1:
-        n_steps = n_pixels // rows.n_beside
-        if n_steps < DCONV_SHARED_TILE:
-            n_steps = 0
-        shared_row(kernel, window, pixel_step * rows.n_beside, pixel_step, rows.n_beside, offsets, n_taps, weight, bias,
-                   rows.n_filters, out, out_step * rows.n_beside, n_steps, rows.finish)
-        n_left = n_pixels - n_steps * rows.n_beside
-        conv_row(kernel, window + (n_pixels - n_left) * pixel_step, pixel_step, offsets, n_taps, weight, bias,
-                 rows.n_filters, out + (n_pixels - n_left) * out_step, out_step, n_left, rows.finish)
+        compute_depthwise(kernel, rows, phase, window, pixel_step, offsets, n_taps, weight, bias, out, out_step,
+                          n_pixels)
         return
     if rows.lanes == _SHARED:
-        for block in range(rows.n_blocks):  # the last ends with the groups, and may compute some again
-            group = min(block * rows.n_beside, rows.n_groups - rows.n_beside)
-            shared_row(kernel, window + group * rows.n_channels, pixel_step, rows.n_channels, rows.n_beside, offsets,
-                       n_taps, weight + block * rows.weights_per_block, bias, rows.n_filters,
-                       out + group * rows.n_filters, out_step, n_pixels, rows.finish)
-            if bias != NULL:
-                bias += bias_step
+        compute_shared(kernel, rows, window, pixel_step, offsets, n_taps, weight, bias, bias_step, out, out_step,
+                       n_pixels)
         return
     for group in range(rows.n_groups):
         if rows.lanes == _CHANNELS:

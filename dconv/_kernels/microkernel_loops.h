@@ -282,14 +282,87 @@ DEFINE_LANE_BLOCK(3, 4)
 DEFINE_LANE_BLOCK(6, 2)
 DEFINE_LANE_BLOCK(12, 1)
 
+/* Taps that lie one pixel apart along the row, N_RUN at a time: each vector of x is loaded once for all the results of the
+ * tile that it belongs to, of which it is another tap. Vectors of x seldom begin cache lines, so that loads are dear. */
+#define SLIDE 8 /* pixels: more did not fit, or gained nothing */
+#define DEFINE_SLIDE_TILE(N_RUN)                                                                                     \
+    INLINE void FN(slide_tile_##N_RUN)(const REAL *restrict x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,  \
+                                       ptrdiff_t n_taps, const REAL *restrict weight, ptrdiff_t weight_step,         \
+                                       const REAL *restrict bias, REAL *restrict out, ptrdiff_t out_step,            \
+                                       int finish) {                                                                 \
+        VEC acc[SLIDE] = {0};                                                                                        \
+        for (ptrdiff_t k = 0; k < n_taps; k += N_RUN) {                                                              \
+            const REAL *at = x + offsets[k];                                                                         \
+            VEC w[N_RUN];                                                                                            \
+            UNROLL for (int t = 0; t < N_RUN; t++) {                                                                 \
+                w[t] = FN(load)(weight + (k + t) * weight_step);                                                     \
+                KEEP(w[t]);                                                                                          \
+            }                                                                                                        \
+            UNROLL for (int p = 0; p < SLIDE + N_RUN - 1; p++) {                                                     \
+                VEC v = FN(load)(at);                                                                                \
+                KEEP(v);                                                                                             \
+                at += x_step;                                                                                        \
+                UNROLL for (int t = 0; t < N_RUN; t++) {                                                             \
+                    if (p >= t && p - t < SLIDE) acc[p - t] = FN(multiply_add)(w[t], v, acc[p - t]);                 \
+                }                                                                                                    \
+            }                                                                                                        \
+        }                                                                                                            \
+        UNROLL for (int p = 0; p < SLIDE; p++) {                                                                     \
+            if (bias) acc[p] = FN(add)(acc[p], FN(load)(bias));                                                      \
+            if (finish & DCONV_RELU) acc[p] = FN(relu)(acc[p]);                                                      \
+            if (finish & DCONV_STREAM) {                                                                             \
+                FN(stream)(out + p * out_step, acc[p]);                                                              \
+            } else {                                                                                                 \
+                FN(store)(out + p * out_step, acc[p]);                                                               \
+            }                                                                                                        \
+        }                                                                                                            \
+    }
+
+DEFINE_SLIDE_TILE(3)
+DEFINE_SLIDE_TILE(5)
+DEFINE_SLIDE_TILE(7)
+
+/* Tell whether the taps are runs of `n` that lie `x_step` apart. */
+INLINE int FN(has_runs)(const ptrdiff_t *offsets, ptrdiff_t n_taps, ptrdiff_t x_step, ptrdiff_t n) {
+    int runs = n_taps % n == 0;
+    for (ptrdiff_t k = 1; k < n_taps; k++) runs &= k % n == 0 || offsets[k] - offsets[k - 1] == x_step;
+    return runs;
+}
+
+/* Compute a row, of at least a tile and a vector of lanes, and return 1, or 0 if its taps are no runs of 3, 5 or 7. */
+static int FN(slide_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
+                         const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
+                         ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {
+#define SLIDE_RUNS(n)                                                                                                \
+    if (FN(has_runs)(offsets, n_taps, x_step, n)) {                                                                  \
+        for (ptrdiff_t p = 0; p < n_pixels; p += SLIDE) {                                                            \
+            if (p > n_pixels - SLIDE) p = n_pixels - SLIDE; /* ends with the row, as in DEFINE_BLOCK */              \
+            for (ptrdiff_t l = 0; l < n_lanes; l += L) {                                                             \
+                if (l > n_lanes - L) l = n_lanes - L; /* and with the lanes */                                       \
+                FN(slide_tile_##n)(x + p * x_step + l, x_step, offsets, n_taps, weight + l, weight_step,             \
+                                   bias ? bias + l : NULL, out + p * out_step + l, out_step, finish);                \
+            }                                                                                                        \
+        }                                                                                                            \
+        return 1;                                                                                                    \
+    }
+    SLIDE_RUNS(3)
+    SLIDE_RUNS(5)
+    SLIDE_RUNS(7)
+    return 0;
+#undef SLIDE_RUNS
+}
+
 /* Many lanes are walked for three pixels at a time, so that x and out are read and written in order; few lanes, which are
  * one block or two, for the whole row: each measured faster than the other. */
 static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
                              const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
                              ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {
     finish = FN(finish_for)(finish, out, out_step, n_lanes);
+    const int slid = n_lanes >= L && n_pixels >= SLIDE
+                     && FN(slide_row)(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out, out_step,
+                                      n_pixels, finish);
     const ptrdiff_t step = n_lanes > 4 * L && n_pixels > 3 ? 3 : n_pixels;
-    for (ptrdiff_t p = 0; p < n_pixels; p += step) {
+    for (ptrdiff_t p = slid ? n_pixels : 0; p < n_pixels; p += step) {
         if (p > n_pixels - step) p = n_pixels - step; /* ends with the row, as in DEFINE_BLOCK */
         const REAL *xp = x + p * x_step;
         REAL *op = out + p * out_step;
@@ -379,6 +452,7 @@ static void FN(shared_row)(const REAL *x, ptrdiff_t x_step, ptrdiff_t share_step
     }
 }
 
+#undef SLIDE
 #undef FN
 #undef VEC
 #undef L
