@@ -26,8 +26,8 @@ _FEW_FILTERS = 4
 # So many pixels or groups must share a vector: picking what they read out of one of x costs as much as they save at 2.
 _SHARES = 4
 # Results from so many bytes on are written past the caches, where the kernel can. Smaller ones often lie in the cache
-# already, in memory used before, and are read from there: up to 16 MB streaming was slower as often as faster, from 32 MB
-# on it took half to two thirds of the time.
+# already, in memory used before, and are read from there: up to 16 MB streaming was slower as often as faster, from 32
+# MB on it took half to two thirds of the time.
 _STREAMED_BYTES = 3 << 23
 
 # One weight and its bias as the loops have read them before, so that they need not be packed again.
