@@ -251,7 +251,8 @@ def test_large_results_past_the_caches_are_those_of_small_ones(channels, filters
     for limit in (1 << 62, 0):
         out = _memory.empty((1, 9, 48, filters), np.dtype(dtype))
         out[...] = np.nan
-        with mock.patch.object(_conv_run, "_STREAMED_BYTES", limit), small_threads():
+        limits = {"_STREAMED_BYTES": limit, "_STREAMED_DEPTHWISE_BYTES": limit}
+        with mock.patch.multiple(_conv_run, **limits), small_threads():
             _conv_run.run_plan(plan_of(case), x, weight, bias, out, 2, level)
         results.append(out)
     assert_bitwise(*results)
@@ -319,7 +320,7 @@ for channels, filters, groups in [(1, 4, 1), (1, 2, 1), (3, 2, 1), (16, 16, 4), 
 @pytest.mark.parametrize("level", supported_levels())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    ("kernel", "dilation", "stride"), [(3, 1, 1), (5, 1, 1), (7, 1, 1), (5, 3, 1), (3, 2, 2), (9, 2, 1)]
+    ("kernel", "dilation", "stride"), [(3, 1, 1), (5, 1, 1), (7, 1, 1), (5, 2, 1), (3, 4, 1), (3, 2, 2), (9, 3, 1)]
 )
 def test_depthwise_rows_that_slide_over_what_they_have_read(kernel, dilation, stride, dtype, level):
     for channels in (16, 35):

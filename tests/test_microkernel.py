@@ -177,14 +177,17 @@ def test_lanewise_row(library, suffix, with_bias):
     dtype = TYPES[suffix][1]
     lanes = getattr(library, f"lanes_{suffix}")()
     widths = [1, lanes - 1, lanes, lanes + 1, 4 * lanes - 1, 4 * lanes, 4 * lanes + 1, 9 * lanes + 3]
-    scattered = itertools.product(widths, [1, 2, 3, 6], [1, 2, 5], [0])
-    runs = itertools.product(widths, [7, 8, 9, 16, 19], [15, 10, 14, 3], [3, 5, 7])  # of taps that lie a pixel apart
-    for n_lanes, n_pixels, n_taps, run in itertools.chain(scattered, runs):
+    scattered = itertools.product(widths, [1, 2, 3, 6], [1, 2, 5], [None])
+    sliding = itertools.product(
+        widths[2:4], [7, 8, 9, 16, 19], [3, 15, 14], [(3, 1), (3, 2), (3, 4), (5, 1), (5, 2), (7, 1)]
+    )
+    for n_lanes, n_pixels, n_taps, runs in itertools.chain(scattered, sliding):
         x_step, out_step, weight_step = n_lanes + 1, n_lanes + 2, n_lanes + 3
-        x = normal((n_pixels + 9) * x_step, dtype)
+        x = normal((n_pixels + 14) * x_step, dtype)
         offsets = rng.integers(0, 2 * x_step, n_taps)
-        if run:
-            offsets = offsets[np.arange(n_taps) // run] + np.arange(n_taps) % run * x_step
+        if runs:  # of taps that lie whole pixels apart
+            run, apart = runs
+            offsets = offsets[np.arange(n_taps) // run] + np.arange(n_taps) % run * apart * x_step
         weight = normal((n_taps, weight_step), dtype)
         bias = normal(n_lanes, dtype) if with_bias else None
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)

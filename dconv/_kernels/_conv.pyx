@@ -124,25 +124,15 @@ cdef void copy_windows(
 
 
 cdef void compute_depthwise(
-    const dconv_microkernel *kernel, const Rows *rows, const Phase *phase, const real_t *window, Py_ssize_t pixel_step,
+    const dconv_microkernel *kernel, const Rows *rows, const real_t *window, Py_ssize_t pixel_step,
     const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, real_t *out,
     Py_ssize_t out_step, Py_ssize_t n_pixels,
 ) noexcept nogil:
-    """Compute neighbours of one phase with lanes of pixels: in steps of several, or of one, and then in turns."""
+    """Compute neighbours with lanes of pixels, a step of one or several at a time."""
     cdef Py_ssize_t per_step = rows.n_beside // rows.n_groups
     cdef Py_ssize_t n_steps = n_pixels // per_step, n_left = n_pixels % per_step * rows.n_groups
-    # A tap of a pixel is another tap of the one `apart` before: taken in turns, pixels slide over what the loop has read.
-    # With three taps that saves less than it costs to read x in other than its order.
-    cdef Py_ssize_t turn, apart = rows.axis[2].spacing // rows.axis[2].step
-    if (
-        per_step > 1 or phase.n_taps <= 3 or apart * rows.axis[2].step != rows.axis[2].spacing
-        or not 0 < apart * _BORDER_PIXELS <= n_pixels
-    ):
-        apart = 1
-    for turn in range(apart):
-        lanewise_row(kernel, window + turn * pixel_step, pixel_step * per_step * apart, offsets, n_taps, weight,
-                     rows.n_beside, bias, rows.n_beside, out + turn * out_step, out_step * per_step * apart,
-                     (n_steps - turn + apart - 1) // apart, rows.finish)
+    lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, weight, rows.n_beside, bias, rows.n_beside, out,
+                 out_step * per_step, n_steps, rows.finish)
     if n_left:
         lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_beside,
                      bias, n_left, out + n_steps * per_step * out_step, 0, 1, rows.finish)
@@ -184,8 +174,7 @@ cdef void compute_pixels(
     offsets += phase.position * rows.taps_per_position
     weight += phase.position * rows.weights_per_position
     if rows.lanes == _PIXELS:
-        compute_depthwise(kernel, rows, phase, window, pixel_step, offsets, n_taps, weight, bias, out, out_step,
-                          n_pixels)
+        compute_depthwise(kernel, rows, window, pixel_step, offsets, n_taps, weight, bias, out, out_step, n_pixels)
         return
     if rows.lanes == _SHARED:
         compute_shared(kernel, rows, window, pixel_step, offsets, n_taps, weight, bias, bias_step, out, out_step,
