@@ -32,8 +32,8 @@ _PIECE_SAMPLES = 1 << 17  # of a map that one thread pools or clips together: th
 _SHORT_ROW = 128  # samples: shorter rows of a map are computed as one
 _BESIDE = 8  # samples between rows that are computed for nothing, at most
 
-# Packed weights by layer, as long as it lives: to pack those of 512 filters takes a tenth of their convolution, and as
-# long as that to transform them.
+# Packed weights by layer, as long as it lives: to pack those of 512 filters takes a tenth of their convolution of a map
+# of 64 x 64, and to transform them more than half of it.
 _packings: weakref.WeakKeyDictionary[NetLayer, Packings] = weakref.WeakKeyDictionary()
 _transformed: weakref.WeakKeyDictionary[NetLayer, np.ndarray] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()

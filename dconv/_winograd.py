@@ -80,7 +80,8 @@ def run_tiles(
     scratch = _memory.empty((n_threads, kernel.scratch_size(n_channels, block, _CHUNK)), out.dtype)
     kernel.winograd_tiles(
         x, weights, step.layer.bias, out, rows, columns, tuple(-before for before, _ in part.pads), step.dilation,
-        np.arange(n_channels), np.zeros(n_channels, np.float32), scratch, block, _CHUNK, n_threads, level, relu,
+        np.arange(n_channels, dtype=np.intp), np.zeros(n_channels, np.float32), scratch, block, _CHUNK, n_threads,
+        level, relu,
     )  # fmt: skip
     return out
 
@@ -91,7 +92,7 @@ def _first_outputs(wanted: tuple[int, int], dilation: int) -> np.ndarray:
     Of `dilation` neighbours each belongs to other tiles: to those that begin at it and at every second one that far on.
     """
     low, high = wanted
-    first = np.arange(low // (2 * dilation) * 2 * dilation, high)
+    first = np.arange(low // (2 * dilation) * 2 * dilation, high, dtype=np.intp)
     first = first[first % (2 * dilation) < dilation]
     second = first + dilation
     return first[(first >= low) | ((second >= low) & (second < high))] - low
