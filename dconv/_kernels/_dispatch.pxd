@@ -146,6 +146,15 @@ cdef extern from "rocket_rows.h" nogil:
                            float *out) noexcept nogil
 
 
+cdef extern from "winograd_rows.h" nogil:
+    enum:
+        DCONV_WINOGRAD_UNIT
+    ctypedef struct dconv_winograd_rows:
+        void (*forward)(const float *const *samples, Py_ssize_t n_channels, float *v, Py_ssize_t v_step) noexcept nogil
+        void (*inverse)(const float *m, Py_ssize_t m_step, const float *bias, Py_ssize_t n_filters, float *const *out,
+                        int relu) noexcept nogil
+
+
 cdef extern from "microkernel.h" nogil:
     enum:
         DCONV_RELU
@@ -190,6 +199,7 @@ cdef extern from "microkernel.h" nogil:
         dconv_crf_rows crf
         dconv_tree_rows trees
         dconv_rocket_rows rocket
+        dconv_winograd_rows winograd
 
 
 cdef const dconv_microkernel *get_level(str level) except NULL

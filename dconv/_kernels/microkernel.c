@@ -223,6 +223,7 @@ INLINE void stream_bytes(void *p, const void *v, size_t size) {
 #include "crf_rows_loops.h"
 #include "tree_rows_loops.h"
 #include "rocket_rows_loops.h"
+#include "winograd_rows_loops.h"
 
 #define ENTRIES(T, SUFFIX)                                                                                           \
     .block_##SUFFIX = 2 * LANES(T), .lanes_##SUFFIX = LANES(T), .conv_row_##SUFFIX = conv_row_##SUFFIX,              \
@@ -231,4 +232,5 @@ INLINE void stream_bytes(void *p, const void *v, size_t size) {
 
 const dconv_microkernel JOIN(dconv_microkernel, DCONV_LEVEL) = {
     .name = NAME(DCONV_LEVEL), ENTRIES(float, f32), ENTRIES(double, f64), .rows = FEATURE_ROWS,
-    .activations = ACTIVATION_ROWS, .crf = CRF_ROWS, .trees = TREE_ROWS, .rocket = ROCKET_ROWS};
+    .activations = ACTIVATION_ROWS, .crf = CRF_ROWS, .trees = TREE_ROWS, .rocket = ROCKET_ROWS,
+    .winograd = WINOGRAD_ROWS};

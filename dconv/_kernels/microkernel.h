@@ -13,6 +13,7 @@
 #include "feature_rows.h"
 #include "rocket_rows.h"
 #include "tree_rows.h"
+#include "winograd_rows.h"
 
 #include <stddef.h>
 
@@ -68,6 +69,7 @@ typedef struct {
     dconv_crf_rows crf;
     dconv_tree_rows trees;
     dconv_rocket_rows rocket;
+    dconv_winograd_rows winograd;
 } dconv_microkernel;
 
 #endif
