@@ -6,7 +6,8 @@
 Features are the bank (`AtrousFeatures(normalize="auto")`), maps of HED's VGG-16 trunk at output stride 8
 (`AtrousBackbone`; hed_weights.py says where the weights come from), and what `AtrousPyramid` makes of either: branches
 at dilations 6 to 24, learnt by PCA, and the means of the image. On the bank these dilations are pixels, on the maps of
-the trunk samples, as in DeepLab: 48 to 192 pixels.
+the trunk samples, as in DeepLab: 48 to 192 pixels. "LDA branches" over the bank are learnt from the labelled pixels of
+all training images; so they are in no table of held-out ones.
 
 All features get the same classifier, which is a choice too: `default_classifier()` ("vote"), its perceptron or forest,
 or logistic regression with a penalty that fits many features ("linear"). It learns from `--pixels` pixels of each class
@@ -53,6 +54,7 @@ CANDIDATES = {
     "bank, conv5": ("bank", "conv5"),
     "bank, conv3, conv4, conv5": ("bank", *TAPS),
     "bank, its branches": ("bank", "bank branches"),
+    "bank, its LDA branches": ("bank", "bank LDA branches"),
     "bank, its branches, its means": ("bank", "bank branches", "bank means"),
     "conv5, its branches": ("conv5", "conv5 branches"),
     "conv5, its branches, its means": ("conv5", "conv5 branches", "conv5 means"),
@@ -63,12 +65,16 @@ CANDIDATES = {
 class Features:
     """All groups of features of some pixels of an image, fitted to images: every candidate takes its groups."""
 
-    def __init__(self, dataset: Dataset, cache: Path) -> None:
+    def __init__(self, dataset: Dataset, n_pixels: int, cache: Path) -> None:
         images, self._folder = dataset.train.images, cache / f"{dataset.name}-maps"
         self._folder.mkdir(exist_ok=True)
         self.backbone: AtrousBackbone = hed_weights.hed_backbone(taps=TAPS, output_stride=8).fit(images)
         bank = AtrousFeatures(normalize="auto")
         self.bank = AtrousPyramid(bank, channel_axis=-1, random_state=0).fit(images)
+        labels = [drawn_pixels(dataset, number, n_pixels) for number in range(len(images))]
+        labels = [np.where(each == VOID, 0, each.astype(int) + 1) for each in labels]
+        self.lda = AtrousPyramid(bank, projection="lda", pool=False, channel_axis=-1, random_state=0)
+        self.lda.fit(images, labels)
         deep = [self._maps(image, name)["conv5"] for name, image in zip(dataset.train.names, images, strict=True)]
         self.deep = AtrousPyramid("passthrough", channel_axis=-1, random_state=0).fit(deep)
         self.bank_groups = _groups(self.bank.get_feature_names_out(), self.bank.inner_.n_features_out_, "bank")
@@ -90,12 +96,20 @@ class Features:
         found = {}
         bank = self.bank.transform(image)[rows, columns]
         found |= {group: bank[:, part] for group, part in self.bank_groups.items()}
+        n_maps = self.lda.inner_.n_features_out_
+        found["bank LDA branches"] = self.lda.transform(image)[rows, columns][:, n_maps:]
         maps = self._maps(image, name)
         for tap in self.backbone._net.taps:
             found[tap.name] = _between(maps[tap.name], tap.stride, tap.centers, (rows, columns))
         tap = self.backbone._net.taps[-1]
         deep = _between(self.deep.transform(maps[tap.name]), tap.stride, tap.centers, (rows, columns))
         return found | {group: deep[:, part] for group, part in self.deep_groups.items() if group not in found}
+
+
+def drawn_pixels(dataset: Dataset, number: int, n_pixels: int) -> np.ndarray:
+    """Return the labels of a training image with all but the drawn pixels void."""
+    train = dataset.train
+    return strokes.draw_pixels(train.labels[number], n_pixels, generator(dataset.name, train.names[number], 0))
 
 
 def _groups(names: np.ndarray, n_maps: int, name: str) -> dict[str, slice]:
@@ -132,10 +146,10 @@ def check_between(features: Features, image: np.ndarray) -> None:
 def lesson(dataset: Dataset, n_pixels: int, features: Features, cache: Path) -> tuple[list[dict], list[np.ndarray]]:
     """Return features and labels of the labelled pixels of every training image."""
     found, targets = [], []
-    for name, image, labels in zip(dataset.train.names, dataset.train.images, dataset.train.labels, strict=True):
+    for number, (name, image) in enumerate(zip(dataset.train.names, dataset.train.images, strict=True)):
         path = cache / f"{dataset.name}-{name}-{n_pixels}.npz"
         if not path.exists():
-            drawn = strokes.draw_pixels(labels, n_pixels, generator(dataset.name, name, 0))
+            drawn = drawn_pixels(dataset, number, n_pixels)
             rows, columns = np.nonzero(drawn != VOID)
             start = time.perf_counter()
             parts = features.of(image, name, rows, columns)
@@ -176,6 +190,8 @@ def held_out(dataset: Dataset, found: list[dict], targets: list[np.ndarray], opt
     print(f"\n{dataset.name}: {len(found)} training images in halves, {n_pixels} labelled pixels, {options.classifier}")
     print("| features | number | class accuracy | mean IoU | log-loss |\n| --- | --- | --- | --- | --- |")
     for candidate in options.candidates:
+        if any("LDA" in group for group in CANDIDATES[candidate]):
+            continue  # what they are has been learnt from the pixels to be scored
         confusion, losses = np.zeros((len(dataset.classes),) * 2, int), []
         for learnt, scored in folds:
             classifier = fitted(found[learnt], targets[learnt], candidate, options.classifier)
@@ -252,7 +268,7 @@ def main() -> None:
     options.cache.mkdir(parents=True, exist_ok=True)
     for name in options.sets:
         dataset = segmentation_sets.load(name, options.train)
-        features = Features(dataset, options.cache)
+        features = Features(dataset, options.pixels, options.cache)
         check_between(features, dataset.train.images[0])
         found, targets = lesson(dataset, options.pixels, features, options.cache)
         if not options.test:

@@ -18,6 +18,7 @@ from dconv._lazy_arrays import LazyArray, from_array
 from dconv._progress import progress_bar
 from dconv._validation import channels_last
 from dconv.persistence import load
+from dconv.segmentation import PixelClassifier
 from dconv.tiling import predict_blocks
 
 _MAX_WHOLE = 1 << 23  # pixels of an image that a CRF refines whole, which takes about 0.1 KB for each
@@ -25,6 +26,11 @@ _MAX_WHOLE = 1 << 23  # pixels of an image that a CRF refines whole, which takes
 
 def predict(options: argparse.Namespace) -> int:
     model = load(options.model)
+    if not isinstance(model, PixelClassifier):
+        raise Problem(
+            f"{options.model} holds an {type(model).__name__}, but pixels are labelled here; in Python, "
+            "dconv.load(...).predict(image) finds the objects"
+        )
     if options.n_jobs is not None:
         model.n_jobs = options.n_jobs
     if options.proba and not hasattr(model, "predict_proba"):

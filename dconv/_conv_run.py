@@ -1,9 +1,10 @@
 """How a planned convolution is computed: the loop that suits its channels, over all rows of the output.
 
-A vector holds 4 to 16 numbers. What lies side by side in its lanes decides the speed, so there are three loops over
+A vector holds 4 to 16 numbers. What lies side by side in its lanes decides the speed, so there are four loops over
 the same table of offsets: lanes of filters (the rule), lanes of channels summed at the end (few filters), lanes of
-channels each with its own filter (depthwise). Which one is taken depends on channels, filters and strides alone, never
-on sizes, so all parts of an image take the same and a tile equals the whole.
+channels each with its own filter (depthwise), and filters of several pixels or groups that share a vector (few filters
+of few channels). Which one is taken depends on channels, filters and strides alone, never on sizes, so all parts of an
+image take the same and a tile equals the whole; but for the last, which has the bits of the first.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from typing import TypeAlias
 
 import numpy as np
 
-from dconv._conv_layout import Rows, Tap, row_order, rows_of
+from dconv import _memory
+from dconv._conv_layout import Tap, row_order, rows_of
 from dconv._conv_plan import ConvPlan
 from dconv._kernels import _conv, _dispatch
 
@@ -21,9 +23,13 @@ from dconv._kernels import _conv, _dispatch
 _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
 _FEW_FILTERS = 4
+# So many pixels or groups must share a vector: picking what they read out of one of x costs as much as they save at 2.
+_SHARES = 4
 # Results from so many bytes on are written past the caches, where the kernel can. Smaller ones often lie in the cache
-# already, in memory used before, and are read from there: up to 8 MB streaming was slower, from 64 MB on it was faster.
-_STREAMED_BYTES = 1 << 25
+# already, in memory used before, and are read from there: up to 16 MB streaming was slower as often as faster, from 32
+# MB on it took half to two thirds of the time. Depthwise, which does little but write, gained 10 to 25 % at 16 MB.
+_STREAMED_BYTES = 3 << 23
+_STREAMED_DEPTHWISE_BYTES = 1 << 24
 
 # One weight and its bias as the loops have read them before, so that they need not be packed again.
 Packings: TypeAlias = dict[tuple, tuple[np.ndarray, np.ndarray | None]]
@@ -48,8 +54,8 @@ def run_plan(
     `relu` what is negative becomes 0, likewise of a convolution.
     """
     # Vectors need numbers beside each other: the channels of a pixel or, of one channel, the pixels of a row.
-    beside = -1 if x.shape[-1] > 1 else -2
-    if x.strides[beside] != x.itemsize and (beside == -1 or plan.axes[-1].in_step == 1):
+    axis = -1 if x.shape[-1] > 1 else -2
+    if x.strides[axis] != x.itemsize and (axis == -1 or plan.axes[-1].in_step == 1):
         x = np.ascontiguousarray(x)
     x, weight, out = _as_3d(x), _as_3d(weight), _as_3d(out)
     lanes = _choose_lanes(plan, weight, level)
@@ -63,8 +69,12 @@ def run_plan(
         if not n_taps:
             target[...] = 0 if bias is None else bias
             continue
-        n_lanes = _lanes_in_a_step(plan, rows, x, lanes, level) if lanes == _conv.PIXELS else 0
-        layout = (plan.groups, lanes, n_lanes, level)
+        loop, n_beside = lanes, 0
+        if lanes == _conv.PIXELS:
+            n_beside = _samples_in_a_step(plan, x, level)
+        elif lanes == _conv.FILTERS and (n_shares := _shares(plan, weight, x, level)):
+            loop, n_beside = _conv.SHARED, n_shares
+        layout = (plan.groups, loop, n_beside, level)
         if packings is None or (layout, weight.shape) not in packings:
             packed, biases = _pack(layout[0], kernels, bias, *layout[1:])
             if packings is not None:
@@ -75,7 +85,8 @@ def run_plan(
         _conv.conv_rows(
             x.transpose(order), packed, biases, target.transpose(order), rows.axes, rows.borders, rows.phases,
             rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row,
-            tap.per_position, rows.out_step, lanes, rows.piece, threads, level, relu, out.nbytes >= _STREAMED_BYTES,
+            tap.per_position, rows.out_step, plan.groups, loop, n_beside, rows.piece, threads, level, relu,
+            out.nbytes >= (_STREAMED_DEPTHWISE_BYTES if lanes == _conv.PIXELS else _STREAMED_BYTES),
         )  # fmt: skip
 
 
@@ -124,25 +135,40 @@ def _tap(lanes: int, weight: np.ndarray, level: str | None) -> Tap:
     return Tap(1, 1)
 
 
-def _lanes_in_a_step(plan: ConvPlan, rows: Rows, x: np.ndarray, lanes: int, level: str | None) -> int:
+def _samples_in_a_step(plan: ConvPlan, x: np.ndarray, level: str | None) -> int:
     """Return how many samples of a row are one step of the depthwise loop.
 
-    Where a row is one run of samples, as many pixels side by side as fill the widest tile, else one pixel.
+    Where a row is one run of samples and pixels have less than a vector, as many side by side as fill the widest tile,
+    else one pixel.
     """
-    n_channels = plan.groups
-    row = plan.axes[row_order(plan)[2]]
-    pixel = n_channels * x.itemsize
-    one_run = row.in_step == row.out_step == 1 and row_order(plan)[2] == 2 and x.strides[3] == pixel
     _, width = _dispatch.block_sizes(level, x.itemsize)
-    return math.lcm(n_channels, 2 * width) if one_run else n_channels
+    one_run = plan.axes[2].in_step == 1 and _rows_are_runs(plan, x)
+    return math.lcm(plan.groups, 2 * width) if one_run and plan.groups < width else plan.groups
+
+
+def _rows_are_runs(plan: ConvPlan, x: np.ndarray) -> bool:
+    """Tell whether neighbours in a row of the output lie beside each other, and those of x likewise."""
+    return row_order(plan)[2] == 2 and plan.axes[2].out_step == 1 and x.strides[3] == x.shape[4] * x.itemsize
+
+
+def _shares(plan: ConvPlan, weight: np.ndarray, x: np.ndarray, level: str | None) -> int:
+    """Return how many groups or, of one group, pixels share a vector; 0 if none do."""
+    _, width = _dispatch.block_sizes(level, x.itemsize)
+    if not _dispatch.can_share(level, x.itemsize) or (plan.groups == 1 and not _rows_are_runs(plan, x)):
+        return 0
+    apart = weight.shape[-1] * (plan.axes[2].in_step if plan.groups == 1 else 1)  # what they read, in samples
+    n_shares = min(width // (weight.shape[0] // plan.groups), (width - 1) // max(apart, 1) + 1)
+    n_shares = n_shares if plan.groups == 1 else min(n_shares, plan.groups)
+    return n_shares if n_shares >= _SHARES else 0
 
 
 def _pack(
-    groups: int, kernels: list[np.ndarray], bias: np.ndarray | None, lanes: int, n_lanes: int, level: str | None
+    groups: int, kernels: list[np.ndarray], bias: np.ndarray | None, lanes: int, n_beside: int, level: str | None
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Return weights and bias as the loop reads them: the kernels of all phases, one after another."""
+    block, width = _dispatch.block_sizes(level, kernels[0].itemsize)
     if lanes == _conv.PIXELS:
-        repeats = n_lanes // groups
+        repeats = n_beside // groups
         parts = [np.tile(kernel.reshape(groups, -1).T, repeats).reshape(1, -1) for kernel in kernels]
         biases = None if bias is None else np.tile(bias, repeats)[np.newaxis]
     else:
@@ -151,10 +177,32 @@ def _pack(
         if lanes == _conv.CHANNELS:
             parts = [each.reshape(groups, -1) for each in grouped]
         else:
-            block, width = _dispatch.block_sizes(level, kernels[0].itemsize)
+            if lanes == _conv.SHARED:
+                grouped = [_beside(each, n_beside) for each in grouped]
+                biases = None if biases is None else _beside(biases, n_beside)
             parts = [_pack_filters(each, block, width) for each in grouped]
             biases = None if biases is None else _pad_filters(biases, width)
-    return np.ascontiguousarray(parts[0] if len(parts) == 1 else np.concatenate(parts, axis=1)), biases
+    return _in_lines(np.concatenate(parts, axis=1), width), None if biases is None else _in_lines(biases, width)
+
+
+def _beside(array: np.ndarray, n_shares: int) -> np.ndarray:
+    """Return (groups, filters, ...) as (blocks, n_shares * filters, ...): the filters of that many groups beside each
+    other, where the last block ends with the groups, or those of the one group so many times.
+    """
+    groups = len(array)
+    first = np.minimum(np.arange(0, groups, n_shares), max(groups - n_shares, 0))
+    members = np.minimum(first[:, np.newaxis] + np.arange(n_shares), groups - 1)
+    return array[members].reshape(len(first), n_shares * array.shape[1], *array.shape[2:])
+
+
+def _in_lines(array: np.ndarray, width: int) -> np.ndarray:
+    """Return a copy that begins a cache line, so that no vector lies on two of them (up to 8 % faster), with memory for
+    one more vector behind it.
+    """
+    memory = _memory.empty((array.size + width,), array.dtype)
+    memory[: array.size] = array.ravel()
+    memory[array.size :] = 0
+    return memory[: array.size].reshape(array.shape)
 
 
 def _pack_filters(taps: np.ndarray, block: int, lanes: int) -> np.ndarray:

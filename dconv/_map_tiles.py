@@ -87,12 +87,12 @@ def _interpolate(tap: Tap, samples: np.ndarray, region: Region, box: Block) -> n
     return interpolated(samples[np.newaxis], axes, tap.stride, first, stop, "edge", n_threads=1)[0]
 
 
-def tile_bytes(net: DenseNet, tile: Block, size: Sequence[int]) -> int:
+def tile_bytes(net: DenseNet, tile: Block, size: Sequence[int], n_threads: int) -> int:
     """Return the memory that the maps of a tile take while they are computed, at most."""
-    return peak_bytes(net, size, wanted_of(net, tile, size))
+    return peak_bytes(net, size, wanted_of(net, tile, size), n_threads)
 
 
-def choose_tile_shape(net: DenseNet, size: Sequence[int], n_bytes: int) -> tuple[int, ...]:
+def choose_tile_shape(net: DenseNet, size: Sequence[int], n_bytes: int, n_threads: int) -> tuple[int, ...]:
     """Return the shape of tiles that take `n_bytes` at most, as far as tiles as wide as what is seen around them do.
 
     They begin at multiples of all strides, so that none computes more samples than another for its size.
@@ -107,7 +107,7 @@ def choose_tile_shape(net: DenseNet, size: Sequence[int], n_bytes: int) -> tuple
         # The tile that sees most lies in the middle.
         starts = [(whole // n // 2) * n if n < whole else 0 for n, whole in zip(shape, size, strict=True)]
         tile = tuple(slice(a, min(a + n, whole)) for a, n, whole in zip(starts, shape, size, strict=True))
-        if n_pixels <= least or tile_bytes(net, tile, size) <= n_bytes:
+        if n_pixels <= least or tile_bytes(net, tile, size, n_threads) <= n_bytes:
             return shape
         n_pixels = max(n_pixels // 2, least)
 
@@ -117,7 +117,7 @@ class TiledMaps:
 
     def __init__(self, net: DenseNet, prepare: Preparation, size: Sequence[int], n_bytes: int, n_threads: int) -> None:
         self._net, self._prepare, self._n_bytes, self._n_threads = net, prepare, n_bytes, n_threads
-        self.tiles = list(split(size, choose_tile_shape(net, size, n_bytes)))
+        self.tiles = list(split(size, choose_tile_shape(net, size, n_bytes, n_threads)))
         self._kept: OrderedDict[int, Maps] = OrderedDict()
         self._lock = threading.Lock()
 

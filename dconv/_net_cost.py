@@ -30,9 +30,10 @@ class BackboneCost(NamedTuple):
     shape : tuple of int
         Pixels of the image along each axis.
     multiplications : int
-        Of all tiles, with what tiles compute twice because it lies around several.
+        Of all tiles, with what tiles compute twice because it lies around several: those of the layers as they are
+        defined, of which Winograd's minimal filtering does 16 for 36.
     memory : int
-        Bytes that the maps of one tile take at most while they are computed.
+        Bytes that the maps of one tile take at most while they are computed, with what all threads work in.
     kept : int
         Bytes of the maps of one tile that features are interpolated from.
     features : int
@@ -81,8 +82,8 @@ class BackboneCost(NamedTuple):
         return "\n".join([*table, total])
 
 
-def cost_of(net: DenseNet, shape: Sequence[int], tile_memory: int) -> BackboneCost:
-    """Return what a net takes on an image of `shape`, whose tiles may take `tile_memory` bytes."""
+def cost_of(net: DenseNet, shape: Sequence[int], tile_memory: int, n_threads: int) -> BackboneCost:
+    """Return what a net takes on an image of `shape`, whose tiles may take `tile_memory` bytes, on so many threads."""
     sizes, strides = net.sizes(shape)[1:], strides_of(net)
     layers = tuple(
         LayerCost(
@@ -95,13 +96,13 @@ def cost_of(net: DenseNet, shape: Sequence[int], tile_memory: int) -> BackboneCo
         )
         for step, size, stride in zip(net.steps, sizes, strides, strict=True)
     )
-    tiles = list(split(shape, choose_tile_shape(net, shape, tile_memory)))
+    tiles = list(split(shape, choose_tile_shape(net, shape, tile_memory, n_threads)))
     total = memory = kept = 0
     for tile in tiles:
         wanted = wanted_of(net, tile, shape)
         for step, part in zip(net.steps, net.parts(wanted, shape), strict=True):
             total += multiplications(step, [high - low for low, high in part.output])
-        memory = max(memory, tile_bytes(net, tile, shape))
+        memory = max(memory, tile_bytes(net, tile, shape, n_threads))
         of_tile = (4 * tap.n_channels * math.prod(high - low for low, high in wanted[tap.step]) for tap in net.taps)
         kept = max(kept, sum(of_tile))
     features = 4 * math.prod(shape) * sum(tap.n_channels for tap in net.taps)

@@ -2,6 +2,8 @@
 
 Of every layer only what the wanted part needs is computed: each reads exactly as far beyond as its taps reach, and
 where the map before it ends, zeros stand, as its padding says. So a part has the bits of the whole, at the border too.
+Layers of many channels and 3 x 3 kernels are computed by Winograd's minimal filtering (:mod:`dconv._winograd`), all
+others directly.
 """
 
 from __future__ import annotations
@@ -14,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from dconv import _memory
+from dconv import _memory, _winograd
 from dconv._axes import span
 from dconv._blocks import choose_block_shape, split
 from dconv._conv_plan import conv_plan
@@ -30,8 +32,10 @@ _PIECE_SAMPLES = 1 << 17  # of a map that one thread pools or clips together: th
 _SHORT_ROW = 128  # samples: shorter rows of a map are computed as one
 _BESIDE = 8  # samples between rows that are computed for nothing, at most
 
-# Packed weights by layer, as long as it lives: to pack those of 512 filters takes a tenth of their convolution.
+# Packed weights by layer, as long as it lives: to pack those of 512 filters takes a tenth of their convolution of a map
+# of 64 x 64, and to transform them more than half of it.
 _packings: weakref.WeakKeyDictionary[NetLayer, Packings] = weakref.WeakKeyDictionary()
+_transformed: weakref.WeakKeyDictionary[NetLayer, np.ndarray] = weakref.WeakKeyDictionary()
 _lock = threading.Lock()
 
 
@@ -66,7 +70,8 @@ def run_net(
             x = _relu(x, n_threads)
         elif isinstance(step.layer, Convolution):
             following = net.steps[index + 1].layer if index + 1 < len(net.steps) else None
-            x = _convolve(step, part, x, isinstance(following, ReLU) and index not in wanted, n_threads)
+            relu = isinstance(following, ReLU) and index not in wanted
+            x = _convolve(step, part, x, n_samples[index + 1], relu, n_threads)
         elif isinstance(step.layer, MaxPool):
             x = _max_pool(step, part, x, n_threads)
         else:
@@ -77,17 +82,20 @@ def run_net(
     return found
 
 
-def peak_bytes(net: DenseNet, size: Sequence[int], wanted: Mapping[int, Region]) -> int:
-    """Return the memory that :func:`run_net` takes at most: what a step reads and writes, and the maps kept."""
+def peak_bytes(net: DenseNet, size: Sequence[int], wanted: Mapping[int, Region], n_threads: int) -> int:
+    """Return the memory that :func:`run_net` takes at most: what a step reads, writes, needs beside; and maps kept."""
     peak = kept = 0
-    for index, (step, part) in enumerate(zip(net.steps, net.parts(wanted, size), strict=True)):
-        read, written = _n_samples(part.input), _n_samples(part.output)
-        if _flows(step, part):
+    steps = zip(net.steps, net.parts(wanted, size), net.sizes(size)[1:], strict=True)
+    for index, (step, part, out_size) in enumerate(steps):
+        read, written, beside = _n_samples(part.input), _n_samples(part.output), 0
+        if _winograd.suits(step, out_size):
+            beside = _winograd.scratch_bytes(step, n_threads)
+        elif _flows(step, part):
             padded = [high - low + sum(pair) for (low, high), pair in zip(part.input, part.pads, strict=True)]
             read += math.prod(padded)
             written = (part.output[0][1] - part.output[0][0]) * math.prod(padded[1:])
         n_read = net.steps[index - 1].n_channels if index else net.n_channels
-        peak = max(peak, kept + FLOAT.itemsize * (read * n_read + written * step.n_channels))
+        peak = max(peak, kept + beside + FLOAT.itemsize * (read * n_read + written * step.n_channels))
         if index in wanted:
             kept += FLOAT.itemsize * _n_samples(wanted[index]) * step.n_channels
     return peak
@@ -102,9 +110,22 @@ def _cut(x: np.ndarray, place: Region, region: Region) -> np.ndarray:
     return x[tuple(slice(low - at, high - at) for (low, high), (at, _) in zip(region, place, strict=True))]
 
 
-def _convolve(step: Step, part: Part, x: np.ndarray, relu: bool, n_threads: int) -> np.ndarray:
+def _convolve(step: Step, part: Part, x: np.ndarray, size: Sequence[int], relu: bool, n_threads: int) -> np.ndarray:
+    """Return part of a layer's output, and what is negative as 0 with `relu`; `size` is that of the whole output."""
     assert isinstance(step.layer, Convolution)
+    if _winograd.suits(step, size):
+        return _winograd.run_tiles(step, part, x, _transformed_weights(step.layer), relu, n_threads)
     return _run_convolution(step, part, x, step.layer, step.layer.weight, step.layer.bias, relu, n_threads)
+
+
+def _transformed_weights(layer: Convolution) -> np.ndarray:
+    with _lock:
+        found = _transformed.get(layer)
+    if found is None:  # maybe by two threads at once, to the same bits
+        found = _winograd.pack_weights(layer.weight)
+        with _lock:
+            _transformed[layer] = found
+    return found
 
 
 def _run_convolution(

@@ -40,6 +40,7 @@ _OWN = frozenset(
         "dconv.combined.FeatureImageUnion",
         "dconv.context.ContextClassifier",
         "dconv.crf.DenseCRF",
+        "dconv.detection.ObjectDetector",
         "dconv.features.AtrousFeatures",
         "dconv.perceptron.PerceptronClassifier",
         "dconv.position.PixelPosition",

@@ -88,7 +88,13 @@ class AtrousBackbone(FeatureImageTransformer):
     ``output_stride / j`` has room for, and the rest ``h`` multiplies dilation and padding of all layers behind it; so
     a map of ``n`` samples becomes one of ``m``, ``n = ceil(m / h)``, and sample ``h * i`` of it is sample ``i`` of the
     strided net's, to the last bit. With ``output_stride=1`` an image that is moved by a pixel has moved features, but
-    for what sees the border.
+    for what sees the border, and within the rounding of float32.
+
+    Layers of 3 x 3 kernels without stride or groups, with 32 channels and 32 filters at least, both multiples of 16,
+    are computed by Winograd's minimal filtering [3]_ [4]_: 16 multiplications for 36, and half the time. Their outputs
+    differ from those of :func:`dconv.conv` by rounding, about one part in a million, and are as exact; none is made of
+    a sample that its kernel does not cover. The transformed weights take 16 / 9 of the memory of the weights, as long
+    as a layer lives, once it has been run.
 
     Zeros of the padding are a part of the net: they stand around every map, as in training. So unlike those of the
     other transformers features near a border are not those of an image that goes on.
@@ -103,6 +109,8 @@ class AtrousBackbone(FeatureImageTransformer):
        convolutional nets and fully connected CRFs", ICLR 2015, arXiv:1412.7062.
     .. [2] M. Holschneider, R. Kronland-Martinet, J. Morlet and P. Tchamitchian, "A real-time algorithm for signal
        analysis with the help of the wavelet transform", 1990, doi:10.1007/978-3-642-75988-8_28.
+    .. [3] S. Winograd, "Arithmetic complexity of computations", 1980, doi:10.1137/1.9781611970364.
+    .. [4] A. Lavin and S. Gray, "Fast algorithms for convolutional neural networks", CVPR 2016, arXiv:1509.09308.
 
     Examples
     --------
@@ -276,7 +284,7 @@ class AtrousBackbone(FeatureImageTransformer):
         net = dense_net(self.layers, self.output_stride, self.taps, ndim)
         sizes = _MEGAPIXEL[ndim] if shape is None else as_tuple(shape, ndim, "shape", 1)
         _check_images(Images([np.broadcast_to(np.uint8(0), (*sizes, 1))], "image"), net)
-        return cost_of(net, sizes, as_int(self.tile_memory, "tile_memory", 1))
+        return cost_of(net, sizes, as_int(self.tile_memory, "tile_memory", 1), effective_n_jobs(self.n_jobs))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the name of every feature: ``<layer>_<channel>``.

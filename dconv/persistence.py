@@ -25,6 +25,7 @@ from dconv._threads import scikit_learn_alone
 from dconv._trusted import check_trees, is_trusted
 from dconv._whole_files import whole
 from dconv.context import ContextClassifier
+from dconv.detection import ObjectDetector
 from dconv.features import AtrousFeatures
 from dconv.segmentation import PixelClassifier
 
@@ -33,15 +34,15 @@ _HEADER = "dconv.json"  # beside the members that skops writes
 _LONGEST_HEADER = 1 << 26  # bytes
 
 
-def save(estimator: PixelClassifier, path: str | os.PathLike) -> None:
-    """Write a fitted pixel classifier to a file that any later program can read without running code from it.
+def save(estimator: PixelClassifier | ObjectDetector, path: str | os.PathLike) -> None:
+    """Write a fitted classifier of pixels, or detector of objects, to a file that is read without running code from it.
 
     The file is a zip archive as :mod:`skops.io` writes it, with a header that says which versions wrote it, what its
     features are and what it was trained for.
 
     Parameters
     ----------
-    estimator : PixelClassifier or ContextClassifier
+    estimator : PixelClassifier, ContextClassifier or ObjectDetector
         Fitted. Its parts are dconv's own or scikit-learn's.
     path : str or path-like
         The file, by custom with the ending ``.dconv``. One that is there is replaced once the new one is whole.
@@ -77,10 +78,10 @@ def save(estimator: PixelClassifier, path: str | os.PathLike) -> None:
     >>> np.array_equal(again.predict_proba(image), model.predict_proba(image))
     True
     """
-    if not isinstance(estimator, PixelClassifier):
+    if not isinstance(estimator, PixelClassifier | ObjectDetector):
         raise TypeError(
-            f"save takes a fitted PixelClassifier or ContextClassifier, got {type(estimator).__name__}; "
-            "other estimators can be written with skops.io.dump"
+            f"save takes a fitted PixelClassifier, ContextClassifier or ObjectDetector, got {type(estimator).__name__}"
+            "; other estimators can be written with skops.io.dump"
         )
     skops_io = import_skops()
     check_is_fitted(estimator)
@@ -100,7 +101,7 @@ def save(estimator: PixelClassifier, path: str | os.PathLike) -> None:
 
 
 def load(path: str | os.PathLike) -> Any:
-    """Return the pixel classifier that :func:`save` wrote to a file.
+    """Return the pixel classifier or object detector that :func:`save` wrote to a file.
 
     Nothing in a file is run: it can only hold objects of dconv and scikit-learn, and trees are checked before they are
     used. A file from an unknown sender can still take much memory or time.
@@ -112,7 +113,7 @@ def load(path: str | os.PathLike) -> Any:
 
     Returns
     -------
-    estimator : PixelClassifier or ContextClassifier
+    estimator : PixelClassifier, ContextClassifier or ObjectDetector
         Fitted.
 
     Raises
@@ -165,12 +166,13 @@ def load(path: str | os.PathLike) -> Any:
         with _alone(), warnings.catch_warnings():
             warnings.simplefilter("ignore", InconsistentVersionWarning)  # the one above is for all parts
             estimator = skops_io.loads(data, trusted=types)
-        if not isinstance(estimator, PixelClassifier):
+        if not isinstance(estimator, PixelClassifier | ObjectDetector):
             raise ValueError(f"it holds a {type(estimator).__name__}")
         check_is_fitted(estimator)
-        _mend(estimator)
+        of_pixels = _of_pixels(estimator)
+        _mend(of_pixels)
         check_trees(estimator)
-        found = _definition(estimator)
+        found = _definition(of_pixels)
     except Exception as error:
         raise _damaged(path, error) from error
     wrong = difference(header["features"], found)
@@ -212,10 +214,24 @@ def import_skops() -> Any:
     return skops.io
 
 
-def _header_of(estimator: Any) -> dict[str, Any]:
+def _of_pixels(estimator: Any) -> Any:
+    """Return the fitted pixel classifier that an estimator is, or has."""
+    if not isinstance(estimator, ObjectDetector):
+        return estimator
+    segmenter, weight = estimator.segmenter_, estimator.class_weight_
+    if not isinstance(segmenter, PixelClassifier):
+        raise ValueError(f"its segmenter is a {type(segmenter).__name__}")
+    check_is_fitted(segmenter)
+    if len(segmenter.classes_) != len(weight):
+        raise ValueError(f"it has {len(weight)} weights for {len(segmenter.classes_)} classes")
+    return segmenter
+
+
+def _header_of(whole_estimator: Any) -> dict[str, Any]:
     """Return what a file says of itself."""
     from dconv import __version__
 
+    estimator = _of_pixels(whole_estimator)
     definition = _definition(estimator)
     agreement = estimator.distillation_agreement_
     losses = getattr(estimator.classifier_, "log_loss_", None)
@@ -225,7 +241,7 @@ def _header_of(estimator: Any) -> dict[str, Any]:
         "written": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": {"dconv": __version__, "scikit-learn": sklearn.__version__, "numpy": np.__version__},
         "training": {
-            "estimator": type(estimator).__name__,
+            "estimator": type(whole_estimator).__name__,
             "classifier": type(estimator.classifier_).__name__,
             "classes": [int(label) for label in estimator.classes_],
             "n_pixels_per_class": None if counts is None else [int(count) for count in counts],

@@ -302,6 +302,15 @@ def test_info(path, capsys):
     assert "is no model of dconv" in capsys.readouterr().err
 
 
+def test_detector_of_objects(path, capsys):
+    detector = dconv.ObjectDetector(PixelClassifier(BANK, TREES)).fit(IMAGE, (LABELS == 2).astype(int))
+    dconv.save(detector, path / "m.dconv")
+    assert run("info", path / "m.dconv") == 0
+    assert "ObjectDetector with ExtraTreesClassifier" in capsys.readouterr().out
+    assert run("predict", path / "m.dconv", path / "none.png", "-o", path / "out") == 1
+    assert "holds an ObjectDetector, but pixels are labelled here" in capsys.readouterr().err
+
+
 def test_demo(tmp_path, capsys):
     assert run("demo", "-o", tmp_path / "demo.png") == 0
     assert io.imread(tmp_path / "demo.png").shape == (303, 768, 3)

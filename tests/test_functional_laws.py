@@ -2,6 +2,8 @@
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
@@ -15,12 +17,14 @@ from tolerance import assert_close, term_scale
 import dconv
 from dconv import _conv_layout, _conv_plan, _conv_run, _memory
 from dconv._blocks import PADDING_MODES
+from dconv._kernels import _dispatch
 
 MANY = settings(deadline=None, max_examples=200)
 SOME = settings(deadline=None, max_examples=60)  # against the definition, which is slow
 seeds = st.integers(0, 2**32 - 1)
-# (channels, filters per group, groups): grey, depthwise of a few and of many channels, few filters, filters.
-LOOPS = [(1, 1, 1), (3, 1, 3), (64, 1, 64), (16, 2, 1), (3, 17, 1)]
+# (channels, filters per group, groups): grey, depthwise of a few and of many channels, few filters of many channels,
+# filters, few of one channel, few of groups of two channels.
+LOOPS = [(1, 1, 1), (3, 1, 3), (64, 1, 64), (16, 2, 1), (3, 17, 1), (1, 2, 1), (16, 2, 8)]
 
 
 def plan_of(case):
@@ -236,7 +240,8 @@ def test_relu_in_the_convolution_is_one_after_it(level, case, n_threads):
 @pytest.mark.parametrize("level", supported_levels())
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize(
-    ("channels", "filters", "groups"), [(2, 16, 1), (5, 48, 1), (3, 40, 1), (16, 16, 16), (1, 1, 1)]
+    ("channels", "filters", "groups"),
+    [(2, 16, 1), (5, 48, 1), (3, 40, 1), (16, 16, 16), (1, 1, 1), (1, 4, 1), (1, 2, 1), (32, 32, 8), (16, 16, 8)],
 )
 def test_large_results_past_the_caches_are_those_of_small_ones(channels, filters, groups, dtype, level):
     shape, weight_shape = (1, 9, 48, channels), (filters, 3, 3, channels // groups)
@@ -246,8 +251,88 @@ def test_large_results_past_the_caches_are_those_of_small_ones(channels, filters
     for limit in (1 << 62, 0):
         out = _memory.empty((1, 9, 48, filters), np.dtype(dtype))
         out[...] = np.nan
-        with mock.patch.object(_conv_run, "_STREAMED_BYTES", limit), small_threads():
+        limits = {"_STREAMED_BYTES": limit, "_STREAMED_DEPTHWISE_BYTES": limit}
+        with mock.patch.multiple(_conv_run, **limits), small_threads():
             _conv_run.run_plan(plan_of(case), x, weight, bias, out, 2, level)
         results.append(out)
     assert_bitwise(*results)
     case.check(results[1], x, weight, bias)
+
+
+# Few filters of one to five channels, and of groups of one to three.
+SHARING = [(1, 2, 1), (1, 3, 1), (1, 4, 1), (2, 1, 1), (3, 1, 1), (3, 2, 1), (3, 3, 1), (5, 4, 1)]
+SHARING += [(8, 16, 8), (14, 7, 7), (20, 10, 10), (15, 20, 5), (15, 5, 5)]
+
+
+@pytest.mark.parametrize("level", [level for level in supported_levels() if _dispatch.can_share(level, 4)])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("channels", "filters", "groups"), SHARING, ids=str)
+def test_filters_that_share_a_vector_have_the_bits_of_those_that_do_not(
+    channels, filters, groups, stride, dtype, level
+):
+    n_shared = []
+    for width, bias, mode in [(40, True, "zeros"), (203, False, "reflect")]:
+        shape, weight_shape = (2, 5, width, channels), (filters, 3, 3, channels // groups)
+        case = Case(shape, weight_shape, bias, (1, stride), ((1, 1), (2, 1)), (1, 2), groups, mode, dtype)
+        x, weight, b = case.arrays()
+        results = []
+        for at_least in (1, 1 << 62):
+            out = np.full(plan_of(case).out_shape, np.nan, dtype)
+            with (
+                mock.patch.object(_conv_run, "_SHARES", at_least),
+                mock.patch.object(_conv_run, "_beside", wraps=_conv_run._beside) as beside,
+                small_threads(),
+            ):
+                _conv_run.run_plan(plan_of(case), x, weight, b, out, 2, level)
+            results.append(out)
+            n_shared.append(beside.call_count)
+        assert_bitwise(*results)
+        case.check(results[0], x, weight, b)
+    assert all(n_shared[::2])
+    assert not any(n_shared[1::2])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mprotect by ctypes")
+def test_vectors_that_are_shared_read_nothing_beyond_x():
+    """Whole vectors are read where less is needed: here memory that may not be read lies right behind x, and before."""
+    script = """
+import ctypes, mmap, numpy as np, dconv
+page = mmap.PAGESIZE
+memory = mmap.mmap(-1, 3 * page)
+begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
+for each in (begin, begin + 2 * page):
+    assert ctypes.CDLL(None).mprotect(ctypes.c_void_p(each), page, 0) == 0
+whole = np.frombuffer(memory, np.float32, page // 4, page)
+whole[:] = np.random.default_rng(0).normal(size=whole.size)
+for channels, filters, groups in [(1, 4, 1), (1, 2, 1), (3, 2, 1), (16, 16, 4), (8, 16, 8)]:
+    weight = np.ones((filters, 2, 3, channels // groups), np.float32)
+    for width in (3, 12, 40, 64, 100, 341):
+        n = 2 * width * channels
+        if n <= whole.size:
+            for x in (whole[:n], whole[-n:]):
+                dconv.conv(x.reshape(1, 2, width, channels), weight, padding=((0, 0), (1, 0)), groups=groups)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "stride"), [(3, 1, 1), (5, 1, 1), (7, 1, 1), (5, 2, 1), (3, 4, 1), (3, 2, 2), (9, 3, 1)]
+)
+def test_depthwise_rows_that_slide_over_what_they_have_read(kernel, dilation, stride, dtype, level):
+    for channels in (16, 35):
+        shape, weight_shape, pads = (1, 4, 70, channels), (channels, 3, kernel, 1), ((1, 1), (kernel, 2))
+        case = Case(shape, weight_shape, True, (1, stride), pads, (1, dilation), channels, "symmetric", dtype)
+        x, weight, bias = case.arrays()
+        whole = np.full(plan_of(case).out_shape, np.nan, dtype)
+        _conv_run.run_plan(plan_of(case), x, weight, bias, whole, 1, level)
+        case.check(whole, x, weight, bias)
+        one = dataclasses.replace(case, padding=((0, 0), (0, 0)), shape=(1, 3, dilation * (kernel - 1) + 1, channels))
+        for column in range(0, 40, 7):  # a single pixel cannot slide
+            pixel = np.full((1, 1, 1, channels), np.nan, dtype)
+            part = case.padded(x)[:, :3, column * stride :][:, :, : one.shape[2]]
+            _conv_run.run_plan(plan_of(one), part, weight, bias, pixel, 1, level)
+            assert_bitwise(pixel, whole[:, :1, column : column + 1])

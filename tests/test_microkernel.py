@@ -35,7 +35,7 @@ pytestmark = [
 # The loops are static and reached through the table; a library exports a function for each entry, which returns it:
 # a size, or the address of a loop.
 SIZES = [f"{size}_{suffix}" for size in ("block", "lanes") for suffix in TYPES]
-LOOPS = [f"{loop}_row_{suffix}" for loop in ("conv", "dot", "lanewise") for suffix in TYPES]
+LOOPS = [f"{loop}_row_{suffix}" for loop in ("conv", "dot", "lanewise", "shared") for suffix in TYPES]
 ROWS = ["weighted", "products", "moments", "root", "magnitude", "eigenvalues", "extrema", "lines", "interleave"]
 ROWS += ["above", "changes", "window_sums"]
 ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0), "exponential": np.exp, "logistic": expit, "tanh": np.tanh}
@@ -177,10 +177,17 @@ def test_lanewise_row(library, suffix, with_bias):
     dtype = TYPES[suffix][1]
     lanes = getattr(library, f"lanes_{suffix}")()
     widths = [1, lanes - 1, lanes, lanes + 1, 4 * lanes - 1, 4 * lanes, 4 * lanes + 1, 9 * lanes + 3]
-    for n_lanes, n_pixels, n_taps in itertools.product(widths, [1, 2, 3, 6], [1, 2, 5]):
+    scattered = itertools.product(widths, [1, 2, 3, 6], [1, 2, 5], [None])
+    sliding = itertools.product(
+        widths[2:4], [7, 8, 9, 16, 19], [3, 15, 14], [(3, 1), (3, 2), (3, 4), (5, 1), (5, 2), (7, 1)]
+    )
+    for n_lanes, n_pixels, n_taps, runs in itertools.chain(scattered, sliding):
         x_step, out_step, weight_step = n_lanes + 1, n_lanes + 2, n_lanes + 3
-        x = normal((n_pixels + 3) * x_step, dtype)
+        x = normal((n_pixels + 14) * x_step, dtype)
         offsets = rng.integers(0, 2 * x_step, n_taps)
+        if runs:  # of taps that lie whole pixels apart
+            run, apart = runs
+            offsets = offsets[np.arange(n_taps) // run] + np.arange(n_taps) % run * apart * x_step
         weight = normal((n_taps, weight_step), dtype)
         bias = normal(n_lanes, dtype) if with_bias else None
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)
@@ -195,6 +202,47 @@ def test_lanewise_row(library, suffix, with_bias):
             expected, products = expected + bias, products + np.abs(bias)
         check_row(out, out_step, expected, products.max(), n_taps)
         check_guards()
+
+
+@pytest.mark.parametrize("with_bias", [False, True])
+@pytest.mark.parametrize("suffix", TYPES)
+def test_shared_row(library, suffix, with_bias):
+    dtype = TYPES[suffix][1]
+    lanes = getattr(library, f"lanes_{suffix}")()
+    for n_filters, share_step, x_step in [
+        (1, 1, lanes),
+        (2, 1, 3),
+        (1, 3, 40),
+        (3, 2, 7),
+        (lanes, 1, 2),
+        (lanes // 2, 9, 1),
+    ]:
+        n_shares = min(lanes // n_filters, (lanes - 1) // share_step + 1)
+        for n_vectors, n_taps in itertools.product([1, 7, 8, 9, 16, 21], [1, 5]):
+            n_lanes = n_shares * n_filters
+            offsets = rng.integers(0, 90, n_taps)
+            last = offsets.max() + (n_vectors - 1) * x_step + (n_shares - 1) * share_step
+            x = np.full(GUARD + last + 1 + GUARD, np.nan, dtype)  # what is read beyond must not be used
+            x[GUARD : GUARD + last + 1] = normal(last + 1, dtype)
+            taps = normal((n_taps, n_lanes), dtype)
+            bias = normal(n_lanes, dtype) if with_bias else None
+            packed = np.zeros(n_taps * lanes + lanes, dtype)
+            packed[:-lanes].reshape(n_taps, lanes)[:, :n_lanes] = taps
+            padded_bias = None if bias is None else np.concatenate([bias, np.zeros(2 * lanes, dtype)])
+            out_step = n_lanes + 2
+            out, check_guards = guarded(n_vectors * out_step - 2, dtype)
+            call(
+                library, f"shared_row_{suffix}", x[GUARD:], x_step, share_step, n_shares, offsets, n_taps, packed,
+                padded_bias, n_filters, out, out_step, n_vectors, 0,
+            )  # fmt: skip
+            begins = np.arange(n_vectors)[:, np.newaxis, np.newaxis] * x_step + offsets[:, np.newaxis]
+            read = x[GUARD + begins + np.arange(n_lanes) // n_filters * share_step]  # (vector, tap, lane)
+            terms = read.astype(np.float64) * taps
+            expected, products = terms.sum(axis=1), np.abs(terms).sum(axis=1)
+            if bias is not None:
+                expected, products = expected + bias, products + np.abs(bias)
+            check_row(out, out_step, expected, products.max(), n_taps)
+            check_guards()
 
 
 def lines(n, dtype):
@@ -218,6 +266,8 @@ def test_results_are_finished_as_asked_for(library, suffix, begins, finish):
         "conv": (2 * line, (x, 5, offsets, 3, weight, bias, 2 * line)),
         "conv one vector": (line, (x, 5, offsets, 3, weight, bias, line)),
         "conv part of a vector": (3, (x, 5, offsets, 3, weight, bias, 3)),
+        "shared": (line, (x, 5, 3, 2, offsets, 3, weight, bias, line // 2)),
+        "shared part of a vector": (6, (x, 5, 3, 2, offsets, 3, weight, bias, 3)),
         "dot": (3, (x, lanes, offsets, 3, weight, bias, 3)),
         "lanewise": (3 * line, (x, 5, offsets, 3, weight, 3 * line, bias, 3 * line)),
         "lanewise part of a vector": (3, (x, 5, offsets, 3, weight, 3 * line, bias, 3)),

@@ -107,6 +107,50 @@ def test_default_model_and_cascade_come_back(tmp_path):
         assert_array_equal(dconv.load(tmp_path / "m.dconv").predict_proba(IMAGE), before.predict_proba(IMAGE))
 
 
+@pytest.mark.parametrize("segmenter", [None, ContextClassifier(ATROUS, GaussianNB())], ids=["default", "cascade"])
+def test_detector_of_objects_comes_back(tmp_path, segmenter):
+    rows, columns = np.indices((60, 70))
+    masks = sum(i * ((rows - 12 * i) ** 2 + (columns - 14 * i) ** 2 < 40) for i in range(1, 5))
+    images = [(masks > 0) + np.random.default_rng(i).normal(scale=0.2, size=masks.shape) for i in range(2)]
+    before = dconv.ObjectDetector(segmenter, as_frame=False, min_size=5, random_state=0).fit(images, [masks, masks])
+    dconv.save(before, tmp_path / "m.dconv")
+    after = dconv.load(tmp_path / "m.dconv")
+    assert str(after) == str(before)
+    found, expected = after.predict_objects(images[0]), before.predict_objects(images[0])
+    assert_array_equal(found.labels, expected.labels)
+    assert len(expected.table["label"]) == 4
+    for name, column in expected.table.items():
+        assert_array_equal(found.table[name], column)
+    training = persistence.read_header(tmp_path / "m.dconv")["training"]
+    assert (training["estimator"], training["classes"]) == ("ObjectDetector", [1, 2, 3])
+    assert_array_equal(after.fit(images, [masks, masks]).predict_objects(images[0]).labels, expected.labels)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("segmenter_", GaussianNB(), "its segmenter is a GaussianNB"),
+        ("segmenter_", PixelClassifier(), "not fitted"),
+        ("class_weight_", np.ones(2), "it has 2 weights for 3 classes"),
+    ],
+)
+def test_detectors_that_fit_together_badly_are_refused(tmp_path, name, value, told):
+    import skops.io
+
+    rows, columns = np.indices((40, 40))
+    masks = ((rows - 20) ** 2 + (columns - 20) ** 2 < 80).astype(int)
+    detector = dconv.ObjectDetector(PixelClassifier(BANK, GaussianNB())).fit(masks * 1.0, masks)
+    dconv.save(detector, tmp_path / "m")
+    with zipfile.ZipFile(tmp_path / "m") as archive:
+        header = archive.read("dconv.json")
+    setattr(detector, name, value)
+    skops.io.dump(detector, tmp_path / "m")
+    with zipfile.ZipFile(tmp_path / "m", "a") as archive:
+        archive.writestr("dconv.json", header)
+    with pytest.raises(ValueError, match=told):
+        dconv.load(tmp_path / "m")
+
+
 def test_cascade_of_three_classes_comes_back(tmp_path):
     scribbles = np.where((SCRIBBLES == 1) & (np.indices(IMAGE.shape)[0] > 20), 3, SCRIBBLES)
     before = ContextClassifier(BANK, GaussianNB(), cv=2).fit(IMAGE, scribbles)

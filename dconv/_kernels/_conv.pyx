@@ -20,15 +20,17 @@ from cython.parallel cimport prange, threadid
 from libc.string cimport memcpy, memset
 
 from dconv._kernels._dispatch cimport (
-    DCONV_RELU, DCONV_STREAM, conv_row, dconv_microkernel, dot_row, get_level, lanewise_row, real_t,
+    DCONV_RELU, DCONV_SHARED_TILE, DCONV_STREAM, conv_row, dconv_microkernel, dot_row, get_level, lanewise_row, real_t,
+    shared_row,
 )
 
 # What lies side by side in the lanes of a vector.
-FILTERS, CHANNELS, PIXELS = 0, 1, 2
+FILTERS, CHANNELS, PIXELS, SHARED = 0, 1, 2, 3
 cdef enum:
     _FILTERS = 0
     _CHANNELS = 1
     _PIXELS = 2
+    _SHARED = 3  # filters of several pixels or of several groups
     # Pixels at a border are computed this many together, a multiple of the tile of 6: one by one they are four times
     # slower each, and copying the windows of more costs more than it saves.
     _BORDER_PIXELS = 12
@@ -54,14 +56,15 @@ cdef struct Rows:
     const Phase *phases
     Py_ssize_t n_phases, out_step, piece, n_pieces, n_rows0, n_rows1
     Py_ssize_t n_groups, n_channels, n_filters  # per group
+    Py_ssize_t n_blocks  # of weights: as many as groups, but where groups share vectors or every lane is one
     Py_ssize_t x_strides[5]
     Py_ssize_t out_strides[4]
     const Py_ssize_t *x_offsets
     const Py_ssize_t *scratch_offsets
     Py_ssize_t scratch_row  # pixels
     int lanes
-    Py_ssize_t n_lanes  # with lanes of pixels: how many samples one step of a row has
-    Py_ssize_t taps_per_position, weights_per_position, weights_per_group
+    Py_ssize_t n_beside  # with lanes of pixels: samples in one step of a row; shared: pixels or groups in a vector
+    Py_ssize_t taps_per_position, weights_per_position, weights_per_block
     int finish  # how results are written, see microkernel.h
 
 
@@ -120,6 +123,45 @@ cdef void copy_windows(
             row += row_size
 
 
+cdef void compute_depthwise(
+    const dconv_microkernel *kernel, const Rows *rows, const real_t *window, Py_ssize_t pixel_step,
+    const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, real_t *out,
+    Py_ssize_t out_step, Py_ssize_t n_pixels,
+) noexcept nogil:
+    """Compute neighbours with lanes of pixels, a step of one or several at a time."""
+    cdef Py_ssize_t per_step = rows.n_beside // rows.n_groups
+    cdef Py_ssize_t n_steps = n_pixels // per_step, n_left = n_pixels % per_step * rows.n_groups
+    lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, weight, rows.n_beside, bias, rows.n_beside, out,
+                 out_step * per_step, n_steps, rows.finish)
+    if n_left:
+        lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_beside,
+                     bias, n_left, out + n_steps * per_step * out_step, 0, 1, rows.finish)
+
+
+cdef void compute_shared(
+    const dconv_microkernel *kernel, const Rows *rows, const real_t *window, Py_ssize_t pixel_step,
+    const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, Py_ssize_t bias_step,
+    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+) noexcept nogil:
+    """Compute neighbours with vectors that groups share or, of one group, pixels; too few of these by themselves."""
+    cdef Py_ssize_t block, group, n_steps, n_done
+    if rows.n_groups == 1:
+        n_steps = n_pixels // rows.n_beside
+        n_done = n_steps * rows.n_beside if n_steps >= DCONV_SHARED_TILE else 0
+        shared_row(kernel, window, pixel_step * rows.n_beside, pixel_step, rows.n_beside, offsets, n_taps, weight, bias,
+                   rows.n_filters, out, out_step * rows.n_beside, n_done // rows.n_beside, rows.finish)
+        conv_row(kernel, window + n_done * pixel_step, pixel_step, offsets, n_taps, weight, bias, rows.n_filters,
+                 out + n_done * out_step, out_step, n_pixels - n_done, rows.finish)
+        return
+    for block in range(rows.n_blocks):  # the last ends with the groups, and may compute some again
+        group = min(block * rows.n_beside, rows.n_groups - rows.n_beside)
+        shared_row(kernel, window + group * rows.n_channels, pixel_step, rows.n_channels, rows.n_beside, offsets, n_taps,
+                   weight + block * rows.weights_per_block, bias, rows.n_filters, out + group * rows.n_filters, out_step,
+                   n_pixels, rows.finish)
+        if bias != NULL:
+            bias += bias_step
+
+
 cdef void compute_pixels(
     const dconv_microkernel *kernel, const Rows *rows, const Phase *phase, const real_t *window, Py_ssize_t pixel_step,
     Py_ssize_t channel_step, const Py_ssize_t *offsets, const real_t *weight, const real_t *bias,
@@ -128,19 +170,15 @@ cdef void compute_pixels(
     """Compute `n_pixels` neighbours of one phase; `window` is where the first tap of the first of them lies."""
     cdef Py_ssize_t n_taps = rows.axis[0].n_taps * rows.axis[1].n_taps * phase.n_taps * rows.taps_per_position
     cdef Py_ssize_t out_step = rows.out_step * rows.out_strides[3]
-    cdef Py_ssize_t group, n_channels, per_step, n_steps, n_left
+    cdef Py_ssize_t group
     offsets += phase.position * rows.taps_per_position
     weight += phase.position * rows.weights_per_position
     if rows.lanes == _PIXELS:
-        n_channels = rows.n_groups
-        per_step = rows.n_lanes // n_channels
-        n_steps = n_pixels // per_step
-        n_left = n_pixels % per_step * n_channels
-        lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, weight, rows.n_lanes, bias, rows.n_lanes,
-                     out, out_step * per_step, n_steps, rows.finish)
-        if n_left:
-            lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_lanes,
-                         bias, n_left, out + n_steps * per_step * out_step, 0, 1, rows.finish)
+        compute_depthwise(kernel, rows, window, pixel_step, offsets, n_taps, weight, bias, out, out_step, n_pixels)
+        return
+    if rows.lanes == _SHARED:
+        compute_shared(kernel, rows, window, pixel_step, offsets, n_taps, weight, bias, bias_step, out, out_step,
+                       n_pixels)
         return
     for group in range(rows.n_groups):
         if rows.lanes == _CHANNELS:
@@ -150,7 +188,7 @@ cdef void compute_pixels(
             conv_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step,
                      n_pixels, rows.finish)
         window += rows.n_channels * channel_step
-        weight += rows.weights_per_group
+        weight += rows.weights_per_block
         out += rows.n_filters
         if bias != NULL:
             bias += bias_step
@@ -217,8 +255,8 @@ cdef void compute_piece(
 
 def conv_rows(
     const real_t[:, :, :, :, :] x,  # IN (n, i0, i1, i2, groups * C)
-    const real_t[:, ::1] weight,  # IN (groups, packed: see microkernel.h); with lanes of pixels (1, positions * lanes)
-    const real_t[:, ::1] bias,  # IN (groups, F padded to whole vectors), with lanes of pixels (1, lanes); or None
+    const real_t[:, ::1] weight,  # IN (blocks, packed: see microkernel.h); with lanes of pixels (1, positions * lanes)
+    const real_t[:, ::1] bias,  # IN (blocks, F padded to whole vectors), with lanes of pixels (1, lanes); or None
     real_t[:, :, :, :, :] out,  # OUT (n, o0, o1, o2, groups * F), last axis contiguous
     const Py_ssize_t[:, ::1] axes,  # IN (3, fields of Axis up to stop_inside)
     tuple borders,  # three arrays (places before and after x,), or None for each: zeros
@@ -228,7 +266,9 @@ def conv_rows(
     Py_ssize_t scratch_row,  # pixels in a row of the scratch
     Py_ssize_t taps_per_position,  # offsets at each kernel position
     Py_ssize_t out_step,  # pixels from one of a phase to the next
-    int lanes,  # FILTERS, CHANNELS (a multiple of a vector per group, beside each other) or PIXELS (depthwise)
+    Py_ssize_t groups,
+    int lanes,  # FILTERS, CHANNELS (a multiple of a vector per group, beside each other), PIXELS (depthwise) or SHARED
+    Py_ssize_t n_beside,  # PIXELS: samples in a step of a row; SHARED: groups or, of one group, pixels in a vector
     Py_ssize_t piece,  # pixels of a phase in a piece
     int n_threads,
     str level=None,
@@ -264,17 +304,15 @@ def conv_rows(
     rows.phases, rows.n_phases, rows.out_step = <const Phase *>&phases[0, 0], phases.shape[0], out_step
     rows.piece, rows.n_pieces = piece, ((out.shape[3] + out_step - 1) // out_step + piece - 1) // piece
     rows.n_rows0, rows.n_rows1 = out.shape[1], out.shape[2]
-    rows.lanes, rows.n_lanes, rows.finish = lanes, 0, DCONV_RELU * relu | DCONV_STREAM * stream
-    rows.n_groups = x.shape[4] if lanes == _PIXELS else weight.shape[0]
+    rows.lanes, rows.n_beside, rows.finish = lanes, n_beside, DCONV_RELU * relu | DCONV_STREAM * stream
+    rows.n_groups, rows.n_blocks = groups, weight.shape[0]
     rows.n_channels, rows.n_filters = x.shape[4] // rows.n_groups, out.shape[4] // rows.n_groups
     rows.x_offsets = rows.scratch_offsets = NULL
     rows.taps_per_position, n_positions = taps_per_position, offsets.shape[1] // taps_per_position
     if offsets.shape[1]:
         rows.x_offsets, rows.scratch_offsets = &offsets[0, 0], &offsets[1, 0]
-    rows.weights_per_group = weight.shape[1]
+    rows.weights_per_block = weight.shape[1]
     rows.weights_per_position = weight.shape[1] // max(n_positions, 1)
-    if lanes == _PIXELS:
-        rows.n_lanes = rows.weights_per_position
     rows.scratch_row = scratch_row
     cdef const real_t *first_bias = NULL
     bias_step = 0

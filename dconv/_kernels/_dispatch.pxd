@@ -142,14 +142,26 @@ cdef extern from "rocket_rows.h" nogil:
                            float *out) noexcept nogil
 
 
+cdef extern from "winograd_rows.h" nogil:
+    enum:
+        DCONV_WINOGRAD_UNIT
+    ctypedef struct dconv_winograd_rows:
+        void (*forward)(const float *const *samples, Py_ssize_t n_channels, float *v, Py_ssize_t v_step) noexcept nogil
+        void (*inverse)(const float *m, Py_ssize_t m_step, const float *bias, Py_ssize_t n_filters, float *const *out,
+                        int relu) noexcept nogil
+
+
 cdef extern from "microkernel.h" nogil:
     enum:
         DCONV_RELU
         DCONV_STREAM
+        DCONV_SHARED_TILE
     ctypedef struct dconv_microkernel:
         const char *name
         Py_ssize_t block_f32
         Py_ssize_t block_f64
+        int shares_f32
+        int shares_f64
         Py_ssize_t lanes_f32
         Py_ssize_t lanes_f64
         void (*conv_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
@@ -170,11 +182,20 @@ cdef extern from "microkernel.h" nogil:
         void (*lanewise_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                                  const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes, double *out, Py_ssize_t out_step,
                                  Py_ssize_t n_pixels, int finish) noexcept nogil
+        void (*shared_row_f32)(const float *x, Py_ssize_t x_step, Py_ssize_t share_step, Py_ssize_t n_shares,
+                               const Py_ssize_t *offsets, Py_ssize_t n_taps, const float *weight, const float *bias,
+                               Py_ssize_t n_filters, float *out, Py_ssize_t out_step, Py_ssize_t n_vectors,
+                               int finish) noexcept nogil
+        void (*shared_row_f64)(const double *x, Py_ssize_t x_step, Py_ssize_t share_step, Py_ssize_t n_shares,
+                               const Py_ssize_t *offsets, Py_ssize_t n_taps, const double *weight, const double *bias,
+                               Py_ssize_t n_filters, double *out, Py_ssize_t out_step, Py_ssize_t n_vectors,
+                               int finish) noexcept nogil
         dconv_feature_rows rows
         dconv_activation_rows activations
         dconv_crf_rows crf
         dconv_tree_rows trees
         dconv_rocket_rows rocket
+        dconv_winograd_rows winograd
 
 
 cdef const dconv_microkernel *get_level(str level) except NULL
@@ -215,3 +236,16 @@ cdef inline void lanewise_row(
     else:
         kernel.lanewise_row_f64(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
                                 out_step, n_pixels, finish)
+
+
+cdef inline void shared_row(
+    const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, Py_ssize_t share_step, Py_ssize_t n_shares,
+    const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, Py_ssize_t n_filters,
+    real_t *out, Py_ssize_t out_step, Py_ssize_t n_vectors, int finish,
+) noexcept nogil:
+    if real_t is float:
+        kernel.shared_row_f32(x, x_step, share_step, n_shares, offsets, n_taps, weight, bias, n_filters, out, out_step,
+                              n_vectors, finish)
+    else:
+        kernel.shared_row_f64(x, x_step, share_step, n_shares, offsets, n_taps, weight, bias, n_filters, out, out_step,
+                              n_vectors, finish)

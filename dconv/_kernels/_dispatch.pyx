@@ -48,6 +48,12 @@ def block_sizes(level, itemsize):
     return kernel.block_f64, kernel.lanes_f64
 
 
+def can_share(level, itemsize):
+    """Return whether several pixels or groups of few filters may share a vector at `level`, and be faster for it."""
+    cdef const dconv_microkernel *kernel = get_level(level)
+    return bool(kernel.shares_f32 if itemsize == 4 else kernel.shares_f64)
+
+
 def choose_level(wanted):
     """Return the level that DCONV_CPU=`wanted` asks for; None or "" is the best one.
 

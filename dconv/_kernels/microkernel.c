@@ -62,6 +62,13 @@ INLINE void stream_bytes(void *p, const void *v, size_t size) {
 #define stream_bytes memcpy
 #endif
 
+/* Whether the numbers of a vector can be permuted by one instruction: SSE has none, and of clang it cannot be asked. */
+#if defined(__GNUC__) && !defined(__clang__) && DCONV_VECTOR_BYTES >= 32
+#define CAN_SHARE 1
+#else
+#define CAN_SHARE 0
+#endif
+
 /* A vector is GCC's and clang's vector extension, or for other compilers a struct of lanes and loops over them,
  * which they may vectorise or not. The loops see only these words; S tells the type and width. */
 #if DCONV_VECTOR_BYTES
@@ -87,6 +94,26 @@ INLINE void stream_bytes(void *p, const void *v, size_t size) {
         return __builtin_shuffle(a, b, lower) + __builtin_shuffle(a, b, upper);                                      \
     }
 #endif
+/* The numbers at p[index[l]], all within the vector at p, which is read whole. */
+#if defined(__clang__)
+#define DEFINE_PICK_(T, S)                                                                                           \
+    INLINE vec_##S pick_##S(const T *p, index_##S index) {                                                           \
+        vec_##S picked;                                                                                              \
+        for (ptrdiff_t l = 0; l < LANES(T); l++) picked[l] = p[index[l]];                                            \
+        return picked;                                                                                               \
+    }
+#else
+#define DEFINE_PICK_(T, S)                                                                                           \
+    INLINE vec_##S pick_##S(const T *p, index_##S index) { return __builtin_shuffle(load_##S(p), index); }
+#endif
+#define DEFINE_INDEX_(T, S)                                                                                          \
+    typedef __typeof__((vec_##S){0} < (vec_##S){0}) index_##S;                                                       \
+    INLINE index_##S index_of_##S(const ptrdiff_t *places) {                                                         \
+        index_##S index;                                                                                             \
+        for (ptrdiff_t l = 0; l < LANES(T); l++) index[l] = places[l];                                               \
+        return index;                                                                                                \
+    }                                                                                                                \
+    DEFINE_PICK_(T, S)
 #define LANES(T) ((ptrdiff_t)(DCONV_VECTOR_BYTES / sizeof(T)))
 #define DEFINE_VECTOR_(T, S, BYTES)                                                                                  \
     typedef T vec_##S __attribute__((vector_size(BYTES), aligned(sizeof(T)), may_alias));                            \
@@ -114,6 +141,20 @@ INLINE void stream_bytes(void *p, const void *v, size_t size) {
             a.lane[l] = both[lower] + both[lower + half];                                                            \
         }                                                                                                            \
         return a;                                                                                                    \
+    }
+#define DEFINE_INDEX_(T, S)                                                                                          \
+    typedef struct {                                                                                                 \
+        ptrdiff_t lane[32 / sizeof(T)];                                                                              \
+    } index_##S;                                                                                                     \
+    INLINE index_##S index_of_##S(const ptrdiff_t *places) {                                                         \
+        index_##S index;                                                                                             \
+        memcpy(&index, places, sizeof index);                                                                        \
+        return index;                                                                                                \
+    }                                                                                                                \
+    INLINE vec_##S pick_##S(const T *p, index_##S index) {                                                           \
+        vec_##S picked;                                                                                              \
+        EACH_LANE(T) picked.lane[l] = p[index.lane[l]];                                                              \
+        return picked;                                                                                               \
     }
 #define DEFINE_VECTOR_(T, S, BYTES)                                                                                  \
     typedef struct {                                                                                                 \
@@ -165,6 +206,7 @@ INLINE void stream_bytes(void *p, const void *v, size_t size) {
 /* These expand S before it is joined to a name. */
 #define DEFINE_VECTOR(T, S, BYTES) DEFINE_VECTOR_(T, S, BYTES)
 #define DEFINE_ADD_HALVES(T, S) DEFINE_ADD_HALVES_(T, S)
+#define DEFINE_INDEX(T, S) DEFINE_INDEX_(T, S)
 
 #define REAL float
 #define SUFFIX f32
@@ -181,11 +223,14 @@ INLINE void stream_bytes(void *p, const void *v, size_t size) {
 #include "crf_rows_loops.h"
 #include "tree_rows_loops.h"
 #include "rocket_rows_loops.h"
+#include "winograd_rows_loops.h"
 
 #define ENTRIES(T, SUFFIX)                                                                                           \
     .block_##SUFFIX = 2 * LANES(T), .lanes_##SUFFIX = LANES(T), .conv_row_##SUFFIX = conv_row_##SUFFIX,              \
-    .dot_row_##SUFFIX = dot_row_##SUFFIX, .lanewise_row_##SUFFIX = lanewise_row_##SUFFIX
+    .dot_row_##SUFFIX = dot_row_##SUFFIX, .lanewise_row_##SUFFIX = lanewise_row_##SUFFIX,           \
+    .shares_##SUFFIX = CAN_SHARE, .shared_row_##SUFFIX = shared_row_##SUFFIX
 
 const dconv_microkernel JOIN(dconv_microkernel, DCONV_LEVEL) = {
     .name = NAME(DCONV_LEVEL), ENTRIES(float, f32), ENTRIES(double, f64), .rows = FEATURE_ROWS,
-    .activations = ACTIVATION_ROWS, .crf = CRF_ROWS, .trees = TREE_ROWS, .rocket = ROCKET_ROWS};
+    .activations = ACTIVATION_ROWS, .crf = CRF_ROWS, .trees = TREE_ROWS, .rocket = ROCKET_ROWS,
+    .winograd = WINOGRAD_ROWS};

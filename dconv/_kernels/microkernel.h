@@ -13,6 +13,7 @@
 #include "feature_rows.h"
 #include "rocket_rows.h"
 #include "tree_rows.h"
+#include "winograd_rows.h"
 
 #include <stddef.h>
 
@@ -24,9 +25,14 @@
  * lines and the level can, and is for large results only. */
 enum { DCONV_RELU = 1, DCONV_STREAM = 2 };
 
+/* Fewer vectors than these shared_row computes by conv_row, one result after another. */
+enum { DCONV_SHARED_TILE = 8 };
+
 #define DCONV_DECLARE_LOOPS(T, SUFFIX)                                                                               \
     /* Filters in a packed block: the widest tile holds this many beside each other. */                              \
     ptrdiff_t block_##SUFFIX;                                                                                        \
+    /* Whether shared_row is fast: whether the numbers of a vector can be permuted at once. */                       \
+    int shares_##SUFFIX;                                                                                             \
     /* Filters in a vector: what is left of F after whole blocks is padded to a multiple of this. */                 \
     ptrdiff_t lanes_##SUFFIX;                                                                                        \
     /* out[p * out_step + f] = bias[f] + sum_k weight[k, f] * x[p * x_step + offsets[k]]                             \
@@ -44,7 +50,15 @@ enum { DCONV_RELU = 1, DCONV_STREAM = 2 };
      * a filter of its own for every lane l, which is depthwise convolution. */                                      \
     void (*lanewise_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,          \
                                   const T *weight, ptrdiff_t weight_step, const T *bias, ptrdiff_t n_lanes, T *out,  \
-                                  ptrdiff_t out_step, ptrdiff_t n_pixels, int finish);
+                                  ptrdiff_t out_step, ptrdiff_t n_pixels, int finish);                               \
+    /* out[v * out_step + s * F + f] = bias[s * F + f]                                                               \
+     *     + sum_k weight[k * lanes + s * F + f] * x[v * x_step + s * share_step + offsets[k]]:                      \
+     * vectors of F filters for each of `n_shares` pixels or groups. n_shares * F and (n_shares - 1) * share_step + 1 \
+     * are at most `lanes`. Half a vector beyond weight and bias may be read. The weight of one pixel's filters is    \
+     * one for conv_row, too. */                                                                                     \
+    void (*shared_row_##SUFFIX)(const T *x, ptrdiff_t x_step, ptrdiff_t share_step, ptrdiff_t n_shares,              \
+                                const ptrdiff_t *offsets, ptrdiff_t n_taps, const T *weight, const T *bias,          \
+                                ptrdiff_t n_filters, T *out, ptrdiff_t out_step, ptrdiff_t n_vectors, int finish);
 
 typedef struct {
     const char *name;
@@ -55,6 +69,7 @@ typedef struct {
     dconv_crf_rows crf;
     dconv_tree_rows trees;
     dconv_rocket_rows rocket;
+    dconv_winograd_rows winograd;
 } dconv_microkernel;
 
 #endif

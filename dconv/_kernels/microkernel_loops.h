@@ -9,6 +9,7 @@
 
 DEFINE_VECTOR(REAL, SUFFIX, DCONV_VECTOR_BYTES)
 DEFINE_ADD_HALVES(REAL, SUFFIX)
+DEFINE_INDEX(REAL, SUFFIX)
 #if DCONV_VECTOR_BYTES >= 32
 DEFINE_VECTOR(REAL, HALF, DCONV_VECTOR_BYTES / 2)
 #endif
@@ -228,99 +229,61 @@ static void FN(dot_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offset
 #undef DOT_PIXELS
 }
 
-/* NV vectors of lanes at PX pixels, each lane with weights of its own: NV + PX * NV loads for PX * NV multiply-adds. */
-#define DEFINE_LANE_TILE(name, PX, NV)                                                                               \
-    INLINE void FN(name)(const REAL *restrict x, ptrdiff_t x_step, const ptrdiff_t *restrict offsets,                \
-                         ptrdiff_t n_taps, const REAL *restrict weight, ptrdiff_t weight_step,                       \
-                         const REAL *restrict bias, REAL *restrict out, ptrdiff_t out_step, int finish) {            \
-        VEC acc[PX][NV] = {0};                                                                                       \
-        const REAL *pixel[PX];                                                                                       \
-        UNROLL for (int p = 0; p < PX; p++) pixel[p] = x + p * x_step;                                               \
-        for (ptrdiff_t k = 0; k < n_taps; k++) {                                                                     \
-            const ptrdiff_t tap = offsets[k];                                                                        \
-            UNROLL for (int v = 0; v < NV; v++) {                                                                    \
-                const VEC w = FN(load)(weight + k * weight_step + v * L);                                            \
-                UNROLL for (int p = 0; p < PX; p++) {                                                                \
-                    acc[p][v] = FN(multiply_add)(w, FN(load)(pixel[p] + tap + v * L), acc[p][v]);                    \
-                }                                                                                                    \
-            }                                                                                                        \
-        }                                                                                                            \
-        UNROLL for (int p = 0; p < PX; p++) {                                                                        \
-            UNROLL for (int v = 0; v < NV; v++) {                                                                    \
-                if (bias) acc[p][v] = FN(add)(acc[p][v], FN(load)(bias + v * L));                                    \
-                if (finish & DCONV_RELU) acc[p][v] = FN(relu)(acc[p][v]);                                            \
-                if (finish & DCONV_STREAM) {                                                                         \
-                    FN(stream)(out + p * out_step + v * L, acc[p][v]);                                               \
-                } else {                                                                                             \
-                    FN(store)(out + p * out_step + v * L, acc[p][v]);                                                \
-                }                                                                                                    \
-            }                                                                                                        \
-        }                                                                                                            \
-    }
+#include "microkernel_depthwise_loops.h"
 
-/* Twelve accumulators. A tile takes as many of a pixel's lanes as it can, so that x is read in few streams, by whole
- * cache lines. */
-#define DEFINE_LANE_BLOCK(PX, NV)                                                                                    \
-    DEFINE_LANE_TILE(lane_tile_##PX##x##NV, PX, NV)                                                                  \
-    DEFINE_LANE_TILE(lane_tile_1x##NV, 1, NV)                                                                        \
-    static void FN(lane_block_##NV)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,     \
-                                    const REAL *weight, ptrdiff_t weight_step, const REAL *bias, REAL *out,          \
-                                    ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {                            \
-        for (ptrdiff_t p = 0; p < n_pixels && n_pixels < PX; p++) {                                                  \
-            FN(lane_tile_1x##NV)(x + p * x_step, x_step, offsets, n_taps, weight, weight_step, bias,                 \
-                                 out + p * out_step, out_step, finish);                                              \
-        }                                                                                                            \
-        for (ptrdiff_t p = 0; p < n_pixels && n_pixels >= PX; p += PX) {                                             \
-            if (p > n_pixels - PX) p = n_pixels - PX; /* ends with the row, as in DEFINE_BLOCK */                    \
-            FN(lane_tile_##PX##x##NV)(x + p * x_step, x_step, offsets, n_taps, weight, weight_step, bias,            \
-                                      out + p * out_step, out_step, finish);                                         \
-        }                                                                                                            \
-    }
-
-DEFINE_LANE_BLOCK(3, 4)
-DEFINE_LANE_BLOCK(6, 2)
-DEFINE_LANE_BLOCK(12, 1)
-
-/* Many lanes are walked for three pixels at a time, so that x and out are read and written in order; few lanes, which are
- * one block or two, for the whole row: each measured faster than the other. */
-static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
-                             const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
-                             ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {
-    finish = FN(finish_for)(finish, out, out_step, n_lanes);
-    const ptrdiff_t step = n_lanes > 4 * L && n_pixels > 3 ? 3 : n_pixels;
-    for (ptrdiff_t p = 0; p < n_pixels; p += step) {
-        if (p > n_pixels - step) p = n_pixels - step; /* ends with the row, as in DEFINE_BLOCK */
-        const REAL *xp = x + p * x_step;
-        REAL *op = out + p * out_step;
-        ptrdiff_t l = 0;
-        while (l < n_lanes && n_lanes >= L) {
-            const ptrdiff_t left = n_lanes - l;
-            if (left < L) l = n_lanes - L; /* the last vector ends with the lanes, likewise */
-            const REAL *b = bias ? bias + l : NULL;
-#define LANE_BLOCK(n)                                                                                                \
-    FN(lane_block_##n)(xp + l, x_step, offsets, n_taps, weight + l, weight_step, b, op + l, out_step, step, finish)
-            if (left >= 4 * L) {
-                LANE_BLOCK(4);
-                l += 4 * L;
-            } else if (left >= 2 * L) {
-                LANE_BLOCK(2);
-                l += 2 * L;
-            } else {
-                LANE_BLOCK(1);
-                l += L;
-            }
+/* Few filters, of one pixel or of one group of channels, leave most lanes idle: here several pixels or groups share a
+ * vector. What their lanes read is picked out of one vector of x, at the cost of a multiply-add; of two vectors it cost
+ * more than it gained. */
+INLINE void FN(shared_tile)(const REAL *x, ptrdiff_t x_step, JOIN(index, SUFFIX) index, const ptrdiff_t *restrict offsets,
+                            ptrdiff_t n_taps, const REAL *restrict weight, const REAL *restrict bias,
+                            REAL *restrict out, ptrdiff_t out_step, ptrdiff_t n_lanes, int finish) {
+    VEC acc[DCONV_SHARED_TILE] = {0};
+    const REAL *vector[DCONV_SHARED_TILE];
+    UNROLL for (int v = 0; v < DCONV_SHARED_TILE; v++) vector[v] = x + v * x_step;
+    for (ptrdiff_t k = 0; k < n_taps; k++) {
+        const VEC w = FN(load)(weight + k * L);
+        UNROLL for (int v = 0; v < DCONV_SHARED_TILE; v++) {
+            acc[v] = FN(multiply_add)(w, FN(pick)(vector[v] + offsets[k], index), acc[v]);
         }
-        for (; l < n_lanes; l++) { /* less than a vector in all: one by one */
-            for (ptrdiff_t q = 0; q < step; q++) {
-                REAL sum = 0;
-                for (ptrdiff_t k = 0; k < n_taps; k++) sum += weight[k * weight_step + l] * xp[q * x_step + offsets[k] + l];
-                if (bias) sum += bias[l];
-                op[q * out_step + l] = finish & DCONV_RELU && sum < 0 ? 0 : sum;
-            }
-        }
-#undef LANE_BLOCK
     }
-    if (finish & DCONV_STREAM) STREAM_FENCE();
+    UNROLL for (int v = 0; v < DCONV_SHARED_TILE; v++) {
+        if (bias) acc[v] = FN(add)(acc[v], FN(load)(bias));
+        if (finish & DCONV_RELU) acc[v] = FN(relu)(acc[v]);
+        if (finish & DCONV_STREAM) {
+            FN(stream)(out + v * out_step, acc[v]);
+        } else {
+            FN(put)(out + v * out_step, acc[v], n_lanes);
+        }
+    }
+}
+
+static void FN(shared_row)(const REAL *x, ptrdiff_t x_step, ptrdiff_t share_step, ptrdiff_t n_shares,
+                           const ptrdiff_t *offsets, ptrdiff_t n_taps, const REAL *weight, const REAL *bias,
+                           ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step, ptrdiff_t n_vectors, int finish) {
+    const ptrdiff_t n_lanes = n_shares * n_filters;
+    /* A vector of x holds so much beyond what is needed of it; so the last ones are read from as much before. */
+    const ptrdiff_t beyond = L - 1 - (n_shares - 1) * share_step;
+    ptrdiff_t forward[64 / sizeof(REAL)], backward[64 / sizeof(REAL)];
+    for (ptrdiff_t l = 0; l < L; l++) {
+        forward[l] = l < n_lanes ? l / n_filters * share_step : 0;
+        backward[l] = forward[l] + beyond;
+    }
+    const int whole = FN(finish_for)(finish, out, out_step, n_lanes);
+    ptrdiff_t v = 0;
+    for (; v < n_vectors && n_vectors >= DCONV_SHARED_TILE; v += DCONV_SHARED_TILE) {
+        if (v > n_vectors - DCONV_SHARED_TILE) v = n_vectors - DCONV_SHARED_TILE; /* ends with the row, as in DEFINE_BLOCK */
+        const int last = (n_vectors - DCONV_SHARED_TILE - v) * x_step < beyond;
+        if (last && v * x_step < beyond) break;
+        FN(shared_tile)(x + v * x_step - (last ? beyond : 0), x_step, FN(index_of)(last ? backward : forward), offsets,
+                        n_taps, weight, bias, out + v * out_step, out_step, n_lanes, whole);
+    }
+    if (whole & DCONV_STREAM) STREAM_FENCE();
+    for (; v < n_vectors; v++) { /* too few for that */
+        for (ptrdiff_t s = 0; s < n_shares; s++) {
+            FN(conv_row)(x + v * x_step + s * share_step, 0, offsets, n_taps, weight + s * n_filters,
+                         bias ? bias + s * n_filters : NULL, n_filters, out + v * out_step + s * n_filters, 0, 1, finish);
+        }
+    }
 }
 
 #undef FN
