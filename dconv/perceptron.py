@@ -19,14 +19,17 @@ from dconv._axes import as_int
 from dconv._threads import scikit_learn_alone
 
 _BATCH_SIZE = 200  # scikit-learn's own, or all rows if there are fewer
+_FEW_ROWS = 1000  # to which the prior has its whole strength
+_LEAST_BATCHES = 10  # of an epoch as `max_iter` counts: against a strong prior few changes of weights teach nothing
 
 
 class PerceptronClassifier(ClassifierMixin, BaseEstimator):
-    """scikit-learn's MLPClassifier, with a penalty on weights that counts once for all rows together.
+    """scikit-learn's MLPClassifier, with a penalty on weights that suits the number of rows, and epochs that do.
 
-    Its `alpha` is added to the loss of every batch, however many batches there are, so that the right one for some
-    thousand rows is far too small for some hundred. Here the penalty is a prior, what few rows cannot overrule and many
-    can; but not without end, as rows are pixels, and of very many most are like others.
+    Its `alpha` is added to the loss of every batch, however many rows there are, so that the right one for some
+    thousand rows is far too small for some hundred. Here the penalty is a prior, the stronger the more features there
+    are, which up to 1000 rows have to live with and more overrule; but not without end, as rows are pixels, and of very
+    many most are like others. Fewer rows are gone through more often, lest the weights are hardly changed.
 
     What few rows have taught is also less sure than the network says, above all of images that it has not seen. So its
     last layer is shrunk: where there are `n` rows of a class, logits are multiplied by ``n / (n + doubt)``. That
@@ -36,15 +39,18 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     ----------
     hidden_layer_sizes : sequence of int, default=(64,)
         Units of each hidden layer.
-    weight_decay : float, default=20.0
-        The strength of the prior: half of it times the squared weights is added to the loss of all rows together.
+    weight_decay : float, default=0.004
+        The strength of the prior of a feature: with `d` features half of ``weight_decay * d`` times the squared weights
+        is added to the mean loss of rows, if they are 1000 or fewer. With `n` more that is multiplied by
+        ``(1000 / n)**2``.
     alpha : float, default=0.3
         The least penalty: half of it times the squared weights is added to the loss of every batch of 200 rows.
-    doubt : float, default=500.0
+    doubt : float, default=100.0
         Number of rows of a class, the mean of all classes, that halve the logits; 0 leaves them as they were learnt. A
         row of weight 2 is two, one of weight 0 none; smaller weights all together do not make rows fewer.
     max_iter : int, default=30
-        Number of epochs.
+        Number of epochs, of 10 batches at least: of fewer than 1801 rows, which make fewer batches, there are as many
+        more.
     random_state : int, RandomState instance or None, default=None
         Draws the first weights and the batches.
 
@@ -69,11 +75,11 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
     >>> from dconv import PerceptronClassifier
     >>> x = np.random.default_rng(0).normal(size=(200, 4))
     >>> y = x[:, 0] > 0
-    >>> few, many = (PerceptronClassifier(random_state=0).fit(x[:n], y[:n]) for n in (20, 200))
+    >>> few, many = (PerceptronClassifier(random_state=0).fit(np.tile(x, (n, 1)), np.tile(y, n)) for n in (1, 100))
     >>> few.network_.alpha, many.network_.alpha
-    (20.0, 20.0)
-    >>> PerceptronClassifier(random_state=0).fit(np.tile(x, (100, 1)), np.tile(y, 100)).network_.alpha
-    0.3
+    (3.2, 0.3)
+    >>> few.n_iter_
+    300
     """
 
     _n_rows: int  # of the largest call
@@ -84,9 +90,9 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         self,
         hidden_layer_sizes: Sequence[int] = (64,),
         *,
-        weight_decay: float = 20.0,
+        weight_decay: float = 0.004,
         alpha: float = 0.3,
-        doubt: float = 500.0,
+        doubt: float = 100.0,
         max_iter: int = 30,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
@@ -178,9 +184,13 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             weighting = {name: _check_sample_weight(weights, rows) for name, weights in weighting.items()}
             batch = min(_BATCH_SIZE, len(rows))
             n_rows = len(rows) if first else max(len(rows), self._n_rows)
-            network = self.network_ if not first else MLPClassifier(self.hidden_layer_sizes, max_iter=self.max_iter)
+            n_batches = -(-len(rows) // batch)
+            n_epochs = -(-self.max_iter * _LEAST_BATCHES // min(n_batches, _LEAST_BATCHES))
+            network = self.network_ if not first else MLPClassifier(self.hidden_layer_sizes, max_iter=n_epochs)
+            prior = float(self.weight_decay) * rows.shape[1] * min(1.0, (_FEW_ROWS / n_rows) ** 2)
+            of_batch = batch * float(np.mean(weighting.get("sample_weight", 1.0)))  # what scikit-learn divides alpha by
             network.set_params(
-                alpha=max(float(self.alpha), float(self.weight_decay) * batch / n_rows),
+                alpha=max(float(self.alpha), prior * of_batch),
                 batch_size=batch,
                 **({"random_state": self.random_state} if first else {}),
             )

@@ -25,7 +25,7 @@ from dconv._refinement import new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
 from dconv._validation import check_n_channels
-from dconv.voting import size_of_trees
+from dconv.voting import parameters_for
 
 
 class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
@@ -42,8 +42,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         transformers return them. A transformer from outside dconv is applied to one whole image at a time.
     classifier : classifier or None, default=None
         Any scikit-learn classifier, or Pipeline that ends in one, on rows of pixels. None is
-        :func:`~dconv.default_classifier`: extra trees, a perceptron or the mean of both, whichever is best on images,
-        or of a single one regions, that it has not learnt from. A classifier whose `fit` takes `groups` is told them.
+        :func:`~dconv.default_classifier`: the mean of extra trees and a perceptron, or of 10,000 labelled pixels or
+        more one of them alone, if it is better on images, or of a single one regions, that it has not learnt from. A
+        classifier whose `fit` takes `groups` is told them.
     ignore_label : int or None, default=0
         The value in `y` that means "not labelled"; None if every pixel is.
     max_samples : int or None, default=None
@@ -234,7 +235,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         lesson = new_lesson(X, y, sample_weight, mask, features, classifier, ndim, channel_axis, rules, random_state)
         check_two_classes(lesson.targets, rules.ignore_label)
         if self.classifier is None:
-            classifier.forest.set_params(**size_of_trees(len(lesson.targets)))
+            classifier.set_params(**parameters_for(len(lesson.targets)))
         images = lesson.images
         with_student = as_distill(self.distill, classifier)
         self._check_parts(features, classifier)

@@ -28,10 +28,11 @@ from dconv.perceptron import PerceptronClassifier
 from dconv.scaling import SoftClipScaler
 
 _CLEARLY = 0.9  # of the mean's loss: what one member must do better than, as the mean does better on other images
-# Small trees are as good on few rows, and several times as fast: up to 64 leaves are bit vectors.
-_SMALL_TREES: dict[str, int] = {"max_leaf_nodes": 64, "min_samples_leaf": 1}
-_LARGE_TREES: dict[str, int] = {"max_leaf_nodes": 1024, "min_samples_leaf": 4}
-_MANY_ROWS = 10_000
+# Few rows are of one image, or of a few, and what is held out of them is too like the rest to tell who is better on
+# other images. Small trees are as good on them, and several times as fast: up to 64 leaves are bit vectors.
+_FEW_ROWS = {"n_folds": None, "forest__max_leaf_nodes": 64, "forest__min_samples_leaf": 1}
+_MANY_ROWS = {"n_folds": 2, "forest__max_leaf_nodes": 1024, "forest__min_samples_leaf": 4}
+_LEAST_MANY = 10_000
 _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, as neighbouring pixels are alike
 
 
@@ -46,8 +47,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     ----------
     forest, perceptron : classifier
         The members, any classifiers with `predict_proba`.
-    n_folds : int, default=2
-        Number of folds, 2 or more.
+    n_folds : int or None, default=2
+        Number of folds, 2 or more. None tries nothing: both vote, fitted once, in a third of the time.
     random_state : int, RandomState instance or None, default=None
         Draws folds and the rows that the choice is made on; the members keep their own.
 
@@ -58,8 +59,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     members_ : dict of str to classifier
         Those that vote, fitted: ``"forest"``, ``"perceptron"`` or both.
     log_loss_ : dict of str to float, or None
-        The log-loss of ``"forest"``, ``"perceptron"`` and ``"mean"`` on held-out rows. None if no folds could be made
-        that all know every class, as with one row of a class; then both vote.
+        The log-loss of ``"forest"``, ``"perceptron"`` and ``"mean"`` on held-out rows. None if nothing was tried, also
+        because no folds could be made that all know every class, as with one row of a class; then both vote.
     n_features_in_ : int
         Number of features seen at fit.
 
@@ -85,7 +86,7 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         forest: Any,
         perceptron: Any,
         *,
-        n_folds: int = 2,
+        n_folds: int | None = 2,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.forest = forest
@@ -118,7 +119,7 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument or a parameter cannot be used.
         """
-        n_folds = as_int(self.n_folds, "n_folds", 2)
+        n_folds = None if self.n_folds is None else as_int(self.n_folds, "n_folds", 2)
         random_state = check_random_state(self.random_state)
         with scikit_learn_alone():
             rows, labels = validate_data(self, X, y)
@@ -128,7 +129,9 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
             weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
             members = {"forest": self.forest, "perceptron": self.perceptron}
-            losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
+            losses = None
+            if n_folds is not None:
+                losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
             best = "mean" if losses is None else _best(losses)
             chosen = members if best == "mean" else {best: members[best]}
             self.members_ = {name: _fitted(member, rows, labels, weights) for name, member in chosen.items()}
@@ -227,13 +230,14 @@ def default_classifier(
 ) -> AdaptiveVote:
     """Return the classifier that :class:`dconv.PixelClassifier` uses if it is given none.
 
-    Extra trees, and a perceptron of one layer of 64 units on softly clipped features.
+    Extra trees, and a perceptron of one layer of 64 units on softly clipped features, in a vote.
 
     Parameters
     ----------
     n_rows : int or None, default=None
-        Number of rows that it is to learn from, None if that is not known. Trees of 10,000 rows or more have at most
-        1024 leaves of 4 rows at least, others at most 64 leaves, which is faster.
+        Number of rows that it is to learn from, None if that is not known. With 10,000 rows or more trees have at most
+        1024 leaves of 4 rows at least, and it is tried who votes. With less trees have at most 64 leaves, which is
+        faster, and both vote.
     random_state : int, RandomState instance or None, default=None
         Seeds both.
     n_jobs : int or None, default=None
@@ -254,16 +258,17 @@ def default_classifier(
     """
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
     perceptron = PerceptronClassifier((64,), random_state=int(seeds[1]))
-    return AdaptiveVote(
-        ExtraTreesClassifier(100, n_jobs=n_jobs, random_state=int(seeds[0]), **size_of_trees(n_rows)),
+    vote = AdaptiveVote(
+        ExtraTreesClassifier(100, n_jobs=n_jobs, random_state=int(seeds[0])),
         make_pipeline(SoftClipScaler(), StandardScaler(), perceptron),
         random_state=int(seeds[2]),
     )
+    return vote.set_params(**parameters_for(n_rows))
 
 
-def size_of_trees(n_rows: int | None) -> dict[str, int]:
-    """Return the parameters of trees for a number of rows, None if that is not known."""
-    return _SMALL_TREES if n_rows is None or n_rows < _MANY_ROWS else _LARGE_TREES
+def parameters_for(n_rows: int | None) -> dict[str, Any]:
+    """Return the parameters of the default classifier that depend on the number of rows, None if that is not known."""
+    return _FEW_ROWS if n_rows is None or n_rows < _LEAST_MANY else _MANY_ROWS
 
 
 def _best(losses: dict[str, float]) -> str:

@@ -89,6 +89,20 @@ def test_without_folds_both_vote(y, groups):
     assert list(vote.members_) == ["forest", "perceptron"]
 
 
+def test_without_a_trial_both_vote():
+    vote = AdaptiveVote(TREE, LINE, n_folds=None, random_state=0).fit(X, X.sum(axis=1) > 0)
+    assert vote.log_loss_ is None
+    assert list(vote.members_) == ["forest", "perceptron"]
+
+
+@pytest.mark.parametrize(("size", "tried"), [(99, False), (100, True)])
+def test_the_default_tries_who_votes_only_with_many_pixels(size, tried):
+    image = rng.normal(size=(100, size))
+    vote = PixelClassifier(AtrousFeatures(1, groups=("level",)), random_state=0).fit(image, 1 + (image > 0)).classifier_
+    assert (vote.log_loss_ is not None) is tried
+    assert vote.forest.max_leaf_nodes == (1024 if tried else 64)
+
+
 def test_weights_reach_a_pipeline():
     weights = np.where(np.arange(300) < 150, 1e-6, 1.0)
     y = HALVES ^ (np.arange(300) < 150)
@@ -127,7 +141,7 @@ def test_going_on_with_other_classes_is_refused():
 
 
 def test_bad_parameters_are_refused():
-    for n_folds in (1, 2.5, None):
+    for n_folds in (1, 2.5, "two"):
         with pytest.raises((TypeError, ValueError), match="n_folds must be"):
             AdaptiveVote(TREE, LINE, n_folds=n_folds).fit(X, HALVES)
     with pytest.raises(ValueError, match="one class"):
