@@ -18,7 +18,16 @@ from dconv._net_cost import BackboneCost, cost_of
 from dconv._net_run import run_net
 from dconv._pixels import blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_array, as_axes, as_images, check_finite, check_min_size, check_n_channels
+from dconv._validation import (
+    LARGEST,
+    Images,
+    as_array,
+    as_axes,
+    as_images,
+    check_finite,
+    check_min_size,
+    check_n_channels,
+)
 
 _MEGAPIXEL = {1: (1_000_000,), 2: (1000, 1000), 3: (100, 100, 100)}
 
@@ -381,8 +390,8 @@ def _preparation(channels: Any, mean: Any, std: Any, net: DenseNet, n_channels: 
         if max(places) >= n_channels:
             raise ValueError(f"channels={channels!r} has {max(places)}, but X has {n_channels} channel(s)")
     factor = _per_channel(std, "std", net.n_channels)
-    if (factor <= 0).any():
-        raise ValueError(f"std must be positive, got {std!r}")
+    if (factor < np.finfo(np.float32).tiny).any():
+        raise ValueError(f"std must be positive, and no less than float32 can divide by, got {std!r}")
     return Preparation(places, _per_channel(mean, "mean", net.n_channels), (1 / factor).astype(np.float32))
 
 
@@ -394,4 +403,6 @@ def _per_channel(value: Any, name: str, n_channels: int) -> np.ndarray:
         raise ValueError(
             f"{name} must be one number or {n_channels}, one for each channel of the net's input, got {value!r}"
         )
+    if (np.abs(array.astype(np.float64)) > LARGEST).any():
+        raise ValueError(f"{name} must not be beyond {LARGEST:g}, as images must not, got {value!r}")
     return np.broadcast_to(array, (n_channels,)).astype(np.float32)

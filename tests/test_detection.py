@@ -43,7 +43,7 @@ def boxes_of(masks):
 
 
 def detector(**parameters):
-    return ObjectDetector(SEGMENTER, **{"as_frame": False, "random_state": 0, **parameters})
+    return ObjectDetector(**{"segmenter": SEGMENTER, "as_frame": False, "random_state": 0, **parameters})
 
 
 def labels_from(y, image, width=1.5):
@@ -95,11 +95,22 @@ def test_boxes_hold_ellipses_whose_corners_are_unknown():
 def test_class_weight_undoes_what_max_samples_does(max_samples):
     pairs = [blobs(seed=seed) for seed in (0, 1)]
     X, y = map(list, zip(*pairs, strict=True))
-    fitted = detector().set_params(segmenter__max_samples=max_samples).fit(X, y)
+    fitted = detector(segmenter=clone(SEGMENTER).set_params(max_samples=max_samples)).fit(X, y)
     counts = [np.bincount(labels_from(masks, image).ravel(), minlength=4)[1:] for image, masks in pairs]
     drawn = [np.minimum(each, max_samples or image.size) for each, image in zip(counts, X, strict=True)]
     np.testing.assert_allclose(fitted.class_weight_, np.sum(counts, axis=0) / np.sum(drawn, axis=0))
     assert (fitted.class_weight_ == 1).all() == (max_samples is None)
+
+
+def test_class_weight_follows_what_was_drawn_and_a_prior():
+    image, masks = blobs()
+    counts = np.bincount(labels_from(masks, image).ravel(), minlength=4)[1:]
+    segmenter = clone(SEGMENTER).set_params(max_samples=100, sample="stratified")
+    fitted = detector(segmenter=segmenter).fit(image, masks)
+    np.testing.assert_allclose(fitted.class_weight_, counts.sum() / 300, rtol=0.02)
+    fitted = detector(segmenter=segmenter.set_params(sample="balanced", class_prior="data")).fit(image, masks)
+    np.testing.assert_array_equal(fitted.class_weight_, 1)
+    np.testing.assert_allclose(fitted.segmenter_.prior_factors_ * counts[0] / fitted.segmenter_.prior_factors_[0], counts)
 
 
 # --- what is found ---
@@ -153,6 +164,22 @@ def test_nothing_found_is_an_empty_table():
     some, none = fitted.set_params(threshold=1.0, min_size=3).predict([image, np.zeros((40, 50))])
     assert list(some) == list(none)
     assert [len(column) for column in none.values()] == [0] * len(none)
+
+
+def test_no_object_where_there_is_no_data():
+    image, masks = blobs()
+    missing = np.indices(image.shape)[1] > 60
+    holed = np.where(missing, np.nan, image)
+    segmenter = clone(SEGMENTER).set_params(max_samples=None, nodata=9)
+    fitted = detector(segmenter=segmenter).fit(holed, masks)
+    np.testing.assert_array_equal(fitted.class_weight_, 1)
+    table, labels = fitted.predict_objects(holed)
+    assert not labels[missing].any()
+    assert object_f1_score(np.where(missing, 0, masks), labels) > 0.85
+    assert len(table["label"]) == labels.max()
+    assert len(fitted.predict(np.full_like(image, np.nan))["label"]) == 0
+    with pytest.raises(ValueError, match="X holds nan"):
+        detector().fit(holed, masks)
 
 
 def test_an_image_that_is_one_object():

@@ -202,6 +202,14 @@ def test_bad_input():
     fails("n_samples must be at least 2", n_samples=1)
     fails("projection='lda' needs pixels of two classes", projection="lda")
     fails("projection='lda' needs pixels of two classes", projection="lda", y=np.ones(IMAGE.shape, int))
+    two = np.zeros(IMAGE.shape, int)
+    two[0, :2] = 1, 2
+    fails(r"learns from 2 pixel\(s\) of 2 class\(es\), but needs two classes, and more", projection="lda", y=two)
+    rows = np.indices(IMAGE.shape[:2])[0]
+    halves, top, bottom = (rows >= 20) * 1.0, rows < 3, rows > 36
+    for image in (np.zeros((40, 50)), halves):
+        with pytest.raises(ValueError, match="projection='lda' needs maps that vary within a class"):
+            pyramid("passthrough", projection="lda", channel_axis=-1).fit(image[..., None], top + 2 * bottom)
     fails("y has shape", projection="lda", y=np.ones((3, 3), int))
     fails("inner must work block by block, but CustomFeatures", inner=dconv.CustomFeatures(np.negative))
     fails("features must be", inner="bank")
