@@ -82,7 +82,8 @@ def _directions(
         # the first alone.
         exact = rows.shape[1] <= min(len(rows), _MANY_TAPS)
         solver = "covariance_eigh" if exact else "auto"
-        found = PCA(min(n, len(rows)), svd_solver=solver, random_state=random_state).fit(rows)
+        with np.errstate(invalid="ignore"):  # shares of a variance of 0
+            found = PCA(min(n, len(rows)), svd_solver=solver, random_state=random_state).fit(rows)
         return found.components_, found.mean_
     assert labels is not None
     n_classes = len(np.unique(labels))

@@ -68,7 +68,7 @@ class ObjectDetector(ImageInput, BaseEstimator):
         By how much its probabilities are multiplied, before they are made to add up to 1: `max_samples` lets it see
         less of frequent classes than there is. 1 where a `class_prior` of the segmenter corrects that.
     min_size_ : int
-        The least size of an object.
+        The least size of an object: `min_size`, or what was learnt in its place.
 
     See Also
     --------
@@ -81,6 +81,8 @@ class ObjectDetector(ImageInput, BaseEstimator):
     negative values are pixels of which nothing is known.
 
     With a segmenter that has a `nodata` pixels may be NaN: nothing is learnt there, and no object is found.
+
+    `threshold`, `min_size`, `split`, `neck`, `connectivity` and `as_frame` may be changed after `fit`.
 
     Of a segmenter with balanced class weights of its own the probabilities are not what `class_weight_` supposes.
 
@@ -265,17 +267,18 @@ class ObjectDetector(ImageInput, BaseEstimator):
         inside = weighted[..., 1]
         foreground = np.clip(inside + weighted[..., 2], 0, 1)  # rounding may take a sum beyond 1
         ndim, threshold = foreground.ndim, as_share(self.threshold, "threshold")
+        min_size = self.min_size_ if self.min_size is None else self.min_size
         connectivity = as_connectivity(self.connectivity, ndim)
         labels = label(foreground >= threshold, connectivity=connectivity).astype(np.int32)
         if self.split == "watershed":
             height = ndimage.gaussian_filter(inside, _SMOOTHING).astype(np.float64) + _LEAST_HEIGHT
             height[labels == 0] = 0
             neck = as_share(self.neck, "neck")
-            labels = split_regions(labels, neck, self.min_size_, connectivity, height).astype(np.int32)
+            labels = split_regions(labels, neck, min_size, connectivity, height).astype(np.int32)
         maps = as_maps(foreground, ndim, None, None)
         everything = tuple(slice(0, size) for size in foreground.shape)
         n = int(labels.max())
-        columns = measure_objects(maps, threshold, [everything], labels, n, self.min_size_)
+        columns = measure_objects(maps, threshold, [everything], labels, n, min_size)
         return Objects(as_table(columns, self.as_frame), labels)
 
     def _new_segmenter(self) -> Any:

@@ -110,7 +110,9 @@ def test_class_weight_follows_what_was_drawn_and_a_prior():
     np.testing.assert_allclose(fitted.class_weight_, counts.sum() / 300, rtol=0.02)
     fitted = detector(segmenter=segmenter.set_params(sample="balanced", class_prior="data")).fit(image, masks)
     np.testing.assert_array_equal(fitted.class_weight_, 1)
-    np.testing.assert_allclose(fitted.segmenter_.prior_factors_ * counts[0] / fitted.segmenter_.prior_factors_[0], counts)
+    np.testing.assert_allclose(
+        fitted.segmenter_.prior_factors_ * counts[0] / fitted.segmenter_.prior_factors_[0], counts
+    )
 
 
 # --- what is found ---
@@ -155,7 +157,9 @@ def test_threshold_and_sizes_of_prediction_can_change_after_fit():
     assert np.count_nonzero(loose) > np.count_nonzero(strict)
     areas = np.bincount(masks.ravel())[1:]
     assert fitted.min_size_ == int(np.quantile(areas[areas > 0], 0.01) / 2)
-    assert detector(min_size=150).fit(image, masks).predict(image)["area"].min() >= 150
+    assert fitted.set_params(threshold=0.4).predict(image)["area"].min() < 150
+    assert fitted.set_params(min_size=150).predict(image)["area"].min() >= 150
+    assert detector(min_size=150).fit(image, masks).min_size_ == 150
 
 
 def test_nothing_found_is_an_empty_table():
@@ -249,6 +253,7 @@ IMAGE, MASKS = blobs((40, 50))
     [
         (MASKS[:-1], {}, ValueError, "y has shape (39, 50), but for an image of spatial shape (40, 50) it is either a"),
         (np.zeros((3, 6)), {}, ValueError, "boxes of shape (n_boxes, 4)"),
+        (MASKS > 0, {}, TypeError, "y is bool, which tells where objects are and not which is which"),
         (MASKS.astype(float), {}, TypeError, "y must hold integer labels, got dtype float64"),
         ([[5, 5, 5, 9]], {}, ValueError, "y[0] is the box [5, 5, 5, 9], but in an image of spatial shape (40, 50)"),
         ([[1, 1, 9, 9], [-1, 0, 3, 3]], {}, ValueError, "y[1] is the box [-1, 0, 3, 3]"),
@@ -266,6 +271,7 @@ IMAGE, MASKS = blobs((40, 50))
         (MASKS, {"connectivity": 3}, ValueError, "connectivity=3 joins pixels along 3 axes"),
         (MASKS, {"min_size": 0}, ValueError, "min_size must be at least 1, but got 0"),
         (MASKS, {"min_size": 2.0}, TypeError, "min_size must be None or an int, got 2.0"),
+        (MASKS, {"as_frame": np.arange(2)}, ValueError, 'as_frame must be True, False or "auto"'),
         (MASKS, {"as_frame": 3}, ValueError, 'as_frame must be True, False or "auto", got 3'),
         (MASKS, {"ndim": 3}, ValueError, "X has 2 axes (40, 50), but with ndim=3"),
         (MASKS, {"segmenter": TREES}, TypeError, "segmenter must be None or a PixelClassifier, got ExtraTrees"),
@@ -292,6 +298,8 @@ def test_bad_input_is_refused_before_any_feature(y, parameters, error, message):
 def test_objects_of_every_image_are_needed():
     with pytest.raises(ValueError, match=re.escape("y has 1 item(s), but X has 2")):
         detector().fit([IMAGE, IMAGE], [MASKS])
+    with pytest.raises(TypeError, match="y must hold the objects of each image of X, one after another, got None"):
+        detector().fit([IMAGE, IMAGE], None)
     with pytest.raises(ValueError, match=re.escape("y[1] has shape (39, 50)")):
         detector().fit([IMAGE, IMAGE], [MASKS, MASKS[1:]])
 

@@ -154,6 +154,12 @@ def test_pca_of_many_taps_finds_the_first_directions():
     np.testing.assert_array_equal(model.transform(maps), clone(model).fit(maps).transform(maps))
 
 
+@pytest.mark.parametrize("projection", ["pca", "random", "gaussian"])
+def test_constant_maps(projection):
+    features = pyramid("passthrough", projection=projection, channel_axis=-1).fit_transform(np.full((30, 30, 1), 0.1))
+    assert np.isfinite(features).all()
+
+
 def test_maps_of_probabilities_and_of_a_backbone():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=(30, 34)).astype(np.float32)
     model = pyramid("passthrough", channel_axis=-1, projection="gaussian").fit(probabilities)
