@@ -6,12 +6,12 @@ Learnt and segmented is what bench_predict.py learns and segments. One thread wo
 that thread is taken, of each block the least of several passes; so the table says something on a machine that does
 other things, too. Stages:
 
-- pyramid: a block is read with its halo, mixed into planes, and these are smoothed into their levels
-- features: the features of its pixels, band by band
+- features: a block is read with its halo and mixed into planes; these are smoothed into their levels, and the levels
+  made features, band by band
 - predictor: what the compiled classifier makes of them, probabilities
 - output: labels of these, written to the result
 
-"limit" is the least a stage can take, in the same unit. For pyramid, features and networks: their operations, a
+"limit" is the least a stage can take, in the same unit. For features and networks: their operations, a
 multiply-add being one, at the rate at which vectors of this machine multiply and add in registers; halos, square roots,
 loads and stores are not counted. For trees whose pixels are lanes of vectors: a comparison and a mask for each test. Of
 deep trees the same for the head; how long the steps below it take is a matter of memory. For the output: the bytes of
@@ -44,7 +44,7 @@ OPERATIONS = {
     "structure_tensor": 3 * (2 * 5 + 5) + 10,  # products over 5 taps, smoothed over 5; two eigenvalues and roots
     "std": 2 * 5 * 4 + 1,  # a mean and squared differences over 5 taps, along both axes
     "extrema": 8 * 2 + 2,
-    "lines": 20 * 7 + 20 + 8 * 3,  # 20 pairs of a direction and a part of the Hessian that counts in it, 7 taps
+    "lines": 20 * 1 + 8 * 7 + 8 * 3,  # 20 pairs of a direction and a part of the Hessian that counts in it; 7 taps
 }
 SMOOTHING = 10  # taps
 
@@ -63,9 +63,6 @@ def sides(threads: int) -> dict[str, dict[str, Any]]:
 def stages(features: Any, compiled: Any, image: np.ndarray, block: Any, labels: np.ndarray) -> list[float]:
     """Return the CPU time of this thread for the stages of one block, in seconds."""
     now = time.thread_time
-    start = now()
-    features._bank._pyramids(image, block, None)
-    pyramid = now() - start
     took, bands = [0.0] * 3, features._transform_bands(image, block)
     start = now()
     for band, rows in bands:
@@ -79,7 +76,7 @@ def stages(features: Any, compiled: Any, image: np.ndarray, block: Any, labels: 
         end = now()
         took = [total + more for total, more in zip(took, np.diff([start, computed, answered, end]), strict=True)]
         start = end
-    return [pyramid, took[0] - pyramid, took[1], took[2]]
+    return took
 
 
 def predictor_operations(predictor: Any) -> int:
@@ -108,7 +105,7 @@ def main() -> None:
     print(f"dconv {dconv.__version__} ({active_level()}), one thread, {sections.name}, {image.shape}")
     print(f"{limits['fma'] / 2:.0f} billion multiply-adds a second, {limits['stream']:.1f} GB/s of streaming stores")
     print("nanoseconds a pixel (limit)\n")
-    print(f"{'':23} {'pyramid':>14} {'features':>14} {'predictor':>14} {'output':>14} {'together':>9}")
+    print(f"{'':23} {'features':>14} {'predictor':>14} {'output':>14} {'together':>9}")
     for name, more in sides(options.threads).items():
         model = dconv.PixelClassifier(
             channel_axis=channel_axis_of(sections), n_jobs=options.threads, random_state=0, **more
@@ -123,8 +120,8 @@ def main() -> None:
         took = np.min(passes, axis=0).sum(axis=0) * per_pixel
         n_smoothings = sum(len(bank._level_margins(index)) - 1 for index in range(len(bank.planes)))
         operations = [
-            SMOOTHING * n_smoothings,
-            bank.n_levels * sum(OPERATIONS[group] for plane in bank.planes for group in plane.groups),
+            SMOOTHING * n_smoothings
+            + bank.n_levels * sum(OPERATIONS[group] for plane in bank.planes for group in plane.groups),
             predictor_operations(compiled),
         ]
         bounds = [2 * n / limits["fma"] for n in operations] + [labels.itemsize / limits["stream"]]

@@ -3,8 +3,10 @@
 Everything that a fitted bank needs to know is in a :class:`Bank`; :meth:`Bank.fill` only computes. It works in three
 steps, each on what fits in a faster cache than the one before:
 
-1. the block with its halo is read and mixed into planes (intensity, colours), and each is smoothed into its levels;
-2. strips of the block get their features from the levels, row by row, all groups of all levels of a row together;
+1. the block with its halo is read and mixed into planes (intensity, colours);
+2. strips of the block get their features row by row, all groups of all levels of a row together: images are smoothed
+   into their levels just before these rows are looked at, so that of a level no more is held than is seen at once;
+   series and volumes, and levels that the user's filters look at, are smoothed in step 1;
 3. the features of a row are interleaved into the result, which is so written once and in order.
 
 The image is extended beyond its border once, in step 1. From there on everything is computed from neighbourhoods that
@@ -18,7 +20,7 @@ to if all taps of a convolution lie at and before the sample.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -28,15 +30,15 @@ from dconv._feature_groups import GROUPS, Level, Planes, moved, slab_axis, smoot
 from dconv._intensity import Intensity
 from dconv._kernels import _cascade
 from dconv._receptive import Layer, Margin, axis_halos, cascade_halo
-from dconv._stencils import SMOOTHING_RADIUS, Place, Scale, scale_of
+from dconv._stencils import SMOOTHING_RADIUS, Place, Scale, scale_of, stencils_at
 from dconv.filters import FilterBank
 from dconv.functional import conv
 
-# A strip is so narrow that the rows of all levels and derivatives that are looked at from one row, up to 48 above and
-# below it, stay in the L2 cache, and so wide that what is computed beside it counts little.
-_STRIP = 384  # columns, in 2-D
+# What is computed beside a strip, up to 94 columns, counts much in a narrow one, and of a wide one the rows that are
+# looked at leave the L2 cache: strips of 256, 342, 512 and 1024 columns took 131, 126, 120 and 137 ns for a pixel.
+_STRIP = 512  # columns, in 2-D
 _PIECE = 1 << 13  # samples of a series
-_BAND_PIXELS = 1 << 13  # of which the features are handed out together, or one slab
+_BAND_PIXELS = 1 << 12  # of which the features are handed out together, or one slab
 
 
 class PlanePlan(NamedTuple):
@@ -104,6 +106,7 @@ class Bank(NamedTuple):
         """
         start, stop = self._region(block, ((0, 0),) * self.ndim)
         pyramids = self._pyramids(image, block, cpu_level)
+        streams = self._streams
         n_features, n_planes, slabs, axes = (
             self.n_features, self._n_plane_features, slab_axis(self.ndim), slice(3 - self.ndim, 3)
         )  # fmt: skip
@@ -111,7 +114,11 @@ class Bank(NamedTuple):
         for low, high in self._strips(start, stop):
             shape = [b - a for a, b in zip(low, high, strict=True)]
             program = _cascade.Program(tuple(shape), slabs, n_planes, cpu_level)
-            self._add_features(pyramids, program, low, high, cpu_level)
+            levels = [
+                self._streamed(index, of_plane[0], program, low, high) if streams else of_plane
+                for index, of_plane in enumerate(pyramids)
+            ]
+            self._add_features(levels, program, low, high, cpu_level)
             n_slabs = shape[slabs]
             shape[slabs] = max(1, min(n_slabs, _BAND_PIXELS * n_slabs // math.prod(shape)))
             for first in range(0, n_slabs, shape[slabs]):
@@ -218,7 +225,9 @@ class Bank(NamedTuple):
         return looks
 
     def _pyramids(self, image: np.ndarray, block: Sequence[slice], cpu_level: str | None) -> list[list[Planes]]:
-        """Return the levels of every plane, each over the block and the margin it is needed with."""
+        """Return the levels of every plane, or the first ones where the others are streamed, each over the block and
+        the margin it is needed with.
+        """
         start, stop = self._region(block, self.halo())
         axes = slice(3 - self.ndim, 3)
         source = np.asarray(read_block(image, start[axes], stop[axes], self.padding_mode), np.float32)
@@ -226,11 +235,39 @@ class Bank(NamedTuple):
         for plane_index, plane in enumerate(self.planes):
             levels = [Planes(1, start, stop)]
             self._mix(source, plane, levels[0].data[(0,) * (4 - self.ndim)])
-            for index, margin in enumerate(self._level_margins(plane_index)[1:]):
+            margins = [] if self._streams else self._level_margins(plane_index)[1:]
+            for index, margin in enumerate(margins):
                 region = self._region(block, margin)
                 levels.append(smooth(levels[index], self.ndim, self._scale(index), *region, cpu_level))
             pyramids.append(levels)
         return pyramids
+
+    @property
+    def _streams(self) -> bool:
+        """Whether levels are made row by row before the features that look at them, so that what is seen of them stays
+        in a near cache: not where the user's filters look at blocks of them, nor in 3-D, where most of a block is seen.
+        """
+        return self.ndim == 2 and self.filters is None
+
+    def _streamed(
+        self, plane_index: int, first: Planes, program: _cascade.Program, start: Place, stop: Place
+    ) -> list[Planes]:
+        """Return the levels of a plane over a strip, which its program makes from the first one; of the others as many
+        rows are held as are seen at once.
+        """
+        levels, margins = [first], self._level_margins(plane_index)
+        for index in range(1, len(margins)):
+            (_, ahead), (_, beside) = margins[index]
+            seen = [margin[0][0] for margin in self._looked_at(plane_index, index)]
+            if index + 1 < len(margins):  # the next level is made some rows ahead itself
+                seen.append(SMOOTHING_RADIUS * self.steps(index)[0] - margins[index + 1][0][1])
+            begin, end = (start[0], start[1] - ahead, start[2] - beside), (stop[0], stop[1] + ahead, stop[2] + beside)
+            rows = min(end[1] - begin[1], ahead + max(0, *seen) + 1)
+            made, scale = Planes(1, begin, (end[0], begin[1] + rows, end[2])), self._scale(index - 1)
+            kernels = stencils_at(self.ndim, scale).smoothing
+            program.separable(levels[-1].at(start), kernels, scale.array, [made.at(start)], (0, ahead, beside))
+            levels.append(made)
+        return levels
 
     def _mix(self, source: np.ndarray, plane: PlanePlan, out: np.ndarray) -> None:
         """Write a plane of `source` (*block, channels), normalized if it is to be, to `out` (*block)."""
@@ -290,10 +327,20 @@ class Bank(NamedTuple):
             out[..., index * n_filters : (index + 1) * n_filters] = response[0]
 
 
-def derivative_margins(groups: Sequence[str]) -> tuple[int, int]:
-    """Return how far beyond a band these groups need first and second derivatives, in dilations."""
-    rows = [GROUPS[name] for name in groups]
-    return max([0, *(row.gradient or 0 for row in rows)]), max([0, *(row.hessian or 0 for row in rows)])
+def derivative_margins(groups: Sequence[str]) -> tuple[int | None, int | None, int | None]:
+    """Return how far beyond a band these groups need first and second derivatives, and second ones along lines, in
+    dilations; None where none does.
+    """
+    of_groups = [GROUPS[name] for name in groups]
+
+    def farthest(margins: Iterable[int | None]) -> int | None:
+        return max((margin for margin in margins if margin is not None), default=None)
+
+    return (
+        farthest(group.gradient for group in of_groups),
+        farthest(group.hessian for group in of_groups),
+        farthest(group.lines for group in of_groups),
+    )
 
 
 def _behind(margin: Margin, lag: int) -> Margin:

@@ -262,7 +262,8 @@ def gather_rows(
                 rows[bounds[region.number] + masks[region.number].ranks(region.box)] = found
 
         def work(near: Reader, index: int, block: Block, rows: np.ndarray = rows) -> None:
-            rows[bounds[index] + masks[index].ranks(block)] = near.read(index, block)[masks[index][block]]
+            for places, found in _masked_rows(near, index, block, masks[index]):
+                rows[bounds[index] + places] = found
 
         run_regions(reader, images.arrays, regions, work, n_jobs)
     return rows
@@ -294,8 +295,17 @@ def _rows_of_blocks(image: Any, common: None, prepared: Any, blocks: Sequence[Bl
     reader = reader_of_one(prepared, image)
     rows = np.empty((mask.n_pixels, reader.n_features), np.float32)
     for block in blocks:
-        rows[mask.ranks(block)] = reader.read(0, block)[mask[block]]
+        for places, found in _masked_rows(reader, 0, block, mask):
+            rows[places] = found
     return rows
+
+
+def _masked_rows(reader: Reader, index: int, block: Block, mask: PixelSet) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yield the features of masked pixels of a block, and which of all masked pixels these are: band after band, as the
+    features of a whole block would be a hundred times the memory of the few that are kept.
+    """
+    for band, rows in reader.bands(index, block):
+        yield mask.ranks(band), rows[mask[band]]
 
 
 def _read_feature_image(arrays: Any, index: int, block: Block) -> np.ndarray:

@@ -14,13 +14,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from dconv import _memory
-from dconv._bank import Bank, PlanePlan, widest
+from dconv._bank import Bank, PlanePlan
 from dconv._boxes import sizes
 from dconv._feature_groups import Planes, available_groups
 from dconv._kernels import _cascade
 from dconv._pixels import Block
 from dconv._receptive import Margin
-from dconv._stencils import SMOOTHING_RADIUS, Place, stencils
+from dconv._stencils import Place, stencils
 from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has
@@ -57,17 +57,9 @@ class _ClassBank(Bank):
         parts += [f"level_{level}_neighbour_{index}" for level in _NEIGHBOUR_LEVELS[self.ndim] for index in neighbours]
         return [f"{plane.name}_{part}" for plane in self.planes for part in parts]
 
-    def _level_margins(self, plane_index: int) -> list[Margin]:
-        margins: list[Margin] = []
-        for level in reversed(range(self.n_levels + 1)):
-            steps = self.steps(level)
-            reach = 1 if level in _NEIGHBOUR_LEVELS[self.ndim] else 0
-            wanted: list[Margin] = [tuple((reach * step, reach * step) for step in steps)]
-            if margins:
-                pairs = zip(margins[0], (SMOOTHING_RADIUS * step for step in steps), strict=True)
-                wanted.append(tuple((left + radius, right + radius) for (left, right), radius in pairs))
-            margins.insert(0, widest(wanted))
-        return margins
+    def _looked_at(self, plane_index: int, index: int) -> list[Margin]:
+        reach = 1 if index in _NEIGHBOUR_LEVELS[self.ndim] else 0
+        return [tuple((reach * step, reach * step) for step in self.steps(index))]
 
     def _add_features(
         self,

@@ -20,8 +20,8 @@ from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from dconv._block_features import gather_rows
-from dconv._nodata import valid_pixels
+from dconv._block_features import gather_rows, images_for
+from dconv._nodata import fill_nodata, valid_pixels
 from dconv._parts import check_probabilities
 from dconv._pixels import PixelSet, blocks_of
 from dconv._responses import Respond, response_of
@@ -135,6 +135,40 @@ def _agreement(respond: Respond, rows: np.ndarray, wanted: np.ndarray) -> Agreem
     answers = respond(rows)
     same = answers.argmax(axis=1) == wanted.argmax(axis=1)
     return Agreement(float(same.mean()), float(np.abs(answers - wanted).mean()))
+
+
+def doubted(distill: Any, student: Any, agreement: Agreement) -> Any:
+    """Return what predicts where a student does not answer as its teacher: with "auto" not the student."""
+    if distill == "auto":
+        return None
+    warnings.warn(
+        f"the student of distill=True gives {agreement.labels:.1%} of pixels the label that the classifier gives "
+        f"them, less than {MIN_AGREEMENT:.0%}; pass more images as X_unlabeled, predict with exact=True, or use "
+        'distill="auto" to fall back to the classifier',
+        UserWarning,
+        stacklevel=5,
+    )
+    return student
+
+
+def unlabeled_images(
+    distill: Any,
+    features: Any,
+    X_unlabeled: Any,
+    images: Images,
+    ndim: int,
+    channel_axis: int | None,
+    nodata: int | None,
+) -> Images | None:
+    """Return the images without labels that a student is to learn from, too, which must be of the kind of `images`."""
+    if X_unlabeled is None:
+        return None
+    if not distill:
+        raise ValueError("X_unlabeled is what a student learns from, but distill=False; pass distill=True")
+    unlabeled = fill_nodata(images_for(features, X_unlabeled, ndim, channel_axis), None, nodata)
+    if unlabeled.n_channels != images.n_channels:
+        raise ValueError(f"X_unlabeled has {unlabeled.n_channels} channel(s), but X has {images.n_channels}")
+    return unlabeled
 
 
 class Practice(NamedTuple):

@@ -22,9 +22,9 @@ from dconv._lazy_arrays import map_rows
 Block = tuple[slice, ...]
 
 SAMPLES = ("balanced", "stratified")
-BLOCK_PIXELS = 1 << 17  # beyond this the halo is a small part of the work and a larger block gains nothing
+BLOCK_PIXELS = 1 << 18  # beyond this the halo is a small part of the work and a larger block gains nothing
 _LEAST_ROWS = 128  # of a piece of a block: the halo of a smaller one is most of the work
-BLOCK_BYTES = 1 << 26  # what the features of one block may take, per thread
+BLOCK_BYTES = 1 << 27  # what the features of one block may take, per thread
 _CHUNK = 1 << 20  # pixels that are looked at together
 
 

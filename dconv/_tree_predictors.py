@@ -16,6 +16,7 @@ from sklearn.ensemble import (
 )
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
+from dconv import _memory
 from dconv._fitted import classes, refuse
 from dconv._fitted_trees import FittedTrees, forest_trees, gradient_boosting_trees, histogram_boosting_trees
 from dconv._kernels import _trees
@@ -78,7 +79,8 @@ class TreeScorer(_Compiled):
 def add_trees(packed: _trees.Trees, tile: np.ndarray, sums: np.ndarray, level: str | None = None) -> None:
     """Add the values of every row's leaves to `sums`. `level` is a CPU level; None is the active one."""
     groups = min(_GROUPS_WITH_TAILS if packed.n_nodes else _GROUPS, -(-len(tile) // _trees.GROUP))
-    keys = np.empty((groups, (tile.shape[1] + 1) * _trees.GROUP), np.int32)
+    # At the beginning of a cache line: vectors across two take a quarter longer.
+    keys = _memory.empty((groups, (tile.shape[1] + 1) * _trees.GROUP), np.dtype(np.int32))
     packed.add(tile, sums, keys, level)
 
 

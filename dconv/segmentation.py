@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from time import perf_counter
 from typing import Any, Self
 
@@ -13,11 +12,11 @@ from sklearn.utils import Tags, check_random_state
 from sklearn.utils.metaestimators import available_if
 
 from dconv._base import ImageInput
-from dconv._block_features import check_images, fit_features, images_for
-from dconv._distillation import MIN_AGREEMENT, Agreement, as_distill, distill, draw_practice
+from dconv._block_features import check_images, fit_features
+from dconv._distillation import MIN_AGREEMENT, as_distill, distill, doubted, draw_practice, unlabeled_images
 from dconv._feature_cache import FeatureCache
 from dconv._lesson import Lesson, check_nodata, check_two_classes, new_lesson
-from dconv._nodata import as_nodata, fill_nodata
+from dconv._nodata import as_nodata
 from dconv._parts import check_probabilities, new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
 from dconv._pixels import Rules, as_ignore_label, as_max_samples, as_sample
@@ -25,7 +24,7 @@ from dconv._priors import check_class_prior
 from dconv._refinement import new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
-from dconv._validation import Images, check_n_channels
+from dconv._validation import check_n_channels
 from dconv.voting import size_of_trees
 
 
@@ -240,7 +239,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         with_student = as_distill(self.distill, classifier)
         self._check_parts(features, classifier)
         refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)
-        unlabeled = self._unlabeled_images(features, X_unlabeled, images, ndim, channel_axis, rules.nodata)
+        unlabeled = unlabeled_images(self.distill, features, X_unlabeled, images, ndim, channel_axis, rules.nodata)
         self._say(str(lesson))
 
         start = perf_counter()
@@ -347,7 +346,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         student, agreement = distill(classifier, practice_rows, course.random_state)
         self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
         if not agreement.labels >= MIN_AGREEMENT:
-            student = self._doubted(student, agreement)
+            student = doubted(self.distill, student, agreement)
         return Stage(classifier, student, agreement)
 
     def _rules(self) -> Rules:
@@ -391,38 +390,6 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()
         return {name: value for name, value in state.items() if name != "_feature_cache"}
-
-    def _unlabeled_images(
-        self,
-        features: Any,
-        X_unlabeled: Any,
-        images: Images,
-        ndim: int,
-        channel_axis: int | None,
-        nodata: int | None,
-    ) -> Images | None:
-        """Return the images without labels, which must be of the kind of `images`."""
-        if X_unlabeled is None:
-            return None
-        if not self.distill:
-            raise ValueError("X_unlabeled is what a student learns from, but distill=False; pass distill=True")
-        unlabeled = fill_nodata(images_for(features, X_unlabeled, ndim, channel_axis), None, nodata)
-        if unlabeled.n_channels != images.n_channels:
-            raise ValueError(f"X_unlabeled has {unlabeled.n_channels} channel(s), but X has {images.n_channels}")
-        return unlabeled
-
-    def _doubted(self, student: Any, agreement: Agreement) -> Any:
-        """Return what predicts where a student does not answer as its teacher: with "auto" not the student."""
-        if self.distill == "auto":
-            return None
-        warnings.warn(
-            f"the student of distill=True gives {agreement.labels:.1%} of pixels the label that the classifier gives "
-            f"them, less than {MIN_AGREEMENT:.0%}; pass more images as X_unlabeled, predict with exact=True, or use "
-            'distill="auto" to fall back to the classifier',
-            UserWarning,
-            stacklevel=5,
-        )
-        return student
 
     def _say(self, text: str) -> None:
         if self.verbose:

@@ -207,3 +207,19 @@ def test_features_turn_with_the_image(turn):
 def test_constant_image_has_only_levels():
     features = AtrousFeatures(3).fit(np.full((20, 20), 7)).transform(np.full((20, 20), 7))
     assert set(np.unique(features)) == {0, 7}
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize(("spacing", "axis"), [(None, None), ((1, 2.5), None), ((3, 1), None), (None, -1)])
+def test_levels_row_by_row_equal_whole_levels(spacing, axis, level):
+    """The user's filters want whole levels; without them levels are made just before the rows that look at them."""
+    image = random_image((150, 130) if axis is None else (150, 130, 3))
+    common = {"spacing": spacing, "channel_axis": axis, "padding_mode": "edge"}
+    banks = [AtrousFeatures(filters=filters, **common).fit(image)._bank for filters in (None, np.ones((1, 3, 3, 1)))]
+    assert [bank._streams for bank in banks] == [True, False]
+    image = image if axis else image[..., np.newaxis]
+    block = slice(20, 147), slice(5, 128)
+    streamed, whole = (np.empty((127, 123, bank.n_features), np.float32) for bank in banks)
+    for bank, out in zip(banks, (streamed, whole), strict=True):
+        bank.fill(image, block, out, level)
+    np.testing.assert_array_equal(streamed, whole[..., : streamed.shape[-1]])

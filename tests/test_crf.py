@@ -13,8 +13,8 @@ from dconv import DenseCRF
 from dconv._crf_embedding import Features
 from dconv._crf_inference import mean_field
 from dconv._crf_lattice import Lattice
+from dconv._crf_prepared import PreparedCRF
 from dconv._kernels import _dispatch
-from dconv.crf import PreparedCRF
 
 SHAPES = {1: (150,), 2: (12, 16), 3: (5, 6, 7)}
 # Pixels of different colours: hardly two are alike under the default widths.

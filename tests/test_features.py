@@ -193,6 +193,24 @@ def test_eigenvalues_that_meet(values, scale, level):
     np.testing.assert_allclose(out[0, 0], expected, rtol=0, atol=2e-7 * scale * max(map(abs, values)))
 
 
+@pytest.mark.parametrize("values", [(3, 1), (5, -1), (1, 1), (1, 0), (0, 0), (1, -1), (1, 1e-4)])
+@pytest.mark.parametrize("scale", [1e-37, 1e-18, 1, 1e18, 1e37])
+@pytest.mark.parametrize("level", supported_levels())
+def test_eigenvalues_of_two_axes(values, scale, level):
+    angles = np.linspace(0, 2 * np.pi, 200)
+    u = np.stack([np.cos(angles), np.sin(angles)])
+    v = np.stack([-u[1], u[0]])
+    parts, out = Planes(3, (0, 0, 0), (1, 1, len(angles))), np.empty((1, 1, len(angles), 2), np.float32)
+    for part, (a, b) in zip(parts.data, [(0, 0), (1, 1), (0, 1)], strict=True):
+        part[...] = scale * (values[0] * u[a] * u[b] + values[1] * v[a] * v[b])
+    matrix = np.moveaxis(parts.data[[0, 2, 2, 1], 0, 0].astype(float), 0, -1).reshape(-1, 2, 2)
+    program = _cascade.Program(out.shape[:3], slab_axis(2), 2, level)
+    program.eigenvalues(parts.at((0, 0, 0)), 3, 0)
+    program.run(0, 1, out)
+    expected = np.linalg.eigvalsh(matrix)[:, ::-1]
+    np.testing.assert_allclose(out[0, 0], expected, rtol=0, atol=2e-7 * scale * max(map(abs, values)))
+
+
 ROWS, COLUMNS = np.indices((50, 60))
 ORIENTED = {
     "diagonal edge": 1.0 * (ROWS > COLUMNS),

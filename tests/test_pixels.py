@@ -139,7 +139,7 @@ def test_features_of_a_block_stay_within_bounds(shape, n_features):
     assert n_pixels * n_features * 4 <= 1.3 * _pixels.BLOCK_BYTES
 
 
-@pytest.mark.parametrize(("shape", "n_jobs"), [((1024, 1024), 2), ((1024, 1024), 4), ((300, 200), 2), ((90, 80), 8)])
+@pytest.mark.parametrize(("shape", "n_jobs"), [((1500, 1500), 2), ((1500, 1500), 4), ((300, 200), 2), ((90, 80), 8)])
 def test_threads_end_together(shape, n_jobs):
     plain, evened = list(_pixels.blocks_of(shape, 66)), list(_pixels.blocks_of(shape, 66, n_jobs))
     covered = np.zeros(shape, int)
@@ -151,5 +151,5 @@ def test_threads_end_together(shape, n_jobs):
     for pieces in evened[n_whole:]:
         rows = pieces[0].stop - pieces[0].start
         assert rows >= min(shape[0], 64)
-    if shape == (1024, 1024) and n_jobs == 2:  # 9 blocks
+    if shape == (1500, 1500) and n_jobs == 2:  # 9 blocks
         assert len(evened) == 10

@@ -101,7 +101,7 @@ def test_labels_keep_their_dtype(dtype):
 
 
 def test_verbose_tells_what_happens(capsys, monkeypatch):
-    image, labels = make_image((500, 400))
+    image, labels = make_image((600, 500))
     segmenter = PixelClassifier(BANK, TREES, verbose=1, max_samples=30).fit(image, labels)
     out = capsys.readouterr().out
     assert "pixels to learn from in 1 image(s): 30 of label 1, 30 of label 2" in out

@@ -11,8 +11,12 @@ cdef extern from "feature_rows.h" nogil:
     ctypedef struct dconv_feature_rows:
         void (*weighted)(const float *x, const Py_ssize_t *offsets, const float *weight, Py_ssize_t n_taps, float *out,
                          Py_ssize_t n) noexcept nogil
-        void (*products)(const float *a, const float *b, const Py_ssize_t *offsets, const float *weight,
-                         Py_ssize_t n_taps, float *out, Py_ssize_t n) noexcept nogil
+        void (*products)(const float *const *parts, Py_ssize_t n_parts, const Py_ssize_t *offsets,
+                         const float *weight, Py_ssize_t n_taps, float *out, Py_ssize_t out_step,
+                         Py_ssize_t n) noexcept nogil
+        void (*difference)(const float *a, const float *b, float *out, Py_ssize_t n) noexcept nogil
+        void (*mixed)(const float *const *parts, Py_ssize_t n_parts, const float *weight, float *const *out,
+                      Py_ssize_t n_out, Py_ssize_t n) noexcept nogil
         void (*moments)(const float *mean, const float *variance, const Py_ssize_t *offsets, const float *weight,
                         Py_ssize_t n_taps, float *out_mean, float *out_variance, Py_ssize_t n) noexcept nogil
         void (*root)(float *x, Py_ssize_t n) noexcept nogil

@@ -21,9 +21,15 @@ typedef struct {
     /* out[i] = sum_k weight[k] * x[i + offsets[k]] */
     void (*weighted)(const float *x, const ptrdiff_t *offsets, const float *weight, ptrdiff_t n_taps, float *out,
                      ptrdiff_t n);
-    /* out[i] = sum_k weight[k] * a[i + offsets[k]] * b[i + offsets[k]] */
-    void (*products)(const float *a, const float *b, const ptrdiff_t *offsets, const float *weight, ptrdiff_t n_taps,
-                     float *out, ptrdiff_t n);
+    /* out[p * out_step + i] = sum_k weight[k] * a[i + offsets[k]] * b[i + offsets[k]] for all pairs (a, b) of 1 to 3
+     * parts: the diagonal, then the upper triangle row by row */
+    void (*products)(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *offsets, const float *weight,
+                     ptrdiff_t n_taps, float *out, ptrdiff_t out_step, ptrdiff_t n);
+    /* out[i] = a[i] - b[i] */
+    void (*difference)(const float *a, const float *b, float *out, ptrdiff_t n);
+    /* out[o][i] = sum_c weight[o, c] * parts[c][i], for 3 parts or 6 */
+    void (*mixed)(const float *const *parts, ptrdiff_t n_parts, const float *weight, float *const *out, ptrdiff_t n_out,
+                  ptrdiff_t n);
     /* Weighted mean and variance over taps that are themselves means with a variance, of zero if `variance` is NULL;
      * the weights add up to 1:
      *   out_mean[i] = sum_k weight[k] * mean[i + offsets[k]]
@@ -40,7 +46,8 @@ typedef struct {
     /* Largest and smallest of the taps, minus x[i]. */
     void (*extrema)(const float *x, const ptrdiff_t *offsets, ptrdiff_t n_taps, float *out_max, float *out_min,
                     ptrdiff_t n);
-    /* out: max, min and mean over directions o of sum_c weight[o, c] * sum_k parts[c][i + offsets[o, k]] */
+    /* out: max, min and mean over directions o of sum_c weight[o, c] * sum_k parts[o, c][i + offsets[o, k]]; a single
+     * part has the weight 1 */
     void (*lines)(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *offsets, const float *weight,
                   ptrdiff_t n_directions, float *const *out, ptrdiff_t n);
     /* out[i] = 1 where a[i] is larger than b[i], by more than rounding explains where both were smoothed; else 0 */

@@ -44,8 +44,8 @@ INLINE vec_f32 times_f32(float a, vec_f32 b) {
 
 INLINE ptrdiff_t whole_vectors(ptrdiff_t n) { return (n + DCONV_ROW_UNIT - 1) & ~(ptrdiff_t)(DCONV_ROW_UNIT - 1); }
 
-static void weighted_row(const float *restrict x, const ptrdiff_t *restrict offsets, const float *restrict weight,
-                         ptrdiff_t n_taps, float *restrict out, ptrdiff_t n) {
+INLINE void weighted(const float *restrict x, const ptrdiff_t *restrict offsets, const float *restrict weight,
+                     ptrdiff_t n_taps, float *restrict out, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
         vec_f32 sum[VECTORS] = {0};
         for (ptrdiff_t k = 0; k < n_taps; k++) {
@@ -56,19 +56,56 @@ static void weighted_row(const float *restrict x, const ptrdiff_t *restrict offs
     }
 }
 
-static void products_row(const float *restrict a, const float *restrict b, const ptrdiff_t *restrict offsets,
-                         const float *restrict weight, ptrdiff_t n_taps, float *restrict out, ptrdiff_t n) {
-    for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
-        vec_f32 sum[VECTORS] = {0};
-        for (ptrdiff_t k = 0; k < n_taps; k++) {
-            const float *tap_a = a + i + offsets[k], *tap_b = b + i + offsets[k];
-            EACH_VECTOR {
-                const vec_f32 weighted = times_f32(weight[k], load_f32(tap_a + v * FL));
-                sum[v] = multiply_add_f32(weighted, load_f32(tap_b + v * FL), sum[v]);
-            }
-        }
-        EACH_VECTOR store_f32(out + i + v * FL, sum[v]);
+/* The numbers of taps that 2-D has are known to the compiler: beginning and ending a loop over two takes longer than
+ * they do. */
+static void weighted_row(const float *x, const ptrdiff_t *offsets, const float *weight, ptrdiff_t n_taps, float *out,
+                         ptrdiff_t n) {
+    switch (n_taps) {
+    case 2: weighted(x, offsets, weight, 2, out, n); break;
+    case 3: weighted(x, offsets, weight, 3, out, n); break;
+    case 5: weighted(x, offsets, weight, 5, out, n); break;
+    default: weighted(x, offsets, weight, n_taps, out, n);
     }
+}
+
+/* `n_parts` is a constant where this is inlined. Of three parts fewer pixels at once: the sums are six. */
+#define MOST_PRODUCTS 6
+INLINE void products(const float *const *parts, int n_parts, const ptrdiff_t *restrict offsets,
+                     const float *restrict weight, ptrdiff_t n_taps, float *restrict out, ptrdiff_t out_step,
+                     ptrdiff_t n) {
+    const int vectors = n_parts == 3 ? 1 : 2, n_products = n_parts * (n_parts + 1) / 2;
+    for (ptrdiff_t i = 0; i < n; i += vectors * FL) {
+        UNROLL for (int v = 0; v < vectors; v++) {
+            vec_f32 sum[MOST_PRODUCTS] = {0};
+            for (ptrdiff_t k = 0; k < n_taps; k++) {
+                const ptrdiff_t tap = i + v * FL + offsets[k];
+                vec_f32 x[3], weighted_x[3];
+                UNROLL for (int a = 0; a < n_parts; a++) {
+                    x[a] = load_f32(parts[a] + tap);
+                    weighted_x[a] = times_f32(weight[k], x[a]);
+                    sum[a] = multiply_add_f32(weighted_x[a], x[a], sum[a]);
+                }
+                UNROLL for (int a = 0, p = n_parts; a < n_parts; a++) {
+                    UNROLL for (int b = a + 1; b < n_parts; b++, p++) {
+                        sum[p] = multiply_add_f32(weighted_x[a], x[b], sum[p]);
+                    }
+                }
+            }
+            UNROLL for (int p = 0; p < n_products; p++) store_f32(out + p * out_step + i + v * FL, sum[p]);
+        }
+    }
+}
+
+static void products_row(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *offsets, const float *weight,
+                         ptrdiff_t n_taps, float *out, ptrdiff_t out_step, ptrdiff_t n) {
+    if (n_parts == 1) products(parts, 1, offsets, weight, n_taps, out, out_step, n);
+    if (n_parts == 2) products(parts, 2, offsets, weight, n_taps, out, out_step, n);
+    if (n_parts == 3) products(parts, 3, offsets, weight, n_taps, out, out_step, n);
+}
+
+static void difference_row(const float *restrict a, const float *restrict b, float *restrict out, ptrdiff_t n) {
+    n = whole_vectors(n);
+    for (ptrdiff_t i = 0; i < n; i++) out[i] = a[i] - b[i];
 }
 
 /* `spreads` is a constant where this is inlined. A branch on `variance` in the loop parted some multiplications
@@ -131,15 +168,26 @@ static void magnitude_row(const float *const *parts, ptrdiff_t n_parts, float *o
     if (n_parts == 3) magnitude_3_row(parts[0], parts[1], parts[2], out, n);
 }
 
-/* In double: the parts of a structure tensor are squares of the image's values already, and squared once more they leave
- * the range of float32 on images in small units or large ones. */
+/* The parts of a structure tensor are squares of the image's values already, and squared once more they leave the range of
+ * float32 on images in small units or large ones. So they are scaled before by a power of two, which rounds nothing: that
+ * of the larger one, within the range in which its inverse is a normal number, too. */
 static void eigenvalues_2_row(const float *restrict xx, const float *restrict yy, const float *restrict xy,
                               float *restrict high, float *restrict low, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) {
-        const double mean = 0.5 * ((double)xx[i] + yy[i]), half = 0.5 * ((double)xx[i] - yy[i]), off = xy[i];
-        const double radius = sqrt(half * half + off * off);
-        high[i] = (float)(mean + radius);
-        low[i] = (float)(mean - radius);
+        const float mean = 0.5f * xx[i] + 0.5f * yy[i], half = 0.5f * xx[i] - 0.5f * yy[i], off = xy[i];
+        const float larger = fabsf(half) > fabsf(off) ? fabsf(half) : fabsf(off);
+        int32_t bits;
+        float up, down;
+        memcpy(&bits, &larger, sizeof bits);
+        bits &= 0x7f800000;
+        bits = bits < 0x00800000 ? 0x00800000 : bits;
+        bits = bits > 0x7e000000 ? 0x7e000000 : bits;
+        const int32_t inverse = 0x7f000000 - bits;
+        memcpy(&down, &bits, sizeof down);
+        memcpy(&up, &inverse, sizeof up);
+        const float radius = down * sqrtf(half * up * (half * up) + off * up * (off * up));
+        high[i] = mean + radius;
+        low[i] = mean - radius;
     }
 }
 
@@ -198,22 +246,46 @@ static void extrema_row(const float *restrict x, const ptrdiff_t *restrict offse
     }
 }
 
-static void lines_row(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *restrict offsets,
-                      const float *restrict weight, ptrdiff_t n_directions, float *const *out, ptrdiff_t n) {
-    float *restrict out_max = out[0], *restrict out_min = out[1], *restrict out_mean = out[2];
+/* `n_parts` is a constant where this is inlined. Each part is read once for all directions: those of one pixel wait in
+ * registers, and so does what has been summed. */
+INLINE void mixed(const float *const *parts, int n_parts, const float *restrict weight, float *const *out,
+                  ptrdiff_t n_out, ptrdiff_t n) {
+    for (ptrdiff_t i = 0; i < n; i += FL) {
+        vec_f32 part[6];
+        UNROLL for (int c = 0; c < n_parts; c++) part[c] = load_f32(parts[c] + i);
+        for (ptrdiff_t o = 0; o < n_out; o++) {
+            vec_f32 sum = times_f32(weight[o * n_parts], part[0]);
+            UNROLL for (int c = 1; c < n_parts; c++) sum = scale_add_f32(weight[o * n_parts + c], part[c], sum);
+            store_f32(out[o] + i, sum);
+        }
+    }
+}
+
+static void mixed_row(const float *const *parts, ptrdiff_t n_parts, const float *weight, float *const *out,
+                      ptrdiff_t n_out, ptrdiff_t n) {
+    n = whole_vectors(n);
+    if (n_parts == 3) mixed(parts, 3, weight, out, n_out, n);
+    if (n_parts == 6) mixed(parts, 6, weight, out, n_out, n);
+}
+
+/* `n_parts` is 0 where a direction has one part, of weight 1, as a constant where this is inlined. */
+INLINE void lines(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *restrict offsets,
+                  const float *restrict weight, ptrdiff_t n_directions, float *restrict out_max, float *restrict out_min,
+                  float *restrict out_mean, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i += VECTORS * FL) {
         vec_f32 high[VECTORS] = {0}, low[VECTORS] = {0}, sum[VECTORS] = {0}; /* GCC does not see that o = 0 sets them */
         for (ptrdiff_t o = 0; o < n_directions; o++) {
             vec_f32 response[VECTORS] = {0};
-            for (ptrdiff_t c = 0; c < n_parts; c++) {
-                const float w = weight[o * n_parts + c];
+            for (ptrdiff_t c = 0; c < (n_parts ? n_parts : 1); c++) {
+                const float w = n_parts ? weight[o * n_parts + c] : 1.0f;
                 if (w == 0) continue; /* lines along an axis use few of the second derivatives */
+                const float *part = parts[n_parts ? o * n_parts + c : o];
                 vec_f32 along[VECTORS] = {0};
                 UNROLL for (int k = 0; k < DCONV_LINE_TAPS; k++) {
-                    const float *tap = parts[c] + i + offsets[o * DCONV_LINE_TAPS + k];
+                    const float *tap = part + i + offsets[o * DCONV_LINE_TAPS + k];
                     EACH_VECTOR along[v] = add_f32(along[v], load_f32(tap + v * FL));
                 }
-                EACH_VECTOR response[v] = scale_add_f32(w, along[v], response[v]);
+                EACH_VECTOR response[v] = n_parts ? scale_add_f32(w, along[v], response[v]) : along[v];
             }
             EACH_VECTOR high[v] = o ? max_f32(high[v], response[v]) : response[v];
             EACH_VECTOR low[v] = o ? min_f32(low[v], response[v]) : response[v];
@@ -222,6 +294,15 @@ static void lines_row(const float *const *parts, ptrdiff_t n_parts, const ptrdif
         EACH_VECTOR store_f32(out_max + i + v * FL, high[v]);
         EACH_VECTOR store_f32(out_min + i + v * FL, low[v]);
         EACH_VECTOR store_f32(out_mean + i + v * FL, times_f32(1.0f / (float)n_directions, sum[v]));
+    }
+}
+
+static void lines_row(const float *const *parts, ptrdiff_t n_parts, const ptrdiff_t *offsets, const float *weight,
+                      ptrdiff_t n_directions, float *const *out, ptrdiff_t n) {
+    if (n_parts == 1) {
+        lines(parts, 0, offsets, NULL, n_directions, out[0], out[1], out[2], n);
+    } else {
+        lines(parts, n_parts, offsets, weight, n_directions, out[0], out[1], out[2], n);
     }
 }
 
@@ -317,6 +398,11 @@ static void interleave_row(const float *restrict planes, ptrdiff_t plane_step, p
                 transpose_wide(from + f * plane_step, plane_step, to + f, out_step);
             }
             for (; f + 4 <= n_planes; f += 4) transpose_4(from + f * plane_step, plane_step, to + f, out_step);
+            if (f < n_planes && n_planes >= 4) { /* the last four, some of them once more: two numbers alone take longer */
+                f = n_planes - 4;
+                transpose_4(from + f * plane_step, plane_step, to + f, out_step);
+                f = n_planes;
+            }
         }
         for (; f < n_planes; f++) {
             for (ptrdiff_t p = 0; p < pixels; p++) to[p * out_step + f] = from[f * plane_step + p];
@@ -327,6 +413,8 @@ static void interleave_row(const float *restrict planes, ptrdiff_t plane_step, p
 #define FEATURE_ROWS                                                                                                 \
     {.weighted = weighted_row,                                                                                       \
      .products = products_row,                                                                                       \
+     .difference = difference_row,                                                                                   \
+     .mixed = mixed_row,                                                                                             \
      .moments = moments_row,                                                                                         \
      .root = root_row,                                                                                               \
      .magnitude = magnitude_row,                                                                                     \
