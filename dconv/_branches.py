@@ -82,10 +82,23 @@ def _directions(
         # the first alone.
         exact = rows.shape[1] <= min(len(rows), _MANY_TAPS)
         solver = "covariance_eigh" if exact else "auto"
-        found = PCA(min(n, len(rows)), svd_solver=solver, random_state=random_state).fit(rows)
+        with np.errstate(invalid="ignore"):  # shares of a variance of 0
+            found = PCA(min(n, len(rows)), svd_solver=solver, random_state=random_state).fit(rows)
         return found.components_, found.mean_
     assert labels is not None
-    analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(rows, labels)
+    n_classes = len(np.unique(labels))
+    if not 1 < n_classes < len(rows):
+        raise ValueError(
+            f"projection='lda' learns from {len(rows)} pixel(s) of {n_classes} class(es), but needs two classes, and "
+            "more pixels than classes; label more, or raise n_samples"
+        )
+    try:
+        analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(rows, labels)
+    except np.linalg.LinAlgError as error:
+        raise ValueError(
+            "projection='lda' needs maps that vary within a class, but what the labelled pixels of each see is the "
+            "same; use projection='pca'"
+        ) from error
     return analysis.scalings_[:, : min(n, len(analysis.classes_) - 1)].T, rows.mean(axis=0)
 
 

@@ -68,6 +68,8 @@ def fold_batch_norm(
     for name, array in arrays.items():
         if array.shape != wanted:
             raise ValueError(f"{name} must have shape {wanted}, one value per filter, got {array.shape}")
+    if isinstance(epsilon, bool) or not isinstance(epsilon, int | float | np.number) or not np.isfinite(epsilon):
+        raise TypeError(f"epsilon must be a finite number, got {epsilon!r}")
     spread = arrays["variance"] + float(epsilon)
     if not (spread > 0).all():
         raise ValueError(f"variance + epsilon must be positive, got {spread.min():g}")

@@ -28,6 +28,8 @@ def as_examples(y: Any, images: Images) -> list[Example]:
     TypeError, ValueError
         If they are neither, or there is no object in any image, or nothing but objects.
     """
+    if images.kind != "image" and not hasattr(y, "__len__"):
+        raise TypeError(f"y must hold the objects of each image of X, one after another, got {y!r:.60}")
     if images.kind != "image" and len(y) != len(images.arrays):
         raise ValueError(f"y has {len(y)} item(s), but X has {len(images.arrays)}; pass the objects of each image")
     items = [y] if images.kind == "image" else list(y)
@@ -36,6 +38,11 @@ def as_examples(y: Any, images: Images) -> list[Example]:
         name = images.describe(index, "y")
         array = as_array(item, name, "-1")
         if array.shape == shape:
+            if array.dtype == bool:
+                raise TypeError(
+                    f"{name} is bool, which tells where objects are and not which is which; number them, for instance "
+                    "by skimage.measure.label"
+                )
             check_integers(array, name)
             instances = np.where(array < 0, -1, _renumbered(array))
         elif array.size == 0 or array.shape[1:] == (2 * len(shape),):

@@ -80,7 +80,7 @@ class Rows:
 
 def check_as_frame(as_frame: object) -> None:
     """Check that `as_frame` can be done."""
-    if not isinstance(as_frame, bool) and as_frame != "auto":
+    if not isinstance(as_frame, bool) and not (isinstance(as_frame, str) and as_frame == "auto"):
         raise ValueError(f'as_frame must be True, False or "auto", got {as_frame!r}')
     if as_frame is True and importlib.util.find_spec("pandas") is None:
         raise ImportError("as_frame=True needs pandas: pip install pandas, or pass as_frame=False")

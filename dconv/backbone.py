@@ -17,8 +17,17 @@ from dconv._map_tiles import Preparation, TiledMaps, compute_maps, write_feature
 from dconv._net_cost import BackboneCost, cost_of
 from dconv._net_run import run_net
 from dconv._pixels import blocks_of
-from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_array, as_axes, as_images, check_finite, check_min_size, check_n_channels
+from dconv._threads import effective_n_jobs, effective_n_threads, run_tasks
+from dconv._validation import (
+    LARGEST,
+    Images,
+    as_array,
+    as_axes,
+    as_images,
+    check_finite,
+    check_min_size,
+    check_n_channels,
+)
 
 _MEGAPIXEL = {1: (1_000_000,), 2: (1000, 1000), 3: (100, 100, 100)}
 
@@ -258,8 +267,7 @@ class AtrousBackbone(FeatureImageTransformer):
             If the images cannot be used, as in :meth:`fit`.
         """
         images = self._checked(X)
-        n_jobs = effective_n_jobs(self.n_jobs)
-        found = [self._whole_maps(image, n_jobs) for image in images.arrays]
+        found = [self._whole_maps(image, self._n_threads()) for image in images.arrays]
         return found[0] if images.kind == "image" else found
 
     def cost(self, shape: Any = None) -> BackboneCost:
@@ -284,7 +292,7 @@ class AtrousBackbone(FeatureImageTransformer):
         net = dense_net(self.layers, self.output_stride, self.taps, ndim)
         sizes = _MEGAPIXEL[ndim] if shape is None else as_tuple(shape, ndim, "shape", 1)
         _check_images(Images([np.broadcast_to(np.uint8(0), (*sizes, 1))], "image"), net)
-        return cost_of(net, sizes, as_int(self.tile_memory, "tile_memory", 1), effective_n_jobs(self.n_jobs))
+        return cost_of(net, sizes, as_int(self.tile_memory, "tile_memory", 1), self._n_threads())
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the name of every feature: ``<layer>_<channel>``.
@@ -316,6 +324,10 @@ class AtrousBackbone(FeatureImageTransformer):
             for _ in range(tap.n_channels)
         ]
 
+    def _n_threads(self) -> int:
+        """Return the threads of the net's kernels: one in a forked child, whatever `n_jobs` says."""
+        return effective_n_threads(effective_n_jobs(self.n_jobs))
+
     def _checked(self, X: Any) -> Images:
         check_is_fitted(self)
         images = as_images(X, self.ndim_, self.channel_axis_)
@@ -329,8 +341,7 @@ class AtrousBackbone(FeatureImageTransformer):
         return images.spatial_shapes
 
     def _tiled_maps(self, image: Any) -> TiledMaps:
-        n_threads = effective_n_jobs(self.n_jobs)
-        return TiledMaps(self._net, self._preparation, image.shape[:-1], self._tile_memory, n_threads)
+        return TiledMaps(self._net, self._preparation, image.shape[:-1], self._tile_memory, self._n_threads())
 
     def _for_image(self, image: Any) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
@@ -381,8 +392,8 @@ def _preparation(channels: Any, mean: Any, std: Any, net: DenseNet, n_channels: 
         if max(places) >= n_channels:
             raise ValueError(f"channels={channels!r} has {max(places)}, but X has {n_channels} channel(s)")
     factor = _per_channel(std, "std", net.n_channels)
-    if (factor <= 0).any():
-        raise ValueError(f"std must be positive, got {std!r}")
+    if (factor < np.finfo(np.float32).tiny).any():
+        raise ValueError(f"std must be positive, and no less than float32 can divide by, got {std!r}")
     return Preparation(places, _per_channel(mean, "mean", net.n_channels), (1 / factor).astype(np.float32))
 
 
@@ -394,4 +405,6 @@ def _per_channel(value: Any, name: str, n_channels: int) -> np.ndarray:
         raise ValueError(
             f"{name} must be one number or {n_channels}, one for each channel of the net's input, got {value!r}"
         )
+    if (np.abs(array.astype(np.float64)) > LARGEST).any():
+        raise ValueError(f"{name} must not be beyond {LARGEST:g}, as images must not, got {value!r}")
     return np.broadcast_to(array, (n_channels,)).astype(np.float32)

@@ -66,9 +66,9 @@ class ObjectDetector(ImageInput, BaseEstimator):
         The fitted classifier of pixels: label 1 is background, 2 inside, 3 border.
     class_weight_ : ndarray of shape (3,)
         By how much its probabilities are multiplied, before they are made to add up to 1: `max_samples` lets it see
-        less of frequent classes than there is.
+        less of frequent classes than there is. 1 where a `class_prior` of the segmenter corrects that.
     min_size_ : int
-        The least size of an object.
+        The least size of an object: `min_size`, or what was learnt in its place.
 
     See Also
     --------
@@ -79,6 +79,10 @@ class ObjectDetector(ImageInput, BaseEstimator):
     -----
     From a box an object is taken to be the ellipse that fills it; what is in the corners is not learnt from. In masks
     negative values are pixels of which nothing is known.
+
+    With a segmenter that has a `nodata` pixels may be NaN: nothing is learnt there, and no object is found.
+
+    `threshold`, `min_size`, `split`, `neck`, `connectivity` and `as_frame` may be changed after `fit`.
 
     Of a segmenter with balanced class weights of its own the probabilities are not what `class_weight_` supposes.
 
@@ -154,6 +158,9 @@ class ObjectDetector(ImageInput, BaseEstimator):
         self._check_parameters(images.n_axes)
         examples = as_examples(y, images)
         labels = [labels_of(example, float(self.border_width)) for example in examples]
+        if segmenter.nodata is not None:
+            for image, each in zip(images.arrays, labels, strict=True):
+                each[np.isnan(np.asarray(image[...])).any(axis=-1)] = UNKNOWN
         if not any((each == INSIDE).any() for each in labels):
             raise ValueError(
                 f"border_width={self.border_width} leaves no inside of any object: all are thinner than twice that; "
@@ -163,13 +170,15 @@ class ObjectDetector(ImageInput, BaseEstimator):
             raise ValueError(f"border_width={self.border_width} gives no object a border; choose at least 1")
         classes = [BACKGROUND, INSIDE, BORDER]
         counts = np.array([[np.count_nonzero(each == c) for c in classes] for each in labels])
-        learnt = counts if segmenter.max_samples is None else np.minimum(counts, segmenter.max_samples)
         segmenter.fit(X, labels[0] if images.kind == "image" else labels)
+        weights = counts.sum(axis=0) / segmenter.n_pixels_per_class_
+        if segmenter.class_prior is not None:  # what corrects its probabilities already
+            weights = np.ones(len(classes))
         areas = np.concatenate([example.areas for example in examples])
         # All at once: what fails before leaves what was learnt last.
         least = max(1, int(np.quantile(areas[areas > 0], 0.01) / 2))
         self.min_size_ = least if self.min_size is None else as_int(self.min_size, "min_size", 1)
-        self.segmenter_, self.class_weight_ = segmenter, counts.sum(axis=0) / learnt.sum(axis=0)
+        self.segmenter_, self.class_weight_ = segmenter, weights
         return self
 
     def predict(self, X: ArrayLike) -> Any:
@@ -253,21 +262,23 @@ class ObjectDetector(ImageInput, BaseEstimator):
     def _objects(self, probabilities: np.ndarray) -> Objects:
         """Return the objects of one image, from the probabilities of the classes of its pixels."""
         weighted = probabilities * self.class_weight_.astype(np.float32)
+        weighted[np.isnan(weighted).any(axis=-1)] = 1, 0, 0  # where the segmenter's `nodata` is, no object is seen
         weighted /= weighted.sum(axis=-1, keepdims=True)
         inside = weighted[..., 1]
         foreground = np.clip(inside + weighted[..., 2], 0, 1)  # rounding may take a sum beyond 1
         ndim, threshold = foreground.ndim, as_share(self.threshold, "threshold")
+        min_size = self.min_size_ if self.min_size is None else self.min_size
         connectivity = as_connectivity(self.connectivity, ndim)
         labels = label(foreground >= threshold, connectivity=connectivity).astype(np.int32)
         if self.split == "watershed":
             height = ndimage.gaussian_filter(inside, _SMOOTHING).astype(np.float64) + _LEAST_HEIGHT
             height[labels == 0] = 0
             neck = as_share(self.neck, "neck")
-            labels = split_regions(labels, neck, self.min_size_, connectivity, height).astype(np.int32)
+            labels = split_regions(labels, neck, min_size, connectivity, height).astype(np.int32)
         maps = as_maps(foreground, ndim, None, None)
         everything = tuple(slice(0, size) for size in foreground.shape)
         n = int(labels.max())
-        columns = measure_objects(maps, threshold, [everything], labels, n, self.min_size_)
+        columns = measure_objects(maps, threshold, [everything], labels, n, min_size)
         return Objects(as_table(columns, self.as_frame), labels)
 
     def _new_segmenter(self) -> Any:

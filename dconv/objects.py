@@ -199,6 +199,8 @@ def _check_out(out: Any, maps: Maps) -> None:
         raise ValueError(
             f"out must have shape {maps.shape} and integers of 32 bits or more, got {tuple(out.shape)} and {out.dtype}"
         )
+    if isinstance(out, np.ndarray) and not out.flags.writeable:
+        raise ValueError("out is read-only; pass an array that can be written, or a copy of it")
     if isinstance(out, np.ndarray) and isinstance(maps.array, np.ndarray) and np.may_share_memory(out, maps.array):
         raise ValueError("out must not overlap probabilities in memory, because these are read while out is written")
 
@@ -210,6 +212,6 @@ def _block_shape(block_shape: Any, maps: Maps, labels: Any) -> tuple[int, ...]:
     shape = choose_block_shape(maps.shape, _BLOCK_PIXELS)
     if chunks is None:
         return shape
-    return tuple(
-        int(chunk) * math.ceil(size / int(chunk)) for size, chunk in zip(shape, chunks[: len(shape)], strict=True)
-    )
+    # Dask says the sizes of all chunks along each axis.
+    widths = [int(max(chunk) if isinstance(chunk, tuple) else chunk) for chunk in chunks[: len(shape)]]
+    return tuple(width * math.ceil(size / width) for size, width in zip(shape, widths, strict=True))

@@ -43,7 +43,7 @@ def boxes_of(masks):
 
 
 def detector(**parameters):
-    return ObjectDetector(SEGMENTER, **{"as_frame": False, "random_state": 0, **parameters})
+    return ObjectDetector(**{"segmenter": SEGMENTER, "as_frame": False, "random_state": 0, **parameters})
 
 
 def labels_from(y, image, width=1.5):
@@ -95,11 +95,24 @@ def test_boxes_hold_ellipses_whose_corners_are_unknown():
 def test_class_weight_undoes_what_max_samples_does(max_samples):
     pairs = [blobs(seed=seed) for seed in (0, 1)]
     X, y = map(list, zip(*pairs, strict=True))
-    fitted = detector().set_params(segmenter__max_samples=max_samples).fit(X, y)
+    fitted = detector(segmenter=clone(SEGMENTER).set_params(max_samples=max_samples)).fit(X, y)
     counts = [np.bincount(labels_from(masks, image).ravel(), minlength=4)[1:] for image, masks in pairs]
     drawn = [np.minimum(each, max_samples or image.size) for each, image in zip(counts, X, strict=True)]
     np.testing.assert_allclose(fitted.class_weight_, np.sum(counts, axis=0) / np.sum(drawn, axis=0))
     assert (fitted.class_weight_ == 1).all() == (max_samples is None)
+
+
+def test_class_weight_follows_what_was_drawn_and_a_prior():
+    image, masks = blobs()
+    counts = np.bincount(labels_from(masks, image).ravel(), minlength=4)[1:]
+    segmenter = clone(SEGMENTER).set_params(max_samples=100, sample="stratified")
+    fitted = detector(segmenter=segmenter).fit(image, masks)
+    np.testing.assert_allclose(fitted.class_weight_, counts.sum() / 300, rtol=0.02)
+    fitted = detector(segmenter=segmenter.set_params(sample="balanced", class_prior="data")).fit(image, masks)
+    np.testing.assert_array_equal(fitted.class_weight_, 1)
+    np.testing.assert_allclose(
+        fitted.segmenter_.prior_factors_ * counts[0] / fitted.segmenter_.prior_factors_[0], counts
+    )
 
 
 # --- what is found ---
@@ -144,7 +157,9 @@ def test_threshold_and_sizes_of_prediction_can_change_after_fit():
     assert np.count_nonzero(loose) > np.count_nonzero(strict)
     areas = np.bincount(masks.ravel())[1:]
     assert fitted.min_size_ == int(np.quantile(areas[areas > 0], 0.01) / 2)
-    assert detector(min_size=150).fit(image, masks).predict(image)["area"].min() >= 150
+    assert fitted.set_params(threshold=0.4).predict(image)["area"].min() < 150
+    assert fitted.set_params(min_size=150).predict(image)["area"].min() >= 150
+    assert detector(min_size=150).fit(image, masks).min_size_ == 150
 
 
 def test_nothing_found_is_an_empty_table():
@@ -153,6 +168,22 @@ def test_nothing_found_is_an_empty_table():
     some, none = fitted.set_params(threshold=1.0, min_size=3).predict([image, np.zeros((40, 50))])
     assert list(some) == list(none)
     assert [len(column) for column in none.values()] == [0] * len(none)
+
+
+def test_no_object_where_there_is_no_data():
+    image, masks = blobs()
+    missing = np.indices(image.shape)[1] > 60
+    holed = np.where(missing, np.nan, image)
+    segmenter = clone(SEGMENTER).set_params(max_samples=None, nodata=9)
+    fitted = detector(segmenter=segmenter).fit(holed, masks)
+    np.testing.assert_array_equal(fitted.class_weight_, 1)
+    table, labels = fitted.predict_objects(holed)
+    assert not labels[missing].any()
+    assert object_f1_score(np.where(missing, 0, masks), labels) > 0.85
+    assert len(table["label"]) == labels.max()
+    assert len(fitted.predict(np.full_like(image, np.nan))["label"]) == 0
+    with pytest.raises(ValueError, match="X holds nan"):
+        detector().fit(holed, masks)
 
 
 def test_an_image_that_is_one_object():
@@ -222,6 +253,7 @@ IMAGE, MASKS = blobs((40, 50))
     [
         (MASKS[:-1], {}, ValueError, "y has shape (39, 50), but for an image of spatial shape (40, 50) it is either a"),
         (np.zeros((3, 6)), {}, ValueError, "boxes of shape (n_boxes, 4)"),
+        (MASKS > 0, {}, TypeError, "y is bool, which tells where objects are and not which is which"),
         (MASKS.astype(float), {}, TypeError, "y must hold integer labels, got dtype float64"),
         ([[5, 5, 5, 9]], {}, ValueError, "y[0] is the box [5, 5, 5, 9], but in an image of spatial shape (40, 50)"),
         ([[1, 1, 9, 9], [-1, 0, 3, 3]], {}, ValueError, "y[1] is the box [-1, 0, 3, 3]"),
@@ -239,6 +271,7 @@ IMAGE, MASKS = blobs((40, 50))
         (MASKS, {"connectivity": 3}, ValueError, "connectivity=3 joins pixels along 3 axes"),
         (MASKS, {"min_size": 0}, ValueError, "min_size must be at least 1, but got 0"),
         (MASKS, {"min_size": 2.0}, TypeError, "min_size must be None or an int, got 2.0"),
+        (MASKS, {"as_frame": np.arange(2)}, ValueError, 'as_frame must be True, False or "auto"'),
         (MASKS, {"as_frame": 3}, ValueError, 'as_frame must be True, False or "auto", got 3'),
         (MASKS, {"ndim": 3}, ValueError, "X has 2 axes (40, 50), but with ndim=3"),
         (MASKS, {"segmenter": TREES}, TypeError, "segmenter must be None or a PixelClassifier, got ExtraTrees"),
@@ -265,6 +298,8 @@ def test_bad_input_is_refused_before_any_feature(y, parameters, error, message):
 def test_objects_of_every_image_are_needed():
     with pytest.raises(ValueError, match=re.escape("y has 1 item(s), but X has 2")):
         detector().fit([IMAGE, IMAGE], [MASKS])
+    with pytest.raises(TypeError, match="y must hold the objects of each image of X, one after another, got None"):
+        detector().fit([IMAGE, IMAGE], None)
     with pytest.raises(ValueError, match=re.escape("y[1] has shape (39, 50)")):
         detector().fit([IMAGE, IMAGE], [MASKS, MASKS[1:]])
 

@@ -69,6 +69,9 @@ def test_batch_norm_that_cannot_be_folded():
         layers.fold_batch_norm(layer, [0], [1, 1])
     with pytest.raises(ValueError, match=r"variance \+ epsilon must be positive, got -0.99"):
         layers.fold_batch_norm(layer, [0, 0], [1, -1], epsilon=0.01)
+    for epsilon in ("x", np.nan, np.inf, None):
+        with pytest.raises(TypeError, match="epsilon must be a finite number"):
+            layers.fold_batch_norm(layer, [0, 0], [1, 1], epsilon=epsilon)
     with pytest.raises(TypeError, match="convolution must be a Convolution, got ReLU"):
         layers.fold_batch_norm(layers.ReLU(), [0], [1])
 

@@ -218,6 +218,15 @@ class Watched:
         return part
 
 
+def test_dask_in():
+    array = pytest.importorskip("dask.array")
+    maps = np.random.default_rng(0).random((40, 50))
+    table, labels = find_objects(array.from_array(maps, chunks=((7, 20, 13), 11)), as_frame=False)
+    expected, whole = find_objects(maps, as_frame=False)
+    np.testing.assert_array_equal(labels, whole)
+    assert all(np.array_equal(column, expected[name]) for name, column in table.items())
+
+
 def test_only_blocks_are_read():
     probability = clouds(200, 150)
     watched = Watched(probability)
@@ -280,6 +289,7 @@ NAN = np.where(np.indices((6, 7)).sum(axis=0) == 5, np.nan, 0.5)
         (GOOD, {"out": np.empty((60, 90))}, ValueError, "integers of 32 bits or more, got (60, 90) and float64"),
         (GOOD, {"out": np.empty((60, 90), np.int16)}, ValueError, "integers of 32 bits or more"),
         (GOOD, {"out": "labels.npy"}, TypeError, "out must be an array that can be read and written by slices"),
+        (GOOD, {"out": np.broadcast_to(0, GOOD.shape)}, ValueError, "out is read-only"),
         (GOOD, {"out": GOOD.view(np.int64)}, ValueError, "out must not overlap probabilities in memory"),
     ],
 )

@@ -154,6 +154,12 @@ def test_pca_of_many_taps_finds_the_first_directions():
     np.testing.assert_array_equal(model.transform(maps), clone(model).fit(maps).transform(maps))
 
 
+@pytest.mark.parametrize("projection", ["pca", "random", "gaussian"])
+def test_constant_maps(projection):
+    features = pyramid("passthrough", projection=projection, channel_axis=-1).fit_transform(np.full((30, 30, 1), 0.1))
+    assert np.isfinite(features).all()
+
+
 def test_maps_of_probabilities_and_of_a_backbone():
     probabilities = np.random.default_rng(0).dirichlet(np.ones(3), size=(30, 34)).astype(np.float32)
     model = pyramid("passthrough", channel_axis=-1, projection="gaussian").fit(probabilities)
@@ -202,6 +208,14 @@ def test_bad_input():
     fails("n_samples must be at least 2", n_samples=1)
     fails("projection='lda' needs pixels of two classes", projection="lda")
     fails("projection='lda' needs pixels of two classes", projection="lda", y=np.ones(IMAGE.shape, int))
+    two = np.zeros(IMAGE.shape, int)
+    two[0, :2] = 1, 2
+    fails(r"learns from 2 pixel\(s\) of 2 class\(es\), but needs two classes, and more", projection="lda", y=two)
+    rows = np.indices(IMAGE.shape[:2])[0]
+    halves, top, bottom = (rows >= 20) * 1.0, rows < 3, rows > 36
+    for image in (np.zeros((40, 50)), halves):
+        with pytest.raises(ValueError, match="projection='lda' needs maps that vary within a class"):
+            pyramid("passthrough", projection="lda", channel_axis=-1).fit(image[..., None], top + 2 * bottom)
     fails("y has shape", projection="lda", y=np.ones((3, 3), int))
     fails("inner must work block by block, but CustomFeatures", inner=dconv.CustomFeatures(np.negative))
     fails("features must be", inner="bank")

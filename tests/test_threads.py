@@ -286,12 +286,16 @@ scribbles[10:20, 10:60], scribbles[100:110, 10:60] = 1, 2
 features = dconv.AtrousFeatures(2, n_jobs=2).fit(image)
 model = dconv.PixelClassifier(features, ExtraTreesClassifier(4, random_state=0), n_jobs=2)
 
+weights = [np.random.default_rng(0).normal(size=(32, 3, 3, channels)) for channels in (1, 32)]
+net = dconv.AtrousBackbone(dconv.layers.from_arrays([(each, None) for each in weights]), n_jobs=2).fit(image)
+
 def child(_):
-    return features.transform(image), fitted.predict(image), model.fit(image, scribbles).predict_proba(image)
+    maps = net.transform(image), net.maps(image)["relu3"]
+    return features.transform(image), fitted.predict(image), model.fit(image, scribbles).predict_proba(image), *maps
 
 work(2)
 fitted = model.fit(image, scribbles)
-expected = features.transform(image), fitted.predict(image), fitted.predict_proba(image)
+expected = features.transform(image), fitted.predict(image), fitted.predict_proba(image), *[net.transform(image)] * 2
 with multiprocessing.get_context("fork").Pool(2) as pool:
     for results in pool.map(child, range(2), chunksize=1):
         for result, wanted in zip(results, expected, strict=True):
