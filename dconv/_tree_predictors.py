@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+import threading
+import weakref
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -17,7 +20,7 @@ from sklearn.ensemble import (
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 
 from dconv import _memory
-from dconv._fitted import classes, refuse
+from dconv._fitted import attribute, classes, refuse
 from dconv._fitted_trees import FittedTrees, forest_trees, gradient_boosting_trees, histogram_boosting_trees
 from dconv._kernels import _trees
 from dconv._packed_trees import pack
@@ -108,11 +111,25 @@ def _two_classes(second: np.ndarray, out: np.ndarray) -> None:
     out[:, 1] = second
 
 
+# Forests compiled before, each with what it was made of then, as long as it lives: who predicts frame after frame would
+# wait for this as long as for a sixth of a megapixel.
+_forests: weakref.WeakKeyDictionary[Any, tuple[list[Any], TreePredictor]] = weakref.WeakKeyDictionary()
+_lock = threading.Lock()
+
+
 def _forest(classifier: Any) -> TreePredictor:
-    fitted = forest_trees(classifier)
-    return TreePredictor(
-        classes(classifier), pack(fitted), fitted.n_features, fitted.baseline, partial(_mean, len(fitted.trees))
-    )
+    # A fit makes new trees, which are not changed any more.
+    estimators = getattr(classifier, "estimators_", [classifier])
+    made_of = [attribute(classifier, "classes_"), *(attribute(each, "tree_") for each in estimators)]
+    with _lock:
+        before, compiled = _forests.get(classifier, ([], None))
+    if compiled is None or len(made_of) != len(before) or any(map(operator.is_not, made_of, before)):
+        fitted = forest_trees(classifier)
+        mean = partial(_mean, len(fitted.trees))
+        compiled = TreePredictor(classes(classifier), pack(fitted), fitted.n_features, fitted.baseline, mean)
+        with _lock:
+            _forests[classifier] = made_of, compiled
+    return compiled
 
 
 def _boosting(classifier: Any, read: Callable[[Any], FittedTrees]) -> TreePredictor:

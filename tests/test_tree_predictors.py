@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.tree import DecisionTreeClassifier, ExtraTreeClassifier
 from tiles import answer, assert_same_labels, check_parity, compile_method, fitted, make_tile, own_answer
 
-from dconv import predictors
+from dconv import _tree_predictors, predictors
 from dconv._fitted_trees import forest_trees, histogram_boosting_trees
 from dconv._packed_trees import pack, round_down
 from dconv._responses import response_of
@@ -282,6 +282,26 @@ def test_pickled(kind):
     x, y = make_tile(3)
     compiled = predictors.compile_predictor(fitted(KINDS[kind], x, y))
     np.testing.assert_array_equal(answer(pickle.loads(pickle.dumps(compiled)), x), answer(compiled, x))
+
+
+def test_a_forest_is_packed_once_for_each_fit(monkeypatch):
+    """Who predicts frame after frame does not wait for it; a forest with other trees is another one."""
+    packed = []
+    monkeypatch.setattr(_tree_predictors, "pack", lambda trees: packed.append(trees) or pack(trees))
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(200, 4)).astype(np.float32), rng.integers(0, 3, 200)
+    forest = RandomForestClassifier(5, random_state=0, warm_start=True).fit(x, y)
+    for change in (
+        lambda: None,
+        lambda: forest.set_params(n_estimators=8).fit(x, y),
+        lambda: forest.set_params(warm_start=False).fit(x, y + 1),
+        lambda: forest.estimators_.reverse(),
+    ):
+        change()
+        for _ in range(2):
+            compiled = predictors.compiled_or_none(forest, "predict_proba")
+            np.testing.assert_allclose(answer(compiled, x), forest.predict_proba(x), atol=1e-6)
+    assert len(packed) == 4
 
 
 def test_wrong_tiles():
