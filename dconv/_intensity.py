@@ -82,7 +82,8 @@ def sums_of_rows(
     if valid is not None:
         values = values[valid.ravel()]
     grey = values.mean(axis=1)
-    return [grey.sum(), grey @ grey, *values.sum(axis=0), np.vdot(values, values)]
+    # Not by BLAS, whose sums depend on its threads, which then wait for more work on the cores that the next ones need.
+    return [grey.sum(), np.square(grey).sum(), *values.sum(axis=0), np.square(values).sum()]
 
 
 def intensity_from(sums: Sequence[Sequence[float]], first: np.ndarray, n_pixels: int) -> Intensity:
