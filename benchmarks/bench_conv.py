@@ -6,7 +6,7 @@ Both sides allocate their output in the timed call, as users call them; "reuse" 
 `out=`. PyTorch is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is
 faster. "bound" is that ratio for a direct convolution that did its multiply-adds at the machine's peak and wrote its
 result at the rate of streaming stores, both at once: no ratio can be higher.
-The results are compared before they are timed. Times are the best of several interleaved runs.
+The results are compared before they are timed. Times are the best of several runs, taken in turns of a few.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -173,21 +172,6 @@ def check(cell: Cell, calls: dict) -> None:
         raise AssertionError(f"{cell}: differs from PyTorch by {difference}, allowed {tolerance}")
 
 
-def measure(calls: dict, seconds: float) -> dict[str, float]:
-    """Return the best time of each call, in turns until `seconds` have passed for each."""
-    best = dict.fromkeys(calls, math.inf)
-    spent = dict.fromkeys(calls, 0.0)
-    while min(spent.values()) < seconds:
-        for name, call in calls.items():
-            if spent[name] < 4 * seconds:
-                start = time.perf_counter()
-                call()
-                took = time.perf_counter() - start
-                best[name] = min(best[name], took)
-                spent[name] += took
-    return best
-
-
 # Columns of the table: title -> (record's key, format).
 COLUMNS = {
     "dconv": ("dconv_ms", "8.2f"),
@@ -255,7 +239,7 @@ def main() -> None:
             print(cell.part.ljust(34) + "".join(f"{title:>{width}}" for title, width in widths.items()))
         calls = prepare(cell)
         check(cell, calls)
-        records.append(record_of(cell, measure(calls, options.seconds), calls["dconv"]().size, top))
+        records.append(record_of(cell, machine.best_in_turns(calls, options.seconds), calls["dconv"]().size, top))
         figures = "".join(format(records[-1][key], form) for key, form in COLUMNS.values())
         print(str(cell).ljust(34) + figures, flush=True)
     print()

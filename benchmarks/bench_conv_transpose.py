@@ -5,7 +5,7 @@
 PyTorch is timed in its two memory layouts, and "ratio" is the better of them over dconv: above 1 dconv is faster.
 "%gemm" is the share of a large SGEMM's rate, and "GB/s" what is written a second. Columns are compared with a copy of
 an array of their size on the same threads, "/copy": 1 is as fast. Results are compared before they are timed; times are
-the best of several interleaved runs.
+the best of several runs, taken in turns of a few.
 """
 
 from __future__ import annotations
@@ -19,7 +19,6 @@ from typing import NamedTuple
 import machine  # first: it mends the environment before NumPy is imported
 import numpy as np
 import torch
-from bench_conv import measure
 from dconv._kernels._dispatch import active_level
 from torch.nn import functional as F
 
@@ -226,7 +225,7 @@ def main() -> None:
             print("\n" + cell.part.ljust(32) + "".join(f"{title:>{width}}" for title, width in widths.items()))
         rng = np.random.default_rng(0)
         calls = prepare_transposed(cell, rng) if is_transposed else prepare_windows(cell, rng)
-        best = measure(calls, options.seconds)
+        best = machine.best_in_turns(calls, options.seconds)
         figures = record_transposed(cell, best, top) if is_transposed else record_windows(best)
         times = {f"{name}_ms": 1e3 * value for name, value in best.items()}
         records.append({"part": cell.part, "cell": str(cell), **times, **figures})

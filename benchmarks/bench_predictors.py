@@ -5,10 +5,10 @@
 Both sides answer for 262,144 rows of float32, which is what they were fitted on too; trees were fitted on 20,000 rows,
 a quarter of them with a random label, so that they are as deep as those of real data. scikit-learn is given all rows
 at once, with as many threads (of BLAS, OpenMP, joblib); dconv takes them tile by tile from the same memory, on as many
-threads of Python. Results are compared before they are timed. Times are the best of several interleaved runs; "ratio"
-is scikit-learn's over dconv's. "%gemm" is the share of a large SGEMM's rate, "GB/s" what is read: a linear classifier
-has so little arithmetic that its rows' way from memory limits it. "tile" is dconv's time for one tile on one thread
-that is in the cache, as a tile of features just computed is, for each row.
+threads of Python. Results are compared before they are timed. Times are the best of several runs, taken in turns of a
+few; "ratio" is scikit-learn's over dconv's. "%gemm" is the share of a large SGEMM's rate, "GB/s" what is read: a linear
+classifier has so little arithmetic that its rows' way from memory limits it. "tile" is dconv's time for one tile on one
+thread that is in the cache, as a tile of features just computed is, for each row.
 
 --peers also asks ONNX Runtime, which is given the same trees, and scikit-learn-intelex, which learns its own, about
 forests, where they are installed; "ratio" is theirs over dconv's.
@@ -19,8 +19,6 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
-import math
-import time
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -149,19 +147,6 @@ def check(case: Case, calls: dict[str, Callable[[], np.ndarray]]) -> float:
     return difference
 
 
-def measure(calls: dict[str, Callable[[], np.ndarray]], seconds: float) -> dict[str, float]:
-    """Return the best time of each call, in turns until `seconds` have passed for each."""
-    best, spent = dict.fromkeys(calls, math.inf), dict.fromkeys(calls, 0.0)
-    while min(spent.values()) < seconds:
-        for name, call in calls.items():
-            if spent[name] < seconds:
-                start = time.perf_counter()
-                call()
-                took = time.perf_counter() - start
-                best[name], spent[name] = min(best[name], took), spent[name] + took
-    return best
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=default_n_threads())
@@ -183,7 +168,7 @@ def main() -> None:
             calls = prepare(case, options.threads, options.tile, options.peers)
             difference = check(case, calls)
             del calls["exact"]
-            best = measure(calls, options.seconds)
+            best = machine.best_in_turns(calls, options.seconds)
             record = {
                 "part": case.part,
                 "case": case.name,

@@ -6,11 +6,14 @@ And what memory this process takes (Linux).
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import subprocess
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 # These make an old OpenBLAS safe on some CPUs and a current one slow; they must go before NumPy is imported.
 os.environ.pop("OPENBLAS_CORETYPE", None)
@@ -61,6 +64,29 @@ void stream(float *out, long n, int threads) {
     _mm_sfence();
 }
 """
+
+
+def best_in_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[str, float]:
+    """Return the best time of each call, of turns taken until each has had `seconds`.
+
+    A turn is several calls, four or a tenth of a second: the threads of the side before, OpenMP's or BLAS's, wait for
+    more work in a loop for some milliseconds, on the cores that this side needs, and the first call pays for that.
+    """
+    best, spent = dict.fromkeys(calls, math.inf), dict.fromkeys(calls, 0.0)
+    while min(spent.values()) < seconds:
+        for name, call in calls.items():
+            if spent[name] >= 4 * seconds:
+                continue
+            turn = 0.0
+            for _ in range(4):
+                start = time.perf_counter()
+                call()
+                took = time.perf_counter() - start
+                best[name], turn = min(best[name], took), turn + took
+                if turn > 0.1:
+                    break
+            spent[name] += turn
+    return best
 
 
 def _best(function, repeats: int) -> float:
