@@ -137,8 +137,10 @@ def _agreement(respond: Respond, rows: np.ndarray, wanted: np.ndarray) -> Agreem
     return Agreement(float(same.mean()), float(np.abs(answers - wanted).mean()))
 
 
-def doubted(distill: Any, student: Any, agreement: Agreement) -> Any:
-    """Return what predicts where a student does not answer as its teacher: with "auto" not the student."""
+def trusted(distill: Any, student: Any, agreement: Agreement) -> Any:
+    """Return the student, with a warning if it does not answer as its teacher, or then with "auto" None."""
+    if agreement.labels >= MIN_AGREEMENT:
+        return student
     if distill == "auto":
         return None
     warnings.warn(

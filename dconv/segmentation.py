@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 
 from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features
-from dconv._distillation import MIN_AGREEMENT, as_distill, distill, doubted, draw_practice, unlabeled_images
+from dconv._distillation import as_distill, distill, draw_practice, trusted, unlabeled_images
 from dconv._feature_cache import FeatureCache
 from dconv._lesson import Lesson, check_nodata, check_two_classes, new_lesson
 from dconv._nodata import as_nodata
@@ -346,9 +346,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         start = perf_counter()
         student, agreement = distill(classifier, practice_rows, course.random_state)
         self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
-        if not agreement.labels >= MIN_AGREEMENT:
-            student = doubted(self.distill, student, agreement)
-        return Stage(classifier, student, agreement)
+        return Stage(classifier, trusted(self.distill, student, agreement), agreement)
 
     def _rules(self) -> Rules:
         """Return the checked parameters that say which pixels are learnt from."""

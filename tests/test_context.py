@@ -272,7 +272,7 @@ def test_every_stage_has_a_student():
     assert segmenter.distillation_agreement_ == min(stage.agreement for stage in segmenter.stages_)
     teacher = ContextClassifier(BANK, TREES).fit(X, y)
     np.testing.assert_array_equal(segmenter.predict_proba(X[0], exact=True), teacher.predict_proba(X[0]))
-    with mock.patch("dconv.segmentation.MIN_AGREEMENT", 0):
+    with mock.patch("dconv._distillation.MIN_AGREEMENT", 0):
         segmenter = clone(cascade).fit(X, y, X_unlabeled=[X[0][::-1]])
     assert all(stage.student is not None for stage in segmenter.stages_)
     assert segmenter.student_ is segmenter.stages_[1].student
@@ -284,7 +284,7 @@ def test_a_student_sees_what_the_one_before_it_says():
     image, labels = make_image((50, 60))
     segmenter = ContextClassifier(BANK, TREES, distill=True, random_state=0)
     with (
-        mock.patch("dconv.segmentation.MIN_AGREEMENT", 0),
+        mock.patch("dconv._distillation.MIN_AGREEMENT", 0),
         mock.patch("dconv.segmentation.distill", side_effect=distill) as learn,
     ):
         segmenter.fit(image, scribble(labels))

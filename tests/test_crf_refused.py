@@ -180,6 +180,6 @@ def test_memory_is_estimated_before_it_is_taken():
 
 @pytest.mark.parametrize("images", [1, 2])
 def test_a_compatibility_of_other_classes_is_refused_before_any_lattice_is_built(images):
-    with mock.patch("dconv.crf.Lattice") as built, pytest.raises(ValueError, match="compatibility must"):
+    with mock.patch("dconv._crf_prepared.Lattice") as built, pytest.raises(ValueError, match="compatibility must"):
         DenseCRF(compatibility=np.eye(2)).refine([IMAGE] * images, [PROBABILITIES] * images)
     built.assert_not_called()

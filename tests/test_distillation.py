@@ -8,7 +8,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
 
-from dconv import _distillation, segmentation
+from dconv import _distillation
 from dconv._distillation import draw_pixels
 from dconv._validation import as_images
 from dconv.features import AtrousFeatures
@@ -71,7 +71,7 @@ def test_without_distill_there_is_no_student():
 
 
 def test_a_bad_student_gives_way_or_is_warned_of(monkeypatch):
-    monkeypatch.setattr(segmentation, "MIN_AGREEMENT", 1.1)
+    monkeypatch.setattr(_distillation, "MIN_AGREEMENT", 1.1)
     image, labels = make_image((60, 60))
     with pytest.warns(UserWarning, match=r"gives .* of pixels the label .* less than 110%; pass more images"):
         doubted = PixelClassifier(BANK, TREES, distill=True, random_state=0).fit(image, scribble(labels))

@@ -37,7 +37,7 @@ pytestmark = [
 SIZES = [f"{size}_{suffix}" for size in ("block", "lanes") for suffix in TYPES]
 LOOPS = [f"{loop}_row_{suffix}" for loop in ("conv", "dot", "lanewise", "shared") for suffix in TYPES]
 ROWS = ["weighted", "products", "moments", "root", "magnitude", "eigenvalues", "extrema", "lines", "interleave"]
-ROWS += ["above", "changes", "window_sums"]
+ROWS += ["above", "changes", "window_sums", "difference", "mixed"]
 ACTIVATIONS = {"relu": lambda x: np.maximum(x, 0), "exponential": np.exp, "logistic": expit, "tanh": np.tanh}
 ENTRIES = {name: name for name in SIZES + LOOPS} | {f"{name}_row": f"rows.{name}" for name in ROWS}
 ENTRIES |= {f"{name}_row": f"activations.{name}" for name in ACTIVATIONS}
@@ -310,15 +310,49 @@ def places(n, n_taps):
     return offsets, np.arange(n)[:, np.newaxis] + offsets
 
 
+@pytest.mark.parametrize("n_taps", [1, 2, 3, 5, 6])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_weighted_row(library, n, n_taps):
+    x, weight = normal(300, np.float32), normal(n_taps, np.float32)
+    offsets, read = places(n, n_taps)
+    expected, products = sum_of_taps(x[read], weight, None)
+    assert_close(fill_rows(library, "weighted", n, x, offsets, weight, n_taps)[0], expected, n_taps, products)
+
+
+@pytest.mark.parametrize("n_parts", [1, 2, 3])
 @pytest.mark.parametrize("n_taps", [1, 2, 5])
 @pytest.mark.parametrize("n", LENGTHS)
-def test_weighted_row_and_products_row(library, n, n_taps):
-    a, b, weight = normal(300, np.float32), normal(300, np.float32), normal(n_taps, np.float32)
+def test_products_row(library, n, n_taps, n_parts):
+    parts, weight = normal((n_parts, 300), np.float32), normal(n_taps, np.float32)
     offsets, read = places(n, n_taps)
-    for function, rows, values in (("weighted", (a,), a), ("products", (a, b), a.astype(np.float64) * b)):
-        out = fill_rows(library, function, n, *rows, offsets, weight, n_taps)[0]
-        expected, products = sum_of_taps(values[read], weight, None)
-        assert_close(out, expected, 2 * n_taps, products)
+    pairs = [(a, a) for a in range(n_parts)] + list(itertools.combinations(range(n_parts), 2))
+    step = -(-n // UNIT) * UNIT + 8
+    out, check_guards = guarded(len(pairs) * step, np.float32)
+    call(library, "products_row", addresses(parts), n_parts, offsets, weight, n_taps, out, step, n)
+    check_guards()
+    for row, (a, b) in zip(out.reshape(-1, step), pairs, strict=True):
+        expected, products = sum_of_taps((parts[a].astype(np.float64) * parts[b])[read], weight, None)
+        assert_close(row[:n], expected, 2 * n_taps, products)
+        assert np.all(np.isnan(row[step - 8 :]))
+
+
+@pytest.mark.parametrize("n", LENGTHS)
+def test_difference_row(library, n):
+    a, b = normal((2, 128), np.float32)
+    np.testing.assert_array_equal(fill_rows(library, "difference", n, a, b)[0], (a - b)[:n])
+
+
+@pytest.mark.parametrize("n_parts", [3, 6])
+@pytest.mark.parametrize("n_out", [1, 4])
+@pytest.mark.parametrize("n", LENGTHS)
+def test_mixed_row(library, n, n_out, n_parts):
+    parts, weight = normal((n_parts, 128), np.float32), normal((n_out, n_parts), np.float32)
+    guards = [guarded(-(-n // UNIT) * UNIT, np.float32) for _ in range(n_out)]
+    call(library, "mixed_row", addresses(parts), n_parts, weight, addresses([row for row, _ in guards]), n_out, n)
+    expected, products = sum_of_taps(parts.T, weight.T, None)
+    for (row, check_guards), values in zip(guards, expected.T, strict=True):
+        check_guards()
+        assert_close(row[:n], values[:n], n_parts, products)
 
 
 @pytest.mark.parametrize("spreads", [False, True])
@@ -378,15 +412,18 @@ def test_extrema_row(library, n, n_taps):
 @pytest.mark.parametrize("n_directions", [1, 2, 8])
 @pytest.mark.parametrize("n", LENGTHS)
 def test_lines_row(library, n, n_directions, n_parts):
-    parts, weight = normal((n_parts, 300), np.float32), normal((n_directions, n_parts), np.float32)
+    parts, weight = normal((n_directions, n_parts, 300), np.float32), normal((n_directions, n_parts), np.float32)
     weight[-1, 0] = 0
+    if n_parts == 1:
+        weight[:] = 1  # which is not read
     offsets, read = places(n, n_directions * 7)
-    inputs = addresses(parts), n_parts, offsets, weight, n_directions
+    inputs = addresses(parts.reshape(-1, 300)), n_parts, offsets, weight if n_parts > 1 else None, n_directions
     out = fill_rows(library, "lines", n, *inputs, n_out=3, table=True)
-    along = parts[:, read].astype(np.float64).reshape(n_parts, n, n_directions, 7)
-    responses = np.einsum("oc,cnok->no", weight, along)
+    of_directions = read.reshape(n, n_directions, 7)
+    along = np.stack([parts[o][:, of_directions[:, o]] for o in range(n_directions)]).astype(np.float64)
+    responses = np.einsum("oc,ocnk->no", weight, along)
     expected = np.stack([responses.max(axis=1), responses.min(axis=1), responses.mean(axis=1)])
-    products = np.einsum("oc,cnok->no", np.abs(weight), np.abs(along)).max()
+    products = np.einsum("oc,ocnk->no", np.abs(weight), np.abs(along)).max()
     assert_close(out, expected, 7 * n_parts + n_directions, products)
 
 
