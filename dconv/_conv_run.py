@@ -60,6 +60,12 @@ def run_plan(
     x, weight, out = _as_3d(x), _as_3d(weight), _as_3d(out)
     lanes = _choose_lanes(plan, weight, level)
     tap = _tap(lanes, weight, level)
+    loop, n_beside = lanes, 0
+    if lanes == _conv.PIXELS:
+        n_beside = _samples_in_a_step(plan, x, level)
+    elif lanes == _conv.FILTERS and (n_shares := _shares(plan, weight, x, level)):
+        loop, n_beside = _conv.SHARED, n_shares
+    layout = (plan.groups, loop, n_beside, level)
     x_steps = tuple(step // x.itemsize for step in x.strides[1:])
     order = (0, *(1 + axis for axis in row_order(plan)), 4)
     for rows in rows_of(plan, x.shape[-1], tap, x_steps, x.itemsize):
@@ -69,14 +75,8 @@ def run_plan(
         if not n_taps:
             target[...] = 0 if bias is None else bias
             continue
-        loop, n_beside = lanes, 0
-        if lanes == _conv.PIXELS:
-            n_beside = _samples_in_a_step(plan, x, level)
-        elif lanes == _conv.FILTERS and (n_shares := _shares(plan, weight, x, level)):
-            loop, n_beside = _conv.SHARED, n_shares
-        layout = (plan.groups, loop, n_beside, level)
         if packings is None or (layout, weight.shape) not in packings:
-            packed, biases = _pack(layout[0], kernels, bias, *layout[1:])
+            packed, biases = _pack(plan.groups, kernels, bias, loop, n_beside, level)
             if packings is not None:
                 packings[layout, weight.shape] = packed, biases
         else:
