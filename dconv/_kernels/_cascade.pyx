@@ -16,6 +16,7 @@ calling thread; callers work on several blocks of an image at once.
 
 import numpy as np
 
+from dconv import _memory
 from dconv._kernels._dispatch cimport dconv_feature_rows, get_level
 from dconv._kernels._row_tasks cimport (
     SCRATCH_ROWS,
@@ -90,7 +91,7 @@ cdef class Program:
         self.axis, self.n_features, self.longest, self.farthest = axis, n_features, 0, 0
         # An odd number of cache lines, as rows a power of two apart would compete for a few sets of the cache.
         self.pitch = (self.shape[2] + DCONV_ROW_UNIT - 1) // DCONV_ROW_UNIT * DCONV_ROW_UNIT + DCONV_ROW_UNIT // 2
-        self.features = aligned(n_features * self.pitch + DCONV_ROW_UNIT)
+        self.features = _memory.empty((n_features * self.pitch + DCONV_ROW_UNIT,), np.dtype(np.float32))
         self.scratch = None  # until it is known how much of it is needed
         self.sources, self.followers, self.tasks, self.kept = [], [], [], []
 
@@ -268,7 +269,7 @@ cdef class Program:
         cdef Task *task
         cdef const Task *part
         if self.scratch is None:
-            self.scratch = aligned(SCRATCH_ROWS * room).reshape(SCRATCH_ROWS, room)
+            self.scratch = _memory.empty((SCRATCH_ROWS, room), np.dtype(np.float32))
             begin -= 2 * self.farthest  # what is made from what is made follows it row by row from its first row on
             self.source_places, self.task_places = addresses(self.sources), addresses(self.tasks)
         cdef Py_ssize_t[::1] sources = self.source_places, tasks = self.task_places
@@ -300,13 +301,6 @@ cdef class Program:
                         i, j = row, slab - low
                     self.rows.interleave(&self.features[0], self.pitch, self.n_features, &out[i, j, 0, 0], out_step,
                                          self.shape[2])
-
-
-def aligned(Py_ssize_t n):
-    """Return `n` floats, not initialised, from the beginning of a cache line on: vectors across two take longer."""
-    memory = np.empty(n + 16, np.float32)
-    start = -memory.ctypes.data % 64 // FLOAT
-    return memory[start : start + n]
 
 
 def reach_along(kernels):
