@@ -1,7 +1,7 @@
 """One int per spatial axis: the sizes that users give, made into tuples, and the span of a dilated kernel."""
 
 import operator
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeAlias
 
 Ints: TypeAlias = SupportsIndex | Sequence[SupportsIndex]
@@ -13,8 +13,10 @@ _PADDING = 'an int or a sequence of ints or of (before, after) pairs, "same" or 
 _PER_AXIS = "an int or a sequence of one int per spatial axis (no bool, no float)"
 
 
-def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tuple[int, ...]:
-    """Return `value` as a tuple of one Python int per spatial axis.
+def as_tuple(
+    value: Ints, ndim: int | None, name: str, minimum: int = 1, *, each: str = "spatial axes"
+) -> tuple[int, ...]:
+    """Return `value` as a tuple of one Python int per spatial axis, or per what else `each` says.
 
     Parameters
     ----------
@@ -26,6 +28,8 @@ def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tupl
         The argument's name, for messages.
     minimum : int, default=1
         Smallest value allowed.
+    each : str, default="spatial axes"
+        What there is one int for each of, for messages.
 
     Returns
     -------
@@ -54,7 +58,7 @@ def as_tuple(value: Ints, ndim: int | None, name: str, minimum: int = 1) -> tupl
             raise ValueError(f"{name} must have 1 to 3 spatial axes, but got {values} with {len(values)}")
         if ndim is not None and len(values) != ndim:
             raise ValueError(
-                f"{name} must be an int or have one int for each of the {ndim} spatial axes, "
+                f"{name} must be an int or have one int for each of the {ndim} {each}, "
                 f"but got {values} with {len(values)}"
             )
     if min(values) < minimum:
@@ -95,8 +99,8 @@ def span(kernel_size: Ints, dilation: Ints = 1) -> tuple[int, ...]:
 
 def items_of(value: object) -> tuple | None:
     """Return the items of a sequence, or None for anything to be read as a single value."""
-    # A zero-dimensional array claims to be iterable.
-    single = isinstance(value, str) or getattr(value, "ndim", None) == 0
+    # A zero-dimensional array claims to be iterable; b"3" would be the int 51, and a dict its keys.
+    single = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", None) == 0
     if single or _index(value) is not None or not isinstance(value, Iterable):
         return None
     return tuple(value)

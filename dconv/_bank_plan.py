@@ -27,6 +27,7 @@ _COLORS = ("auto", "opponent", "channels")
 _NORMALIZE = (None, "image", "training", "both", "auto")
 _SCHEMES = {"atrous": Bank, "pyramid": PyramidBank}
 _CAUSAL_PADDING_MODES = ("edge", "zeros")
+_MAX_LEVELS = 30  # no image is larger than such dilations
 
 
 def plan_bank(
@@ -57,6 +58,8 @@ def plan_bank(
     if not isinstance(scheme, str) or scheme not in _SCHEMES:
         raise ValueError(f"scheme must be one of {', '.join(map(repr, _SCHEMES))}, got {scheme!r}")
     n_levels = as_int(n_levels, "n_levels", 1)
+    if n_levels > _MAX_LEVELS:
+        raise ValueError(f"n_levels must be at most {_MAX_LEVELS}, as each doubles the dilation, but got {n_levels}")
     spacing = _relative_spacing(spacing, ndim)
     if spacing is not None and scheme == "pyramid":
         raise ValueError(
@@ -206,7 +209,7 @@ def _check_filters(filters: Any, ndim: int) -> FilterBank | None:
 
 def _color_planes(color: Any, n_channels: int, of_series: bool) -> list[tuple[str, tuple[float, ...]]]:
     """Return the planes beside the intensity: name and weight of each channel."""
-    if color not in _COLORS:
+    if not isinstance(color, str) or color not in _COLORS:
         raise ValueError(f"color must be one of {', '.join(map(repr, _COLORS))}, got {color!r}")
     if color == "opponent" and n_channels != 3:
         raise ValueError(

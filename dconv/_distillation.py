@@ -46,7 +46,7 @@ class Agreement(NamedTuple):
 
 def as_distill(distill: Any, classifier: Any) -> bool:
     """Return whether a student of `classifier`, not fitted yet, is wanted."""
-    if distill != "auto" and not isinstance(distill, bool):
+    if not isinstance(distill, bool) and not (isinstance(distill, str) and distill == "auto"):
         raise ValueError(f'distill must be True, False or "auto", got {distill!r}')
     if distill:
         check_probabilities(classifier, f"distill={distill!r} needs a classifier with probabilities to learn from")

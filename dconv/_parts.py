@@ -36,36 +36,42 @@ def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs:
     return clone(classifier)
 
 
-def new_features(features: Any, ndim: int, channel_axis: int | None, n_jobs: int | None) -> tuple[Any, int, int | None]:
+def new_features(
+    features: Any, ndim: int, channel_axis: int | None, n_jobs: int | None, name: str = "features"
+) -> tuple[Any, int, int | None]:
     """Return the transformer to fit, or "passthrough", and the `ndim` and `channel_axis` in force.
 
     Both are said once, in the owner or in the transformer: what is left at its default gives way.
     """
     ndim = as_ndim(ndim)
+    if channel_axis is not None:
+        channel_axis = as_int(channel_axis, "channel_axis", rule="None or an int")
     if isinstance(features, str) and features == "passthrough":
         return features, ndim, -1 if channel_axis is None else channel_axis
     if isinstance(features, FilterBank):
-        raise TypeError("features must be a transformer of images, got a FilterBank; wrap it in DilatedConv(bank)")
+        raise TypeError(f"{name} must be a transformer of images, got a FilterBank; wrap it in DilatedConv(bank)")
     if features is None:
         return AtrousFeatures(normalize="auto", ndim=ndim, channel_axis=channel_axis, n_jobs=n_jobs), ndim, channel_axis
     rule = 'None, "passthrough" or a transformer of images'
-    _check_estimator(features, "features", rule, ("fit", "transform", "get_params"))
+    _check_estimator(features, name, rule, ("fit", "transform", "get_params"))
     features = clone(features)
     theirs = features.get_params(deep=False)
     ours: dict[str, Any] = {"ndim": ndim, "channel_axis": channel_axis}
-    for name, default in (("ndim", 2), ("channel_axis", None)):
-        own, other = ours[name], theirs.get(name, default)
+    for key, default in (("ndim", 2), ("channel_axis", None)):
+        own, other = ours[key], theirs.get(key, default)
+        if other is not None:
+            other = as_int(other, key, rule="an int" if key == "ndim" else "None or an int")
         if own == default:
-            ours[name] = other
-        elif other not in (default, own) and not (name == "channel_axis" and _same_axis(own, other, ours["ndim"])):
+            ours[key] = other
+        elif other not in (default, own) and not (key == "channel_axis" and _same_axis(own, other, ours["ndim"])):
             raise ValueError(
-                f"{name}={own!r} was given, but features has {name}={other!r} ({type(features).__name__}); say it in "
+                f"{key}={own!r} was given, but {name} has {key}={other!r} ({type(features).__name__}); say it in "
                 "one of them and leave the other at its default"
             )
     agreed = dict(ours)
     if theirs.get("n_jobs", n_jobs) is None:
         agreed["n_jobs"] = n_jobs
-    features.set_params(**{name: value for name, value in agreed.items() if name in theirs})
+    features.set_params(**{key: value for key, value in agreed.items() if key in theirs})
     return features, ours["ndim"], ours["channel_axis"]
 
 

@@ -388,7 +388,7 @@ def _preparation(channels: Any, mean: Any, std: Any, net: DenseNet, n_channels: 
             )
         places = tuple(range(n_channels))
     else:
-        places = as_tuple(channels, net.n_channels, "channels", -n_channels)
+        places = as_tuple(channels, net.n_channels, "channels", -n_channels, each="channels of the net's input")
         if max(places) >= n_channels:
             raise ValueError(f"channels={channels!r} has {max(places)}, but X has {n_channels} channel(s)")
     factor = _per_channel(std, "std", net.n_channels)

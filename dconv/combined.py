@@ -292,8 +292,8 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         """Return copies of the transformers that agree about axes, and these."""
         transformers = self._checked_transformers()
         ndim, channel_axis = self.ndim, self.channel_axis
-        for _, transformer in transformers:  # once to learn what any of them says ...
-            _, ndim, channel_axis = new_features(transformer, ndim, channel_axis, self.n_jobs)
+        for name, transformer in transformers:  # once to learn what any of them says ...
+            _, ndim, channel_axis = new_features(transformer, ndim, channel_axis, self.n_jobs, f"transformer {name!r}")
         parts = [new_features(transformer, ndim, channel_axis, self.n_jobs)[0] for _, transformer in transformers]
         return parts, ndim, channel_axis  # ... and once to tell all
 

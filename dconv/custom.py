@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
 import numpy as np
@@ -279,7 +279,9 @@ class CustomFeatures(FeatureImageTransformer):
             return [self._function_name] if n == 1 else [f"{self._function_name}_{index}" for index in range(n)]
         if isinstance(self.names, str):
             raise TypeError(f"names must be a sequence of str, got {self.names!r}; one name is [{self.names!r}]")
-        names = [str(name) for name in self.names]
+        names = list(self.names) if isinstance(self.names, Iterable) else [None]
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(f"names must be a sequence of str, got {self.names!r:.60}")
         if len(names) != n or len(set(names)) != n:
             raise ValueError(f"names must name {n} features, each by another name, got {len(names)}: {names}")
         return names

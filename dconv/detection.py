@@ -296,9 +296,9 @@ class ObjectDetector(ImageInput, BaseEstimator):
         }  # fmt: skip
         for name, default in defaults.items():
             own, other = getattr(self, name), getattr(segmenter, name)
-            if own is default or own == default:
+            if _is_same(own, default):
                 continue
-            if other not in (default, own):
+            if not _is_same(other, default) and not _is_same(other, own):
                 raise ValueError(
                     f"{name}={own!r} was given, but segmenter has {name}={other!r}; say it in one of them and leave "
                     "the other at its default"
@@ -327,3 +327,8 @@ class ObjectDetector(ImageInput, BaseEstimator):
         check_n_channels(images, self.segmenter_.n_channels_in_, self)
         self._check_parameters(images.n_axes)
         return images
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Tell whether two parameters are alike; arrays, which `==` compares item by item, only if they are one."""
+    return one is other or (np.isscalar(one) and np.isscalar(other) and bool(one == other))

@@ -77,7 +77,7 @@ def mean_iou_score(
     >>> mean_iou_score([[1, 1, 2, 0]], [[1, 2, 2, 2]], labels=[1, 2, 3], average=None)
     array([0.5, 0.5, nan])
     """
-    if average not in ("macro", None):
+    if not (average is None or isinstance(average, str)) or average not in ("macro", None):
         raise ValueError(f"average must be 'macro' or None, got {average!r}")
     ignore_label = as_ignore_label(ignore_label)
     reported = None if labels is None else _as_classes(labels, ignore_label)

@@ -162,7 +162,7 @@ class AtrousPyramid(FeatureImageTransformer):
             If a parameter, the images or the labels cannot be used; if `inner` does not work block by block; if "lda"
             has no labels, or those of one class only.
         """
-        _, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        _, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs, "inner")
         images = as_images(X, ndim, channel_axis)
         if y is None or not self._learns_from_labels:
             return self._fit_labelled(images, None, None)
@@ -182,7 +182,7 @@ class AtrousPyramid(FeatureImageTransformer):
                 "projection='lda' needs pixels of two classes at least: fit it with label images, as "
                 "PixelClassifier.fit does, or use projection='pca'"
             )
-        inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs, "inner")
         if not isinstance(inner, str):
             fit_to_images(inner, None, images, channel_axis, masks, targets)
             if not hasattr(inner, "_transform_block"):

@@ -172,6 +172,7 @@ class TransposedConv(FeatureImageTransformer):
         effective_n_jobs(self.n_jobs)
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
         check_padding_mode(self.padding_mode)
+        alpha = self._checked_alpha()
         strides = as_tuple(self.stride, ndim, "stride")
         dilation = as_tuple(self.dilation, ndim, "dilation")
         output_padding = as_tuple(self.output_padding, ndim, "output_padding", 0)
@@ -182,7 +183,7 @@ class TransposedConv(FeatureImageTransformer):
         check_finite(images)
         sizes = [layout.output_size(size) for size in images.spatial_shapes]
         if given is None:
-            bank = self._learn(images, _as_targets(y, images, sizes, layout), layout)
+            bank = self._learn(images, _as_targets(y, images, sizes, layout), layout, alpha)
         else:
             bank = given
             _check_fit(bank, images.n_channels)
@@ -282,16 +283,20 @@ class TransposedConv(FeatureImageTransformer):
             )
         return bank
 
+    def _checked_alpha(self) -> float:
+        """Return `alpha`, checked also where filters are given: a slip is to be seen before it counts."""
+        alpha = as_finite(self.alpha, "alpha")
+        if alpha.ndim or alpha < 0:
+            raise ValueError(f"alpha must be a number of at least 0, but got {self.alpha!r}")
+        return float(alpha)
+
     def _learnt_kernel_size(self, strides: tuple[int, ...]) -> tuple[int, ...]:
         if self.kernel_size is None:
             return tuple(2 * stride - stride % 2 for stride in strides)
         return as_tuple(self.kernel_size, len(strides), "kernel_size")
 
-    def _learn(self, images: Images, targets: list[NDArray], layout: Layout) -> FilterBank:
+    def _learn(self, images: Images, targets: list[NDArray], layout: Layout, alpha: float) -> FilterBank:
         """Return the filters that turn images into targets."""
-        alpha = as_finite(self.alpha, "alpha")
-        if alpha.ndim or alpha < 0:
-            raise ValueError(f"alpha must be a number of at least 0, but got {self.alpha!r}")
         n_weights = math.prod(layout.kernel_size) * images.n_channels
         if n_weights > MAX_WEIGHTS:
             raise ValueError(
@@ -301,7 +306,7 @@ class TransposedConv(FeatureImageTransformer):
         equations = NormalEquations(layout, self.padding_mode, images.n_channels, targets[0].shape[-1])
         for image, target in zip(images.arrays, targets, strict=True):
             equations.add(image, target)
-        return filter_bank(equations.solve(alpha.item()))
+        return filter_bank(equations.solve(alpha))
 
 
 def _check_fit(bank: FilterBank, n_channels: int) -> None:

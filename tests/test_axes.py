@@ -19,7 +19,11 @@ def test_as_tuple_reads_the_rank_from_the_value():
 
 
 @pytest.mark.parametrize(
-    "value", [True, np.True_, 1.0, np.float32(1), np.array(1.0), "1", None, (1, 2.5), (1, False), ((1, 1), (1, 1))]
+    "value",
+    [
+        *(True, np.True_, 1.0, np.float32(1), np.array(1.0), "1", None, (1, 2.5), (1, False), ((1, 1), (1, 1))),
+        *(b"33", {1: 2, 2: 1}),  # of two ints each, but no sequence of them
+    ],
 )
 def test_as_tuple_refuses_what_is_not_an_integer(value):
     with pytest.raises(TypeError, match="dilation must be an int"):
@@ -40,6 +44,13 @@ def test_as_tuple_refuses_what_is_not_an_integer(value):
 def test_as_tuple_names_argument_and_values(value, ndim, message):
     with pytest.raises(ValueError, match=message):
         as_tuple(value, ndim, "dilation", 1)
+
+
+def test_as_tuple_says_what_there_is_one_of():
+    with pytest.raises(
+        ValueError, match=r"order must be an int or have one int for each of the 3 bands, but got \(1, 2\)"
+    ):
+        as_tuple((1, 2), 3, "order", each="bands")
 
 
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3)])

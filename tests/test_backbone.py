@@ -318,7 +318,7 @@ def test_parameters_that_cannot_be_used():
     fails(net, r"mean must not be beyond 1e\+18", mean=(0, -1e300, 0))
     fails(net, "mean must be a finite number", TypeError, mean="grey")
     fails(net, r"channels=\(0, 1, 3\) has 3, but X has 3", channels=(0, 1, 3))
-    fails(net, "channels must be an int or have one int for each of the 3", channels=(0, 1))
+    fails(net, "channels must be an int or have one int for each of the 3 channels of the net's input", channels=(0, 1))
     fails(net, "'conv0' has a kernel with 2 axes", ndim=3, image=make_image(3))
     fails([], "layers must be a list of layers", TypeError)
     fails(["conv"], r"layers\[0\] must be a Convolution", TypeError)

@@ -108,7 +108,9 @@ def test_axes_are_said_once(features):
 
 def test_transformers_that_disagree_about_axes():
     features = make_features(AtrousFeatures(2, channel_axis=-1), PixelPosition(channel_axis=0))
-    with pytest.raises(ValueError, match="channel_axis=-1 was given, but features has channel_axis=0"):
+    with pytest.raises(
+        ValueError, match="channel_axis=-1 was given, but transformer 'pixelposition' has channel_axis=0"
+    ):
         features.fit(COLOUR)
 
 
@@ -217,6 +219,8 @@ def test_function_is_asked_again_at_the_next_fit():
         ({"function": np.negative, "halo": -1}, ValueError, "halo"),
         ({"function": np.negative, "halo": (1, 2, 3)}, ValueError, "halo"),
         ({"function": np.negative, "names": "a"}, TypeError, r"one name is \['a'\]"),
+        ({"function": np.negative, "names": 5}, TypeError, "names must be a sequence of str, got 5"),
+        ({"function": np.negative, "names": [1]}, TypeError, r"names must be a sequence of str, got \[1\]"),
         ({"function": np.negative, "names": ["a", "b"]}, ValueError, "names must name 1 features"),
         ({"function": np.mean}, ValueError, "one value or row of features for every pixel is needed"),
         ({"function": np.transpose}, ValueError, r"shape \(70, 60\) for an image of spatial shape \(60, 70\)"),

@@ -273,6 +273,8 @@ IMAGE, MASKS = blobs((40, 50))
         (MASKS, {"min_size": 2.0}, TypeError, "min_size must be None or an int, got 2.0"),
         (MASKS, {"as_frame": np.arange(2)}, ValueError, 'as_frame must be True, False or "auto"'),
         (MASKS, {"as_frame": 3}, ValueError, 'as_frame must be True, False or "auto", got 3'),
+        (MASKS, {"ndim": np.ones(2)}, TypeError, "ndim must be an int"),
+        (MASKS, {"n_jobs": np.ones(2)}, TypeError, "n_jobs must be None or an int"),
         (MASKS, {"ndim": 3}, ValueError, "X has 2 axes (40, 50), but with ndim=3"),
         (MASKS, {"segmenter": TREES}, TypeError, "segmenter must be None or a PixelClassifier, got ExtraTrees"),
         (

@@ -100,6 +100,7 @@ def test_learns_from_unlabeled_images():
     ("parameters", "more", "message"),
     [
         ({"distill": "yes"}, None, 'distill must be True, False or "auto"'),
+        ({"distill": np.array([True, False])}, None, 'distill must be True, False or "auto"'),
         ({"distill": 1}, None, 'distill must be True, False or "auto"'),
         ({"distill": True, "classifier": LinearSVC()}, None, "LinearSVC has no predict_proba"),
         ({"distill": False}, np.zeros((60, 60)), "distill=False; pass distill=True"),

@@ -65,6 +65,7 @@ def test_labels_choose_and_order_classes():
 @pytest.mark.parametrize(
     ("y_true", "y_pred", "parameters", "error", "message"),
     [
+        (SMALL, SMALL, {"average": np.ones(2)}, ValueError, "average must be 'macro' or None, got array"),
         (SMALL, SMALL, {"average": "micro"}, ValueError, "average must be 'macro' or None, got 'micro'"),
         ([SMALL], [SMALL, SMALL], {}, ValueError, "y_true has 1 image(s), but y_pred has 2"),
         ([SMALL, SMALL], [SMALL, SMALL[:2]], {}, ValueError, "y_true[1] has shape (3,), but y_pred[1] has (2,)"),

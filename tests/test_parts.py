@@ -126,6 +126,8 @@ GREY, FULL = make_image((8, 9))
         ({"features": "raw"}, ValueError, 'features must be None, "passthrough" or a transformer'),
         ({"features": 3}, TypeError, 'features must be None, "passthrough" or a transformer'),
         ({"features": DilatedConv}, TypeError, "features must be None"),
+        ({"features": DilatedConv(derivatives(1), ndim=(1, 2))}, TypeError, "ndim must be an int, got (1, 2)"),
+        ({"channel_axis": np.ones(2)}, TypeError, "channel_axis must be None or an int, got array"),
         ({"classifier": "forest"}, ValueError, "classifier must be None or a scikit-learn classifier"),
         ({"classifier": ExtraTreesClassifier}, TypeError, "classifier must be None or a scikit-learn classifier"),
         ({"classifier": StandardScaler()}, TypeError, "classifier must be None or a scikit-learn classifier"),

@@ -218,4 +218,5 @@ def test_bad_input():
             pyramid("passthrough", projection="lda", channel_axis=-1).fit(image[..., None], top + 2 * bottom)
     fails("y has shape", projection="lda", y=np.ones((3, 3), int))
     fails("inner must work block by block, but CustomFeatures", inner=dconv.CustomFeatures(np.negative))
-    fails("features must be", inner="bank")
+    fails('inner must be None, "passthrough" or a transformer', inner="bank")
+    fails("channel_axis must be None or an int", TypeError, channel_axis=np.ones(2))

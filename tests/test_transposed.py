@@ -302,6 +302,8 @@ def test_a_pixel_classifier_refuses_features_of_another_size():
         ({"filters": np.ones((4, 3, 3, 2))}, ValueError, "images must have 4 channel(s), one per filter, but"),
         ({"filters": "gaussian"}, TypeError, "filters must be a FilterBank or hold real numbers, but got 'gaussian'"),
         ({"kernel_size": 3}, ValueError, "kernel_size=3 is for learnt filters, but filters are given, of (3, 3) taps"),
+        ({"alpha": "big"}, TypeError, "alpha must be a real number"),
+        ({"alpha": -1}, ValueError, "alpha must be a number of at least 0, but got -1"),
         ({"stride": 0}, ValueError, "stride must be at least 1"),
         ({"stride": 2.0}, TypeError, "stride must be an int"),
         ({"dilation": (1, 2, 3)}, ValueError, "dilation must be an int or have one int for each of the 2"),
