@@ -10,11 +10,16 @@ import numpy as np
 
 from dconv._axes import items_of
 from dconv._crf_embedding import Features
+from dconv._intensity import intensity_of, pooled, rows_summed
 from dconv._kernels import _lattice
+from dconv._lazy_arrays import map_rows
+from dconv._nodata import valid_pixels
 from dconv._receptive import Margin
 from dconv._validation import Images, Kind, as_array, check_finite, real_dtype
 
 _SPATIAL_SIGMAS, _APPEARANCE_SIGMAS = 10, 3  # that a part of an image is refined with: measured, see docs/scaling.md
+COLOR_SIGMA = 13.0  # of images of 8 bits, as the CRF's authors have it
+_SHARE_OF_STD = 0.25  # of others: photographs of 8 bits have standard deviations of about 50
 ASYMMETRY = 1e-4  # of a compatibility, relative, that counts as rounding
 
 
@@ -204,11 +209,44 @@ def default_kernels(crf: Any, image: np.ndarray, start: tuple[int, ...]) -> list
         )
     ]
     if n_channels > 0:
-        color_sigma = as_widths(crf.color_sigma, n_channels, "color_sigma", "channel")
+        color_sigma = as_widths(
+            color_sigma_of([image]) if crf.color_sigma is None else crf.color_sigma,
+            n_channels,
+            "color_sigma",
+            "channel",
+        )
         remedy = "raise color_sigma, to which the image's values are compared, or appearance_sigma"
         name, channels = "the appearance kernel", to_3d(image)
         kernels.append(Features(name, appearance_sigma, channels, color_sigma, appearance_weight, remedy, place))
     return kernels
+
+
+def color_sigma_of(images: Sequence[Any]) -> float:
+    """Return the width in colour, for images (*spatial, channels), that :class:`dconv.DenseCRF` takes if it has none.
+
+    It is about the same share of what images vary by, whatever their unit: with 13 in images from 0 to 1 all are alike.
+    """
+    images = [image for image in images if image.shape[-1] > 0]
+    if all(_holds_bytes(image) for image in images):
+        return COLOR_SIGMA
+    intensities = [intensity_of(image) for image in images]
+    brightness = pooled(intensities)
+    colors = [each.n_pixels * each.color / image.shape[-1] for each, image in zip(intensities, images, strict=True)]
+    return _SHARE_OF_STD * math.sqrt(brightness.variance + math.fsum(colors) / brightness.n_pixels) or COLOR_SIGMA
+
+
+def _holds_bytes(image: Any) -> bool:
+    """Tell whether an image holds whole numbers from 0 to 255, in whatever dtype; pixels without data do not count."""
+    if image.dtype == np.uint8:
+        return True
+    valid = valid_pixels(image)
+    source = image if valid is None else image.source
+    return all(map_rows(_are_bytes, rows_summed(image.shape), source, valid))
+
+
+def _are_bytes(start: int, rows: np.ndarray, valid: np.ndarray | None) -> bool:
+    values = rows if valid is None else rows[valid]
+    return bool(np.all((values >= 0) & (values <= 255) & (values == np.floor(values))))
 
 
 def part_overlap(crf: Any, ndim: int) -> Margin:

@@ -9,7 +9,7 @@ import numpy as np
 from sklearn.base import BaseEstimator, clone
 from sklearn.model_selection import ParameterGrid
 
-from dconv._crf_input import as_pairs
+from dconv._crf_input import COLOR_SIGMA, as_pairs, color_sigma_of
 from dconv._pixels import as_ignore_label
 from dconv._validation import Images, as_array, as_axes, as_labels
 from dconv.metrics import mean_iou_score
@@ -18,7 +18,7 @@ GRID = {
     "spatial_weight": [1, 3],
     "appearance_weight": [3, 10],
     "appearance_sigma": [20, 80],
-    "color_sigma": [5, 13, 30],
+    "color_sigma": [5, 13, 30],  # of images of 8 bits
 }
 
 
@@ -66,7 +66,10 @@ def tune(
 
     without = score(arrays[0] if kind == "image" else arrays)
     results = []
-    for parameters in ParameterGrid(GRID if param_grid is None else param_grid):
+    if param_grid is None:
+        unit = color_sigma_of([pair.image for pair in pairs]) / COLOR_SIGMA
+        param_grid = {**GRID, "color_sigma": [unit * width for width in GRID["color_sigma"]]}
+    for parameters in ParameterGrid(param_grid):
         candidate = clone(crf).set_params(**parameters)
         results.append((dict(parameters), score(candidate.refine(images, probabilities))))
     results.sort(key=lambda result: -result[1])

@@ -46,6 +46,11 @@ def new_refine(refine: Any, features: Any, classifier: Any, ndim: int, n_jobs: i
     return refine.set_params(ndim=ndim, channel_axis=-1, n_jobs=n_jobs if refine.n_jobs is None else refine.n_jobs)
 
 
+def fitted_refine(refine: Any, images: Images) -> Any:
+    """Return the CRF that refines all images as it does those of `fit`, whole or in blocks; None if there is none."""
+    return refine._for_images(images.arrays) if hasattr(refine, "_for_images") else refine
+
+
 def write_refined(
     refine: Any, images: Images, classes: np.ndarray, method: str, write_proba: Write, outputs: list[np.ndarray]
 ) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -15,6 +15,7 @@ from dconv._crf_input import (
     as_kernel_list,
     as_pairs,
     check_callback,
+    color_sigma_of,
     part_overlap,
 )
 from dconv._crf_prepared import Callback, PreparedCRF
@@ -43,9 +44,10 @@ class DenseCRF(BaseEstimator):
         image without channels.
     appearance_sigma : float or sequence of float, one per spatial axis, default=80
         Its width in pixels.
-    color_sigma : float or sequence of float, one per channel, default=13
-        Its width in values of the image. The default is for images from 0 to 255: float images from 0 to 1 need
-        theirs, such as 0.05.
+    color_sigma : float, sequence of float, one per channel, or None, default=None
+        Its width in values of the image. None is 13 if the image holds whole numbers from 0 to 255, as those of 8 bits
+        do, in whatever dtype, and else a quarter of the standard deviation of its values, within channels. After a
+        :class:`dconv.PixelClassifier` that of the images it was fitted to holds.
     compatibility : None or array_like of shape (n_classes, n_classes), default=None
         The cost of class i beside class j, symmetric, times the weight of a kernel. None is the Potts model: 0 for
         one class, 1 for two different ones, so ``1 - numpy.eye(n_classes)`` is the same.
@@ -116,7 +118,7 @@ class DenseCRF(BaseEstimator):
         spatial_sigma: float | Sequence[float] = 3,
         appearance_weight: float = 10,
         appearance_sigma: float | Sequence[float] = 80,
-        color_sigma: float | Sequence[float] = 13,
+        color_sigma: float | Sequence[float] | None = None,
         compatibility: ArrayLike | None = None,
         ndim: int = 2,
         channel_axis: int | None = None,
@@ -253,7 +255,8 @@ class DenseCRF(BaseEstimator):
             The value in `labels` that means "not labelled"; None if every pixel counts.
         param_grid : dict or list of dict, default=None
             Lists of values by parameter, as for :class:`sklearn.model_selection.GridSearchCV`. None tries 24: two
-            values of both weights and of `appearance_sigma`, and three of `color_sigma`, made for values to 255.
+            values of both weights and of `appearance_sigma`, and three of `color_sigma`: the default for all images
+            together, and 5 / 13 and 30 / 13 of it.
 
         Returns
         -------
@@ -267,6 +270,12 @@ class DenseCRF(BaseEstimator):
             As in :meth:`refine`, and if labels do not fit.
         """
         return tune(self, images, probabilities, labels, classes, ignore_label, param_grid)
+
+    def _for_images(self, images: Sequence[Any]) -> Self:
+        """Return a copy that takes all images, channels last, as it does these together."""
+        return (
+            clone(self) if self.color_sigma is not None else clone(self).set_params(color_sigma=color_sigma_of(images))
+        )
 
     def _part_overlap(self, ndim: int) -> Margin:
         """Return the pixels around a part of an image with which it is refined nearly as in the whole."""

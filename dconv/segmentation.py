@@ -21,7 +21,7 @@ from dconv._parts import check_probabilities, new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
 from dconv._pixels import Rules, as_ignore_label, as_max_samples, as_sample
 from dconv._priors import check_class_prior
-from dconv._refinement import new_refine
+from dconv._refinement import fitted_refine, new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
 from dconv._validation import check_n_channels
@@ -78,7 +78,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         it on less than 95 % of the pixels that it did not learn from; with True there is a warning.
     refine : DenseCRF or None, default=None
         A fully connected CRF that pulls probabilities, and with them labels and entropies, to the edges of each image
-        as a whole. `ndim` and `channel_axis` are set in its copy, and `n_jobs` if it does not say.
+        as a whole. `ndim` and `channel_axis` are set in its copy, and `n_jobs` and `color_sigma`, from the images of
+        `fit`, if it does not say.
         `decision_function` stays the classifier's.
     random_state : int, RandomState instance or None, default=None
         Draws the pixels of `max_samples` and `distill`, and seeds the default classifier and the student; a given
@@ -255,7 +256,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             practice = draw_practice(features, sources, channel_axis, random_state, n_jobs)
         course = Course(lesson, features, rows, channel_axis, classifier, practice, random_state, n_jobs)
         stages = self._fit_stages(course)
-        self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
+        self._keep(features, stages, fitted_refine(refine, images), lesson, ndim, channel_axis, rules, rows.shape[1])
         return self
 
     @available_if(classifier_has("partial_fit"))
@@ -327,7 +328,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         lesson.teach_more(classifier, rows, None if goes_on else np.asarray(labels))
         stages = [Stage(classifier)]
         before = getattr(self, "n_pixels_per_class_", 0) if goes_on else 0
-        self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
+        self._keep(features, stages, fitted_refine(refine, images), lesson, ndim, channel_axis, rules, rows.shape[1])
         self.n_pixels_per_class_ = self.n_pixels_per_class_ + before
         return self
 

@@ -172,7 +172,7 @@ def test_digits_are_kept_far_from_zero():
     of 1e9 have a distance of 64 there.
     """
     image, probabilities = make((40, 52), n_channels=1, n_classes=2)
-    crf = DenseCRF(n_iter=2, spatial_weight=0, appearance_weight=3)
+    crf = DenseCRF(n_iter=2, spatial_weight=0, appearance_weight=3, color_sigma=13)
     expected = crf.refine(image, probabilities)
     for far in (image.astype(np.float64) + 1e7, image.astype(np.int64) + 10**7):
         assert np.abs(crf.refine(far, probabilities) - expected).max() < 0.1
@@ -225,7 +225,8 @@ def test_channels():
     many = np.repeat(image, 12, axis=-1)
     assert crf.refine(many, probabilities).shape == probabilities.shape
     scaled = clone(crf).set_params(color_sigma=(13, 26, 6.5)).refine(image * [1, 2, 0.5], probabilities)
-    np.testing.assert_allclose(scaled, crf.refine(image * [1, 1, 1], probabilities), atol=1e-5)
+    alike = clone(crf).set_params(color_sigma=13).refine(image * [1, 1, 1], probabilities)
+    np.testing.assert_allclose(scaled, alike, atol=1e-5)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint16, np.int64, np.float16, np.float64, bool, ">f4"])
@@ -236,6 +237,28 @@ def test_dtypes(dtype):
     np.testing.assert_array_equal(
         DenseCRF(n_iter=2).refine(image.astype(dtype), probabilities), DenseCRF(n_iter=2).refine(image, probabilities)
     )
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_width_in_colour_by_default(n_channels):
+    image, probabilities = make((40, 43), n_channels)
+    whole = image.clip(0, 255).round()
+    assert whole.std() > 13
+    by_default, of_8_bits = DenseCRF(n_iter=2), DenseCRF(n_iter=2, color_sigma=13)
+    for dtype in (np.uint8, np.uint16, np.int64, np.float32):  # whole numbers from 0 to 255
+        same = whole.astype(dtype)
+        np.testing.assert_array_equal(by_default.refine(same, probabilities), of_8_bits.refine(same, probabilities))
+    for scale, offset in ((1 / 255, 0), (200, -7000), (1e-6, 3e-6), (1, 1), (1, -1)):  # any other unit
+        other = image.astype(np.float64) * scale + offset if scale != 1 else whole + offset * 256
+        # Not of all numbers: channels that are far apart are no wider for that.
+        std = np.sqrt(other.reshape(-1, n_channels).var(axis=0).mean())
+        expected = DenseCRF(n_iter=2, color_sigma=std / 4).refine(other, probabilities)
+        np.testing.assert_allclose(by_default.refine(other, probabilities), expected, atol=1e-3)
+        np.testing.assert_array_equal(
+            by_default.prepare(other).refine(probabilities), by_default.refine(other, probabilities)
+        )
+    flat = np.full((40, 43), 0.5)
+    np.testing.assert_array_equal(by_default.refine(flat, probabilities), of_8_bits.refine(flat, probabilities))
 
 
 def test_memory_layout_and_read_only_input(tmp_path):
@@ -350,6 +373,17 @@ def test_tune_finds_parameters_that_help():
     assert tuning.results[0][1] == tuning.score
     assert tuning.results[0][0].items() <= tuning.crf.get_params().items()
     assert tuning.crf.n_iter == 5
+
+
+def test_tune_tries_widths_of_the_unit_of_images():
+    images, probabilities, labels = labelled(0.2)
+    of_8_bits = DenseCRF(n_iter=2).tune(images, probabilities, labels)
+    assert {parameters["color_sigma"] for parameters, _ in of_8_bits.results} == {5, 13, 30}
+    tuning = DenseCRF(n_iter=2).tune(list(images / 255 * [[[0.5]], [[1]]]), list(probabilities), list(labels))
+    width = np.std(images / 255 * [[[0.5]], [[1]]]) / 4  # of all together
+    found = sorted({parameters["color_sigma"] for parameters, _ in tuning.results})
+    np.testing.assert_allclose(found, [5 / 13 * width, width, 30 / 13 * width])
+    assert tuning.score > 0.95
 
 
 def test_tune_may_find_that_no_crf_is_best():

@@ -54,6 +54,32 @@ def test_is_the_crf_on_the_probabilities(kind):
     assert any(np.any(a != b) for a, b in zip(predicted, plain.predict(X), strict=True))
 
 
+def test_width_in_colour_is_learnt_from_the_images_of_fit(tmp_path):
+    image, labels = noisy((60, 50))
+    X, y = [image, image[:31] / 2 + 7], [labels, labels[:31]]
+    model = fitted(DenseCRF(n_iter=2), X, y)
+    width = np.concatenate([each.ravel() for each in X]).std() / 4
+    assert model.refine_.color_sigma == pytest.approx(width)
+    assert model.refine.color_sigma is None
+    other = image * 3
+    expected = DenseCRF(n_iter=2, color_sigma=model.refine_.color_sigma).refine(
+        other, fitted(None, X, y).predict_proba(other)
+    )
+    np.testing.assert_array_equal(model.predict_proba(other), expected)
+    lazy = fitted(DenseCRF(n_iter=2), [lambda: X[0], lambda: X[1]], y)
+    assert lazy.refine_.color_sigma == model.refine_.color_sigma
+    holed = image.copy()
+    holed[10:20, 30:40] = np.nan
+    with_holes = fitted(DenseCRF(n_iter=2), holed, labels, nodata=0)
+    assert with_holes.refine_.color_sigma == pytest.approx(np.nanstd(holed) / 4)
+    assert fitted(CRF, X, y).refine_.color_sigma == 1.0
+    bytes_ = np.clip(image * 20 + 100, 0, 255).astype(np.uint8)
+    for dtype in (np.uint8, np.uint16):
+        assert fitted(DenseCRF(n_iter=2), bytes_.astype(dtype), labels).refine_.color_sigma == 13
+    more = PixelClassifier(FEATURES, SGD, refine=DenseCRF()).partial_fit(image, labels)
+    assert more.refine_.color_sigma == pytest.approx(image.std() / 4)
+
+
 def test_score_counts_refined_labels():
     image, labels = noisy((40, 50))
     truth = np.where(np.arange(50) < 25, 4, 9) * np.ones((40, 1), int)
