@@ -1,6 +1,6 @@
 """How the cost of a prediction grows: with pixels, channels, levels, classes, block size and workers of dask.
 
-    python benchmarks/bench_costs.py [--threads 2] [--repeats 3] [--workers 1 2]
+    python benchmarks/bench_costs.py [--threads 2] [--seconds 1] [--workers 1 2]
 
 Milliseconds per megapixel of `predict`, best of interleaved runs, of the model that bench_scale.py takes, logistic
 regression on all features, on 1024 x 1024 pixels of noise unless told otherwise; then of `predict_blocks` from memory
@@ -17,7 +17,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import machine  # noqa: F401  first: it mends the environment before NumPy is imported
+import machine  # first: it mends the environment before NumPy is imported
 import numpy as np
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -27,6 +27,7 @@ import dconv
 from dconv._threads import default_n_threads
 
 SIDE = 1024
+_RUNS_OF_WORKERS = 3
 
 
 def new_model(threads: int, channels: int = 1, n_levels: int = 5, n_classes: int = 2) -> dconv.PixelClassifier:
@@ -44,29 +45,18 @@ def new_image(side: int = SIDE, channels: int = 1) -> np.ndarray:
     return np.random.default_rng(1).integers(0, 256, (side, side, channels)).astype(np.uint8)
 
 
-def best_times(calls: dict[str, Callable[[], Any]], repeats: int) -> dict[str, float]:
-    """Return the best time of each call in seconds, of interleaved runs."""
-    best = dict.fromkeys(calls, np.inf)
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
-def show(title: str, calls: dict[str, Callable[[], Any]], megapixels: dict[str, float], repeats: int) -> None:
-    times = best_times(calls, repeats)
+def show(title: str, calls: dict[str, Callable[[], Any]], megapixels: dict[str, float], seconds: float) -> None:
+    times = machine.best_in_turns(calls, seconds)
     print(f"{title}: " + ", ".join(f"{name}: {1e3 * times[name] / megapixels[name]:.0f}" for name in calls), flush=True)
 
 
-def show_models(title: str, models: dict[str, dconv.PixelClassifier], repeats: int) -> None:
+def show_models(title: str, models: dict[str, dconv.PixelClassifier], seconds: float) -> None:
     """Print the cost of models on one image size."""
     calls = {name: partial(model.predict, new_image(SIDE, model.n_channels_in_)) for name, model in models.items()}
-    show(title, calls, dict.fromkeys(models, SIDE**2 / 1e6), repeats)
+    show(title, calls, dict.fromkeys(models, SIDE**2 / 1e6), seconds)
 
 
-def show_workers(n_workers: list[int], repeats: int) -> None:
+def show_workers(n_workers: list[int]) -> None:
     """Print the cost on clusters of processes, and the seconds of processor time that their workers took."""
     import dask
     import dask.array as da
@@ -86,8 +76,8 @@ def show_workers(n_workers: list[int], repeats: int) -> None:
             ):
                 y = dconv.distributed.predict(model, da.from_zarr(source)[..., np.newaxis])
                 client.run(__import__, "dconv")
-                best = best_times({"all": lambda y=y: da.store(y, out, lock=False)}, repeats)["all"]
-                taken = sum(client.run(time.process_time).values()) / repeats
+                best = machine.best(lambda y=y: da.store(y, out, lock=False), _RUNS_OF_WORKERS)
+                taken = sum(client.run(time.process_time).values()) / _RUNS_OF_WORKERS
                 megapixels = image.size / 1e6
                 print(
                     f"dask, {count} worker(s): {1e3 * best / megapixels:.0f}, "
@@ -99,36 +89,36 @@ def show_workers(n_workers: list[int], repeats: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--threads", type=int, default=default_n_threads())
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=1.0, help="for each cost, at least")
     parser.add_argument("--workers", type=int, nargs="*", default=[1, 2])
     options = parser.parse_args()
-    threads, repeats = options.threads, options.repeats
+    threads, seconds = options.threads, options.seconds
     print(f"dconv {dconv.__version__}, {threads} threads; milliseconds per megapixel")
     model = new_model(threads)
     sides = (256, 512, 1024, 2048, 4096)
     calls: dict[str, Callable[[], Any]] = {f"{side}^2": partial(model.predict, new_image(side)) for side in sides}
-    show("pixels", calls, {f"{side}^2": side**2 / 1e6 for side in sides}, repeats)
+    show("pixels", calls, {f"{side}^2": side**2 / 1e6 for side in sides}, seconds)
     shown = {}
     for channels in (1, 3, 8):
         each = new_model(threads, channels=channels)
         shown[f"{channels} ({each.n_features_} features)"] = each
-    show_models("channels", shown, repeats)
+    show_models("channels", shown, seconds)
     shown = {}
     for n_levels in (2, 3, 4, 5, 6):
         each = new_model(threads, n_levels=n_levels)
         left, right = each.features_.halo_[0]
         shown[f"{n_levels} ({each.n_features_} features, halo {max(left, right)})"] = each
-    show_models("levels", shown, repeats)
-    show_models("classes", {str(n): new_model(threads, n_classes=n) for n in (2, 5, 20)}, repeats)
+    show_models("levels", shown, seconds)
+    show_models("classes", {str(n): new_model(threads, n_classes=n) for n in (2, 5, 20)}, seconds)
     image, labels = new_image(4096), np.empty((4096, 4096), np.uint8)
     blocks = (128, 256, 512, 1024, 2048)
     calls = {
         f"{side}^2": lambda side=side: dconv.predict_blocks(model, image, labels, block_shape=side, progress=False)
         for side in blocks
     }
-    show("blocks of 4096^2", calls, dict.fromkeys(calls, image[..., 0].size / 1e6), 1)
+    show("blocks of 4096^2", calls, dict.fromkeys(calls, image[..., 0].size / 1e6), seconds)
     if options.workers:
-        show_workers(options.workers, repeats)
+        show_workers(options.workers)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """AtrousFeatures against scikit-image's features, in one process, on the same threads.
 
-    python benchmarks/bench_features.py [--size 512] [--threads 2] [--repeats 15]
+    python benchmarks/bench_features.py [--size 512] [--threads 2] [--seconds 0.6]
 
 On a grey and on an RGB image of uniform noise in float32, whose values change the time of neither side:
 `dconv.AtrousFeatures` at its defaults, and `skimage.feature.multiscale_basic_features` (intensity, edges and texture)
@@ -11,10 +11,8 @@ which are the best of interleaved runs; "ratio" is that of the times, above 1 dc
 from __future__ import annotations
 
 import argparse
-import time
-from collections.abc import Callable
 
-import machine  # noqa: F401  first: it mends the environment before NumPy is imported
+import machine  # first: it mends the environment before NumPy is imported
 import numpy as np
 from skimage.feature import multiscale_basic_features
 
@@ -22,22 +20,11 @@ import dconv
 from dconv._threads import default_n_threads
 
 
-def best_times(calls: dict[str, Callable[[], np.ndarray]], repeats: int) -> dict[str, float]:
-    """Return the best time of each call in seconds, of interleaved runs."""
-    best = dict.fromkeys(calls, np.inf)
-    for _ in range(repeats):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            best[name] = min(best[name], time.perf_counter() - start)
-    return best
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--size", type=int, default=512, help="height of the square images")
     parser.add_argument("--threads", type=int, default=default_n_threads())
-    parser.add_argument("--repeats", type=int, default=15)
+    parser.add_argument("--seconds", type=float, default=0.6, help="for each side, at least")
     options = parser.parse_args()
     print(f"dconv {dconv.__version__}, {options.size} x {options.size}, {options.threads} threads")
     for name, channels in (("grey", ()), ("RGB", (3,))):
@@ -50,7 +37,7 @@ def main() -> None:
 
         calls = {"dconv": lambda bank=bank, image=image: bank.transform(image), "skimage": skimage}
         numbers = {side: call().shape[-1] for side, call in calls.items()}
-        times = best_times(calls, options.repeats)
+        times = machine.best_in_turns(calls, options.seconds)
         sides = ", ".join(f"{side} {numbers[side]} features in {1e3 * times[side]:.1f} ms" for side in calls)
         print(f"{name}: {sides}; ratio {times['skimage'] / times['dconv']:.1f}")
 

@@ -89,11 +89,12 @@ def best_in_turns(calls: dict[str, Callable[[], Any]], seconds: float) -> dict[s
     return best
 
 
-def _best(function, repeats: int) -> float:
+def best(call: Callable[[], Any], repeats: int) -> float:
+    """Return the best time of a call in seconds, of so many."""
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
-        function()
+        call()
         times.append(time.perf_counter() - start)
     return min(times)
 
@@ -112,16 +113,16 @@ def limits(n_threads: int) -> dict[str, float]:
     sink = ctypes.c_float()
     rounds = 10_000_000
     operations = native.peak(1, n_threads, ctypes.byref(sink)) * rounds
-    fma = operations / _best(lambda: native.peak(rounds, n_threads, ctypes.byref(sink)), 5)
+    fma = operations / best(lambda: native.peak(rounds, n_threads, ctypes.byref(sink)), 5)
 
     out = np.zeros(1 << 26, np.float32)
     address = out.ctypes.data + (-out.ctypes.data) % 64
     size = out.size - 32
-    stream = 4 * size / _best(lambda: native.stream(address, size // 32 * 32, n_threads), 9)
+    stream = 4 * size / best(lambda: native.stream(address, size // 32 * 32, n_threads), 9)
 
     a = np.random.default_rng(0).normal(size=(2048, 2048)).astype(np.float32)
     product = np.empty_like(a)
-    sgemm = 2 * 2048**3 / _best(lambda: np.matmul(a, a, out=product), 9)
+    sgemm = 2 * 2048**3 / best(lambda: np.matmul(a, a, out=product), 9)
     return {"fma": fma / 1e9, "sgemm": sgemm / 1e9, "stream": stream / 1e9}
 
 
