@@ -121,6 +121,13 @@ def as_int(value: object, name: str, minimum: int | None = None, *, rule: str = 
     return index
 
 
+def check_bool(value: Any, name: str) -> None:
+    """Check that `value` is True or False, NumPy's included: a word such as "no" would count as True."""
+    of_numpy = getattr(value, "shape", None) == () and str(getattr(value, "dtype", None)) == "bool"
+    if not isinstance(value, bool) and not of_numpy:
+        raise TypeError(f"{name} must be True or False, got {value!r}")
+
+
 def as_hashable(value: Any, name: str) -> Any:
     """Return ints, and nested sequences of them as tuples, so that plans can be cached by their arguments.
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dconv._axes import as_int
+from dconv._axes import as_int, check_bool
 from dconv._bank import Bank, PlanePlan
 from dconv._blocks import check_padding_mode
 from dconv._feature_groups import available_groups
@@ -16,7 +16,7 @@ from dconv._filter_bank import FilterBank, as_filter_bank
 from dconv._intensity import BY_ITSELF, Intensity, colorless, intensity_of, mostly_grey, of_several_kinds, pooled
 from dconv._pyramid_bank import PyramidBank
 from dconv._stencils import scale_of
-from dconv._validation import Images, check_bool, check_finite, check_min_size
+from dconv._validation import Images, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
 _COLOR_GROUPS = ("level", "wavelet", "std")

@@ -69,7 +69,10 @@ def tune(
     if param_grid is None:
         unit = color_sigma_of([pair.image for pair in pairs]) / COLOR_SIGMA
         param_grid = {**GRID, "color_sigma": [unit * width for width in GRID["color_sigma"]]}
-    for parameters in ParameterGrid(param_grid):
+    grid = ParameterGrid(param_grid)
+    if not len(grid):
+        raise ValueError(f"param_grid must hold parameters to try, got {param_grid!r:.60}; None tries 24")
+    for parameters in grid:
         candidate = clone(crf).set_params(**parameters)
         results.append((dict(parameters), score(candidate.refine(images, probabilities))))
     results.sort(key=lambda result: -result[1])

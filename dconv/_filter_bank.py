@@ -148,9 +148,9 @@ def concatenate(*banks: FilterBank) -> FilterBank:
     """
     if not banks:
         raise ValueError("concatenate needs at least one bank, but got none")
-    other = next((bank for bank in banks if not isinstance(bank, FilterBank)), None)
-    if other is not None:
-        raise TypeError(f"banks must be FilterBanks, one by one as in concatenate(*banks), but got {other!r:.60}")
+    others = [bank for bank in banks if not isinstance(bank, FilterBank)]
+    if others:
+        raise TypeError(f"banks must be FilterBanks, one by one as in concatenate(*banks), but got {others[0]!r:.60}")
     shapes = [bank.weight.shape[1:] for bank in banks]
     if len(set(shapes)) > 1:
         raise ValueError(

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from dconv._axes import check_bool
 from dconv._net_layers import AveragePool, Convolution, MaxPool, NetLayer, ReLU
 from dconv._validation import as_array
 
@@ -48,6 +49,7 @@ def from_arrays(items: Sequence[Any], *, layout: str = "dconv", relu: bool = Tru
     """
     if not isinstance(layout, str) or layout not in _LAYOUTS:
         raise ValueError(f"layout must be one of {', '.join(map(repr, _LAYOUTS))}, got {layout!r}")
+    check_bool(relu, "relu")
     if isinstance(items, str) or not isinstance(items, Sequence):
         raise TypeError(f"items must be a sequence of pairs of weight and bias, and of layers, got {items!r:.60}")
     layers: list[NetLayer] = []
@@ -126,6 +128,7 @@ def from_keras_h5(path: str | os.PathLike, items: Sequence[Any], *, relu: bool =
         import h5py
     except ImportError:
         raise ImportError('files of Keras are read by h5py; install it with: pip install "dconv[stores]"') from None
+    check_bool(relu, "relu")
     if isinstance(items, str) or not isinstance(items, Sequence):
         raise TypeError(f"items must be a sequence of names of groups and of layers, got {items!r:.60}")
     layers: list[NetLayer] = []

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
 from sklearn.utils import check_random_state
 
-from dconv._axes import Ints, as_int, as_tuple
+from dconv._axes import Ints, as_int, as_tuple, items_of
 from dconv._filter_bank import FilterBank, filter_bank
 from dconv._validation import as_array, real_dtype
 from dconv.shapes import conv_shape, span
@@ -212,7 +212,10 @@ def _sample_patches(
     n_patches = as_int(n_patches, "n_patches", 2)
     if math.prod(kernel) < 2:
         raise ValueError(f"kernel_size must have at least 2 taps, as the patch mean is removed, but got {kernel}")
-    arrays = [as_array(image, f"images[{index}]") for index, image in enumerate(images)]
+    several = items_of(images)
+    if several is None:
+        raise TypeError(f"images must be a sequence of images, but got {images!r:.60}; wrap one image in a list")
+    arrays = [as_array(image, f"images[{index}]") for index, image in enumerate(several)]
     grids = _check_images(arrays, kernel, dilations)
 
     ends = np.cumsum([math.prod(grid) for grid in grids])

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from dconv._axes import as_int
+from dconv._axes import as_int, check_bool
 from dconv._block_features import Reader, check_images, images_for
 from dconv._going_on import last_step
 from dconv._lesson import no_label_message, with_label
@@ -300,6 +300,7 @@ class PixelAnswers:
 
     def _respond(self, X: ArrayLike, mask: Any, method: str, exact: bool) -> np.ndarray | list[np.ndarray]:
         """Return what `method` gives at every pixel."""
+        check_bool(exact, "exact")
         images = self._known_images(X, mask)
         answer_shape = self._answer_shape(method, exact)
         dtype = self.classes_.dtype if method == "predict" else np.float32

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import NamedTuple, TypeAlias
 
-from dconv._axes import Ints, as_int, as_tuple, common_rank, items_of, span
+from dconv._axes import Ints, as_int, as_tuple, check_bool, common_rank, items_of, span
 
 Pair: TypeAlias = tuple[int, int]
 Margin: TypeAlias = tuple[Pair, ...]  # samples left and right, per axis
@@ -152,7 +152,7 @@ def cascade_halo(n_levels: int, reach: int, smoothing_radius: int = 2, *, last_l
     Raises
     ------
     TypeError, ValueError
-        If an argument is not an integer or below its minimum.
+        If an argument has the wrong type or is below its minimum.
 
     Examples
     --------
@@ -161,6 +161,7 @@ def cascade_halo(n_levels: int, reach: int, smoothing_radius: int = 2, *, last_l
     """
     n_levels, reach = as_int(n_levels, "n_levels", 1), as_int(reach, "reach", 0)
     radius = as_int(smoothing_radius, "smoothing_radius", 0)
+    check_bool(last_level, "last_level")
     # The sum grows with the level, so the last level decides.
     deepest = radius * (2 ** (n_levels - 1) - 1) + reach * 2 ** (n_levels - 1)
     return max(deepest, radius * (2**n_levels - 1)) if last_level else deepest

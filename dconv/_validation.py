@@ -38,12 +38,6 @@ def real_dtype(array: np.ndarray, name: str) -> np.dtype:
     return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
 
 
-def check_bool(value: Any, name: str) -> None:
-    """Check that `value` is True or False: a word such as "no" would count as True."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be True or False, got {value!r}")
-
-
 def as_real(*, bias: ArrayLike | None = None, **arrays: ArrayLike) -> tuple[list[np.ndarray], np.ndarray | None]:
     """Return the named arrays in one float dtype, which the first of them decides, and `bias`, which may be None.
 
@@ -117,6 +111,8 @@ class Images(NamedTuple):
 def as_array(value: Any, name: str, fill: str = "value") -> np.ndarray:
     """Return `value` as an ndarray without copying what already is one (memory maps stay memory maps).
 
+    A matrix, which has two axes whatever is done to it, and a masked array that masks nothing become plain arrays.
+
     Raises
     ------
     TypeError
@@ -126,7 +122,8 @@ def as_array(value: Any, name: str, fill: str = "value") -> np.ndarray:
     if np.ma.is_masked(value):
         raise TypeError(f"{name} holds masked pixels, and the mask would be ignored: pass {name}.filled({fill})")
     try:
-        return value if isinstance(value, np.ndarray) else np.asarray(value)
+        plain = isinstance(value, np.ndarray) and not isinstance(value, np.ma.MaskedArray | np.matrix)
+        return value if plain else np.asarray(value)
     except ValueError:  # ragged
         raise TypeError(
             f"{name} must be an array, but got a {type(value).__name__} of items of different shapes; make "

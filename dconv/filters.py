@@ -14,7 +14,7 @@ import numpy as np
 from numpy.random import RandomState
 from sklearn.utils import check_random_state
 
-from dconv._axes import Ints, as_int, as_ndim, as_tuple
+from dconv._axes import Ints, as_int, as_ndim, as_tuple, check_bool
 from dconv._derivative_filters import derivatives, directional, laplacian
 from dconv._filter_bank import (
     FilterBank,
@@ -308,6 +308,8 @@ def random_normal(
     """
     n_filters, in_channels = as_int(n_filters, "n_filters", 1), as_int(in_channels, "in_channels", 1)
     kernel = as_tuple(kernel_size, None, "kernel_size", 1)
+    check_bool(zero_mean, "zero_mean")
+    check_bool(unit_norm, "unit_norm")
     if zero_mean and math.prod(kernel) == 1:
         raise ValueError(f"zero_mean needs at least 2 taps, but got kernel_size={kernel}; pass zero_mean=False")
     weight = check_random_state(random_state).normal(size=(n_filters, math.prod(kernel), in_channels))

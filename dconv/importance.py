@@ -15,7 +15,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
-from dconv._axes import as_int
+from dconv._axes import as_int, check_bool
 from dconv._bank import Bank
 from dconv._block_features import fit_features, gather_rows
 from dconv._feature_groups import FEATURE_COST, GROUPS
@@ -111,7 +111,7 @@ def group_importance(
     _check_estimator(estimator)
     check_is_fitted(estimator)
     wanted = [by] if isinstance(by, str) or not isinstance(by, Sequence) else list(by)
-    unknown = [name for name in wanted if name not in KEYS]
+    unknown = [name for name in wanted if not isinstance(name, str) or name not in KEYS]
     if unknown or not wanted:
         raise ValueError(f"by must be one or several of {', '.join(map(repr, KEYS))}, got {by!r}")
     n_repeats, rng = as_int(n_repeats, "n_repeats", 1), check_random_state(random_state)
@@ -235,6 +235,7 @@ def select_features(
     (1, True)
     """
     _check_estimator(estimator)
+    check_bool(cost_aware, "cost_aware")
     if not isinstance(tolerance, int | float | np.number) or not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance must be a finite number, 0 or more, got {tolerance!r}")
     cv, rng = as_int(cv, "cv", 2), check_random_state(random_state)

@@ -181,6 +181,13 @@ def predict(compiled: Predictor | Scorer, tile: np.ndarray) -> np.ndarray:
     labels : ndarray of shape (n_pixels,)
         In the dtype of ``compiled.classes_``.
 
+    Raises
+    ------
+    TypeError
+        If `compiled` is no such thing, or `tile` no array.
+    ValueError
+        If `tile` has another dtype, shape or layout.
+
     Notes
     -----
     The labels of a classifier that has a `decision_function` are those of its largest score: where several classes have
@@ -196,6 +203,10 @@ def predict(compiled: Predictor | Scorer, tile: np.ndarray) -> np.ndarray:
     >>> predict(compile_scorer(classifier), x)
     array(['low', 'low', 'high', 'high'], dtype='<U4')
     """
+    if not hasattr(compiled, "classes_"):
+        raise TypeError(f"compiled must be what compile_predictor or compile_scorer gave, got {compiled!r:.60}")
+    if not isinstance(tile, np.ndarray) or tile.ndim != 2:
+        raise TypeError(f"tile must be an array of shape (n_pixels, n_features), got {tile!r:.60}")
     return labels_of(compiled, answer_of(compiled, tile))
 
 

@@ -16,7 +16,7 @@ import math
 from collections.abc import Sequence
 from typing import SupportsIndex, TypeAlias
 
-from dconv._axes import Ints, as_int, as_tuple, items_of, span
+from dconv._axes import Ints, as_int, as_tuple, check_bool, items_of, span
 from dconv._receptive import Layer, Pair, cascade_halo, halo, jump, receptive_field
 
 Padding: TypeAlias = str | SupportsIndex | Sequence[SupportsIndex | Sequence[SupportsIndex]]
@@ -333,6 +333,7 @@ def n_parameters(in_channels: int, out_channels: int, kernel_size: Ints, *, grou
     448
     """
     groups = as_int(groups, "groups", 1)
+    check_bool(bias, "bias")
     inputs, outputs = as_int(in_channels, "in_channels", 1), as_int(out_channels, "out_channels", 1)
     for name, count in (("in_channels", inputs), ("out_channels", outputs)):
         if count % groups:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
+from dconv._axes import check_bool
 from dconv._block_features import check_images, prepared_for, reader_of_one
 from dconv._blocks import split
 from dconv._boxes import sizes
@@ -23,7 +24,7 @@ from dconv._pixels import Block
 from dconv._progress import progress_bar
 from dconv._regions import margin_of, read_around
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, check_bool
+from dconv._validation import Images
 from dconv.segmentation import PixelClassifier
 
 _SIDE_BY_SIDE = 2  # blocks that are worked on together, so that the end of one leaves no thread idle

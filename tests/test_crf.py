@@ -397,6 +397,12 @@ def test_tune_may_find_that_no_crf_is_best():
     np.testing.assert_allclose(tuning.crf.refine(images, holes), holes, atol=1e-6)
 
 
+def test_tune_needs_parameters_to_try():
+    images, probabilities, labels = labelled(0.2)
+    with pytest.raises(ValueError, match=r"param_grid must hold parameters to try, got \[\]"):
+        DenseCRF().tune(images, probabilities, labels, param_grid=[])
+
+
 def test_tune_knows_labels():
     images, probabilities, labels = labelled(0.2)
     grid = {"spatial_weight": [3]}

@@ -118,6 +118,17 @@ def test_refused(parameters, more, message):
     assert not hasattr(segmenter, "classifier_")
 
 
+@pytest.mark.parametrize("method", ["predict", "predict_proba", "predict_entropy", "suggest_pixels"])
+def test_exact_is_a_bool(method):
+    image, labels = make_image((60, 60))
+    segmenter = PixelClassifier(BANK, TREES).fit(image, scribble(labels))
+    for no_bool in ("no", 1, np.array([True, False])):
+        with pytest.raises(TypeError, match="exact must be True or False, got"):
+            getattr(segmenter, method)(image, exact=no_bool)
+    expected = getattr(segmenter, method)(image)
+    np.testing.assert_array_equal(getattr(segmenter, method)(image, exact=np.True_), expected)
+
+
 def test_pixels_are_drawn_from_few_blocks_of_every_image(monkeypatch):
     images = as_images([np.zeros((2000, 1500)), np.zeros((700, 800)), np.zeros((30, 40))], 2, None)
     masks = draw_pixels(images, 66, np.random.RandomState(0))

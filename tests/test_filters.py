@@ -117,6 +117,8 @@ def test_concatenate_keeps_order():
 def test_concatenate_refuses_what_does_not_fit():
     with pytest.raises(ValueError, match="at least one bank"):
         filters.concatenate()
+    with pytest.raises(TypeError, match=r"banks must be FilterBanks, one by one .* but got None"):
+        filters.concatenate(None, filters.laplacian())
     with pytest.raises(TypeError, match=r"banks must be FilterBanks, one by one .* but got \[FilterBank"):
         filters.concatenate([filters.laplacian()])
     with pytest.raises(ValueError, match=r"\(3, 3, 1\) and \(5, 5, 1\)"):
@@ -428,3 +430,6 @@ def test_bad_random_filters(arguments, error, message):
         filters.random_normal(*arguments)
     with pytest.raises(ValueError, match="in_channels"):
         filters.random_normal(2, 3, in_channels=0)
+    for name in ("zero_mean", "unit_norm"):
+        with pytest.raises(TypeError, match=f"{name} must be True or False, got 'no'"):
+            filters.random_normal(2, 3, **{name: "no"})

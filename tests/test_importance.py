@@ -179,6 +179,10 @@ def test_refused():
         group_importance(model, X[2], Y[2], by="family")
     with pytest.raises(ValueError, match="by must be one or several of"):
         group_importance(model, X[2], Y[2], by=5)
+    with pytest.raises(ValueError, match=r"by must be one or several of .* got array"):
+        group_importance(model, X[2], Y[2], by=np.ones(2))
+    with pytest.raises(TypeError, match="cost_aware must be True or False, got 'no'"):
+        select_features(PixelClassifier(BANK, TREES), X, Y, cost_aware="no")
     with pytest.raises(ValueError, match="n_repeats"):
         group_importance(model, X[2], Y[2], n_repeats=0)
     with pytest.raises(ValueError, match=r"labels \[5\], which the classifier does not know"):

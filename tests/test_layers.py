@@ -99,6 +99,8 @@ def test_arrays_that_cannot_be_used():
         layers.from_arrays([], layout="OIHW")
     with pytest.raises(TypeError, match="items must be a sequence"):
         layers.from_arrays("conv")
+    with pytest.raises(TypeError, match="relu must be True or False, got 'no'"):
+        layers.from_arrays([], relu="no")
 
 
 def test_keras_files_of_both_kinds(tmp_path):

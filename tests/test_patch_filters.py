@@ -188,6 +188,7 @@ def test_more_kmeans_filters_than_taps():
         ([np.ones((9, 9, 1), complex)], {}, TypeError, r"images\[0\] .* complex128"),
         ([np.full((9, 9, 1), None)], {}, TypeError, r"images\[0\] .* object"),
         ([textured((9, 9, 1))], {"kernel_size": (1, 1)}, ValueError, r"kernel_size .* \(1, 1\)"),
+        (5, {}, TypeError, "images must be a sequence of images, but got 5; wrap one image in a list"),
         ([textured((9, 9, 1))], {"n_patches": 1}, ValueError, "n_patches must be at least 2"),
         ([textured((9, 9, 1))], {"n_filters": 0}, ValueError, "n_filters must be at least 1"),
         ([textured((9, 9, 1))], {"n_filters": 50}, ValueError, "n_filters must be at most .* but got 50"),

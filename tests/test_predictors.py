@@ -272,6 +272,10 @@ def test_wrong_tiles():
         with pytest.raises(ValueError, match=message):
             compiled.predict_proba(tile, target)
     check_tile(x, 13, out, 3)
+    with pytest.raises(TypeError, match="compiled must be what compile_predictor or compile_scorer gave, got None"):
+        predictors.predict(None, x)
+    with pytest.raises(TypeError, match=r"tile must be an array of shape \(n_pixels, n_features\), got \[\]"):
+        predictors.predict(compiled, [])
 
 
 def test_own_float32_answers():

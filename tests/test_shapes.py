@@ -291,6 +291,10 @@ def test_counts_are_single_ints():
         shapes.n_parameters(4, 4, 3, groups=[1])
     with pytest.raises(TypeError, match=r"n_levels must be an int \(no bool, no float\), got 2.0"):
         shapes.cascade_halo(2.0, 1)
+    with pytest.raises(TypeError, match="last_level must be True or False, got 'no'"):
+        shapes.cascade_halo(2, 1, last_level="no")
+    with pytest.raises(TypeError, match="bias must be True or False, got 'no'"):
+        shapes.n_parameters(4, 4, 3, bias="no")
 
 
 @pytest.mark.parametrize(

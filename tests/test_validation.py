@@ -5,6 +5,7 @@ import re
 import numpy as np
 import pytest
 
+import dconv
 from dconv import _validation
 from dconv._validation import as_images, as_labels, as_real, as_weights, check_finite, check_min_size, check_n_channels
 
@@ -231,6 +232,22 @@ def test_integers_are_not_looked_at():
             return super().__getitem__(key)
 
     check_finite(as_images(np.zeros((4, 5), np.uint8).view(Untouched), 2, None))
+
+
+@pytest.mark.filterwarnings("ignore:.*matrix subclass:PendingDeprecationWarning")
+def test_subclasses_of_arrays_with_ways_of_their_own():
+    rng = np.random.default_rng(0)
+    image = rng.normal(size=(12, 13))
+    bank = dconv.DilatedConv(dconv.filters.gaussian(0.5))
+    expected = bank.fit_transform(image)
+    for array in (np.matrix(image), np.ma.masked_array(image, np.zeros(image.shape, bool))):
+        result = bank.fit_transform(array)
+        assert type(result) is np.ndarray
+        np.testing.assert_array_equal(result, expected)
+    probabilities = np.stack([image > 0, image <= 0], axis=-1) * 0.8 + 0.1
+    crf = dconv.DenseCRF(n_iter=1)
+    for nothing_masked in (np.ma.masked_array(image), np.ma.masked_less(image, -1e9)):
+        np.testing.assert_array_equal(crf.refine(nothing_masked, probabilities), crf.refine(image, probabilities))
 
 
 @pytest.mark.parametrize("channel_axis", [0, -1])
