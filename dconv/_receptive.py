@@ -76,12 +76,17 @@ def jump(layers: Iterable[Layer | tuple[Ints, ...]]) -> int | tuple[int, ...]:
     Parameters
     ----------
     layers : iterable of Layer or tuple
-        As for :func:`receptive_field`, which raises the same errors.
+        As for :func:`receptive_field`.
 
     Returns
     -------
     distance : int or tuple of int
         One per axis if any size in `layers` is a sequence.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`receptive_field` does.
 
     Examples
     --------
@@ -102,12 +107,17 @@ def halo(layers: Iterable[Layer | tuple[Ints, ...]]) -> Pair | Margin:
     Parameters
     ----------
     layers : iterable of Layer or tuple
-        As for :func:`receptive_field`, which raises the same errors.
+        As for :func:`receptive_field`.
 
     Returns
     -------
     pairs : (int, int) or tuple of (int, int)
         One pair per axis if any size in `layers` is a sequence.
+
+    Raises
+    ------
+    TypeError, ValueError
+        As :func:`receptive_field` does.
 
     Examples
     --------

@@ -117,6 +117,11 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         Returns
         -------
         self : FeatureImageUnion
+
+        Raises
+        ------
+        ValueError
+            If there is no such parameter.
         """
         self._set_params("transformers", **parameters)
         return self
