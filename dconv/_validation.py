@@ -31,11 +31,18 @@ def real_dtype(array: np.ndarray, name: str) -> np.dtype:
         If the dtype is complex, object, string, or otherwise not a real number.
     """
     if array.dtype.kind not in "buif":
-        hint = (
-            "pass its real and imaginary parts as two channels" if array.dtype.kind == "c" else "convert it to numbers"
-        )
+        hint = "convert it to numbers"
+        if array.dtype.kind == "c":
+            hint = "pass its real and imaginary parts as two channels"
+        elif holds_arrays(array):
+            hint = f"several arrays are a list: pass list({name})"
         raise TypeError(f"{name} must hold real numbers, got dtype {array.dtype}; {hint}")
     return np.dtype(np.float64 if array.dtype.kind == "f" and array.dtype.itemsize >= 8 else np.float32)
+
+
+def holds_arrays(array: Any) -> bool:
+    """Tell whether an array is one of objects that are arrays, as NumPy makes of such that differ in size."""
+    return bool(array.dtype == object and array.size and isinstance(np.asarray(array).flat[0], np.ndarray))
 
 
 def as_real(*, bias: ArrayLike | None = None, **arrays: ArrayLike) -> tuple[list[np.ndarray], np.ndarray | None]:

@@ -15,7 +15,7 @@ from dconv._rocket_plan import N_KERNELS, Channels, draw_channels, make_taps, sp
 from dconv._rocket_run import Plan, draw_thresholds, share_features
 from dconv._series import Collection, as_collection
 from dconv._threads import effective_n_jobs, effective_n_threads
-from dconv._validation import as_array
+from dconv._validation import as_array, holds_arrays, real_dtype
 
 _MISSING = ("error", "interpolate")
 
@@ -244,7 +244,9 @@ class MiniRocket(TransformerMixin, BaseEstimator):
     def _as_collection(self, X: Any, ndim: int, reset: bool) -> Collection:
         """Return checked series; a table of them goes through scikit-learn's door."""
         if ndim == 1 and not isinstance(X, list | tuple) and getattr(X, "ndim", 2) < 3:
-            as_array(X, "X")  # scikit-learn would ignore a mask
+            array = as_array(X, "X")  # scikit-learn would ignore a mask ...
+            if holds_arrays(array):
+                real_dtype(array, "X")  # ... and not say what is wrong with an array of arrays
             X = validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
         elif reset:
             for name in ("n_features_in_", "feature_names_in_"):

@@ -234,6 +234,16 @@ def test_integers_are_not_looked_at():
     check_finite(as_images(np.zeros((4, 5), np.uint8).view(Untouched), 2, None))
 
 
+def test_an_array_of_arrays_is_no_image():
+    several = np.empty(2, object)
+    several[:] = [np.zeros((9, 8)), np.zeros((7, 9))]
+    message = r"X must hold real numbers, got dtype object; several arrays are a list: pass list\(X\)"
+    for transformer in (dconv.PixelPosition(), dconv.MiniRocket(84, ndim=2), dconv.MiniRocket(84)):
+        with pytest.raises(TypeError, match=message):
+            transformer.fit(several)
+    dconv.PixelPosition().fit(list(several))
+
+
 @pytest.mark.filterwarnings("ignore:.*matrix subclass:PendingDeprecationWarning")
 def test_subclasses_of_arrays_with_ways_of_their_own():
     rng = np.random.default_rng(0)
