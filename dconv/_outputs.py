@@ -57,6 +57,19 @@ def journal_path(out: Any) -> Path | None:
     return None if name is None else Path(f"{name}.dconv-journal")
 
 
+def check_apart(source: Any, out: Any) -> None:
+    """Check that answers are not written over the image: a block is read with what lies around it, and later again."""
+    here = isinstance(source, np.ndarray) and isinstance(out, np.ndarray)
+    place = journal_path(out)
+    same_file = place is not None and place == journal_path(source)
+    if same_file and isinstance(source, np.memmap) and isinstance(out, np.memmap):
+        same_file = source.offset == out.offset  # a file may hold several arrays
+    if source is out or same_file or (here and np.shares_memory(source, out)):
+        raise ValueError(
+            "out is the source, or shares memory with it, and would be written while it is read; pass another"
+        )
+
+
 def settle(out: Any) -> None:
     """See to it that what was written is in the file, and the file is whole, where it keeps things back."""
     if _is_hdf5(out):

@@ -18,7 +18,7 @@ from dconv._journal import Journal, digest_of_block, name_of
 from dconv._kernels import _dispatch
 from dconv._lazy_images import as_lazy_image, as_lazy_mask, digest_of_array
 from dconv._nodata import fill_nodata, valid_pixels
-from dconv._outputs import block_shape_for, check_output, journal_path, make_room, settle
+from dconv._outputs import block_shape_for, check_apart, check_output, journal_path, make_room, settle
 from dconv._pipeline import run_pipeline
 from dconv._pixels import Block
 from dconv._progress import progress_bar
@@ -85,7 +85,8 @@ def predict_blocks(
     NotFittedError
         If `fit` has not been called.
     TypeError, ValueError
-        If an argument cannot be used, or the journal is that of another model, image or block shape.
+        If an argument cannot be used, `out` shares memory with `source`, or the journal is that of another model, image
+        or block shape.
     OSError
         If a block cannot be read or written, with its place. All that was finished stays, and the same call continues.
 
@@ -136,6 +137,7 @@ def predict_blocks(
     missing = [estimator.nodata_] if _may_miss(image, mask, estimator) else []
     written = None if proba else np.array([*classes.tolist(), *missing])
     check_output(out, spatial + ((len(classes),) if proba else ()), dtype, written)
+    check_apart(source, out)
     method = "predict_proba" if proba else "predict"
     answers = estimator._box_answers(method)
 

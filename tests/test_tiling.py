@@ -607,6 +607,40 @@ def test_refused(error, arguments, message, monkeypatch):
         predict_blocks(**{"estimator": EXPECTED_MODEL, "source": IMAGE, "out": OUT, **arguments})
 
 
+def test_the_source_is_no_output(tmp_path):
+    zarr, h5py = pytest.importorskip("zarr"), pytest.importorskip("h5py")
+    pair = np.zeros((*IMAGE.shape, 2), np.float32)
+    pair[..., 0] = IMAGE
+    np.save(tmp_path / "image.npy", pair[..., 0])
+    again = [np.load(tmp_path / "image.npy", mmap_mode="r+") for _ in range(2)]
+    stored = zarr.create_array(str(tmp_path / "image.zarr"), shape=IMAGE.shape, chunks=(32, 32), dtype="f4")
+    stored[...] = IMAGE
+    with h5py.File(tmp_path / "image.h5", "w") as file:
+        file["image"] = pair[..., 0]
+        for source, out in (
+            (pair[..., 0], pair[..., 0]),
+            (pair[:, ::-1, 0], pair[..., 0]),
+            (again[0], again[1]),
+            (stored, zarr.open_array(str(tmp_path / "image.zarr"))),
+            (file["image"], file["image"]),
+        ):
+            with pytest.raises(ValueError, match="out is the source, or shares memory with it"):
+                predict_blocks(EXPECTED_MODEL, source, out, progress=False)
+        np.testing.assert_array_equal(file["image"], IMAGE)
+    np.testing.assert_array_equal(pair[..., 0], IMAGE)
+    # What lies between its pixels, or elsewhere in its file, may be written to.
+    predict_blocks(EXPECTED_MODEL, pair[..., 0], pair[..., 1], progress=False)
+    np.testing.assert_array_equal(pair[..., 1], EXPECTED_MODEL.predict(IMAGE))
+    np.testing.assert_array_equal(pair[..., 0], IMAGE)
+    for offset in (0, IMAGE.size * 4):
+        np.memmap(tmp_path / "both.raw", np.float32, "r+" if offset else "w+", offset, IMAGE.shape)[...] = IMAGE
+    first, second = (
+        np.memmap(tmp_path / "both.raw", np.float32, "r+", offset, IMAGE.shape) for offset in (0, IMAGE.size * 4)
+    )
+    predict_blocks(EXPECTED_MODEL, first, second, progress=False)
+    np.testing.assert_array_equal(second, pair[..., 1])
+
+
 def test_channels_of_another_kind_are_refused():
     model = fitted(image=np.stack([IMAGE] * 3, axis=-1), channel_axis=-1)
     with pytest.raises(ValueError, match="source has 2 channel"):
