@@ -49,7 +49,7 @@ def normalize_padding(
         ``total = max((ceil(n / stride) - 1) * stride + span - n, 0)``, ``left = total // 2`` and the rest on the
         right: the rule of TensorFlow and Keras, and at stride 1 that of PyTorch.
     kernel_size, dilation, stride : int or sequence of int
-        At least 1; used by "same" only.
+        At least 1; the pads of "same" alone depend on them.
     input_size : int or sequence of int
         Size of each spatial axis; sets the number of axes.
 
@@ -71,12 +71,12 @@ def normalize_padding(
     """
     sizes = as_tuple(input_size, None, "input_size", 1)
     ndim = len(sizes)
+    strides, spans = as_tuple(stride, ndim, "stride", 1), _spans(kernel_size, dilation, ndim)
     if isinstance(padding, str):
         if padding == "valid":
             return ((0, 0),) * ndim
         if padding != "same":
             raise ValueError(f"padding must be 'same', 'valid' or given in samples, but got {padding!r}")
-        strides, spans = as_tuple(stride, ndim, "stride", 1), _spans(kernel_size, dilation, ndim)
         totals = [max((-(-n // s) - 1) * s + width - n, 0) for n, s, width in zip(sizes, strides, spans, strict=True)]
         return tuple((total // 2, total - total // 2) for total in totals)
     items = items_of(padding)

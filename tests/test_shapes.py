@@ -103,6 +103,16 @@ def test_bad_padding(padding, error, message):
         shapes.conv_shape((20, 20), 3, padding=padding)
 
 
+@pytest.mark.parametrize("padding", ["same", "valid", 1])
+@pytest.mark.parametrize("name", ["kernel_size", "dilation", "stride"])
+def test_normalize_padding_checks_what_it_may_not_need(padding, name):
+    sizes = {"kernel_size": 3, "dilation": 1, "stride": 1, "input_size": (9, 9)}
+    with pytest.raises(TypeError, match=f"{name} must be an int"):
+        shapes.normalize_padding(padding, **{**sizes, name: "bogus"})
+    with pytest.raises(ValueError, match=f"{name} must be at least 1"):
+        shapes.normalize_padding(padding, **{**sizes, name: 0})
+
+
 def test_one_pair_on_one_axis_must_be_nested():
     with pytest.raises(ValueError, match=r"\(\(left, right\),\)"):
         shapes.conv_shape(20, 3, padding=(1, 2))
