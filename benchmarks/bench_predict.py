@@ -189,7 +189,7 @@ def first_call(call: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, time.perf_counter() - start, machine.resident("VmHWM") / 1e6
 
 
-def best_time(call: Callable[[], Any], first: float, seconds: float = 3.0) -> float:
+def best_time(call: Callable[[], Any], first: float, seconds: float = 8.0) -> float:
     """Return the best time of the `first` call and of as many more as `seconds` allow."""
     best = spent = first
     while spent + best < seconds:
