@@ -24,7 +24,7 @@ from dconv._prediction import Answerers, answer_box
 from dconv._threads import run_tasks
 from dconv._validation import Images
 
-_OUTER_PIXELS = 1 << 22  # of which a stage before the last answers for a fifth more in 2-D, for twice as many in 3-D
+_OUTER_PIXELS = 1 << 22  # of which a stage before the last answers for two fifths more in 2-D, twice as many in 3-D
 
 
 class Cascade(NamedTuple):

@@ -1,8 +1,8 @@
 """Context: features of class probabilities, which tell a stage of a cascade what the one before it saw around a pixel.
 
 Of two classes the second one's probability is a grey image, described as :class:`dconv.AtrousFeatures` does, with the
-neighbours of every level besides. Of more there would be too many features: every class has its probability, three
-smooth levels of it, and the neighbours at two distances.
+neighbours of every level besides, and of two levels more: what lies 32 and 64 pixels away. Of more classes there would
+be too many features: every class has its probability, three smooth levels of it, and the neighbours at three distances.
 
 Nothing is learnt and nothing is refused: an image smaller than the largest dilation is continued as often as it takes.
 """
@@ -10,11 +10,12 @@ Nothing is learnt and nothing is refused: an image smaller than the largest dila
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import ClassVar
 
 import numpy as np
 
 from dconv import _memory
-from dconv._bank import Bank, PlanePlan
+from dconv._bank import Bank, PlanePlan, widest
 from dconv._boxes import sizes
 from dconv._feature_groups import Planes, available_groups
 from dconv._kernels import _cascade
@@ -25,10 +26,10 @@ from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has
 
+_Numbers = dict[int, tuple[int, ...]]  # of levels, by number of axes; level `s` has been smoothed `s` times
+
 # By number of axes: in 3-D a block with a halo of 100 pixels takes a hundred times the work of the block.
 _N_LEVELS = {1: 5, 2: 5, 3: 3}
-_LEVELS = {1: (0, 2, 4, 6), 2: (0, 2, 4, 6), 3: (0, 1, 2, 3)}  # of more classes: `s` has been smoothed `s` times
-_NEIGHBOUR_LEVELS = {1: (3, 5), 2: (3, 5), 3: (2, 3)}  # whose neighbours are taken, at the level's dilation
 
 
 def _neighbours(ndim: int) -> np.ndarray:
@@ -51,14 +52,17 @@ class _ClassBank(Bank):
 
     __slots__ = ()
 
+    taken: ClassVar[_Numbers] = {1: (0, 2, 4, 6), 2: (0, 2, 4, 6), 3: (0, 1, 2, 3)}  # as they are
+    looked_around: ClassVar[_Numbers] = {1: (3, 5, 6), 2: (3, 5, 6), 3: (2, 3)}  # neighbours at the level's dilation
+
     def feature_names(self) -> list[str]:
-        parts = [f"level_{level}" for level in _LEVELS[self.ndim]]
+        parts = [f"level_{level}" for level in self.taken[self.ndim]]
         neighbours = range(len(_neighbours(self.ndim)))
-        parts += [f"level_{level}_neighbour_{index}" for level in _NEIGHBOUR_LEVELS[self.ndim] for index in neighbours]
+        parts += [f"level_{level}_neighbour_{index}" for level in self.looked_around[self.ndim] for index in neighbours]
         return [f"{plane.name}_{part}" for plane in self.planes for part in parts]
 
     def _looked_at(self, plane_index: int, index: int) -> list[Margin]:
-        reach = 1 if index in _NEIGHBOUR_LEVELS[self.ndim] else 0
+        reach = 1 if index in self.looked_around[self.ndim] else 0
         return [tuple((reach * step, reach * step) for step in self.steps(index))]
 
     def _add_features(
@@ -75,11 +79,20 @@ class _ClassBank(Bank):
     def _windows(self, pyramids: list[list[Planes]], start: Place) -> Iterator[_cascade.Window]:
         """Yield the planes of all features over a strip."""
         for levels in pyramids:
-            for level in _LEVELS[self.ndim]:
+            for level in self.taken[self.ndim]:
                 yield levels[level].at(start)
-            for level in _NEIGHBOUR_LEVELS[self.ndim]:
+            for level in self.looked_around[self.ndim]:
                 for step in (_neighbours(self.ndim) * self._scale(level).array).tolist():
                     yield levels[level].at(tuple(a + b for a, b in zip(start, step, strict=True)))
+
+
+class _FarBank(_ClassBank):
+    """What lies far away, of two classes. The plane is the probability of the second."""
+
+    __slots__ = ()
+
+    taken: ClassVar[_Numbers] = {1: (6,), 2: (6,)}
+    looked_around: ClassVar[_Numbers] = {1: (5, 6), 2: (5, 6)}
 
 
 class ContextFeatures:
@@ -90,21 +103,30 @@ class ContextFeatures:
 
     def __init__(self, ndim: int, n_classes: int, spacing: tuple[float, ...] | None = None) -> None:
         self.n_classes = n_classes
+        self._banks: tuple[Bank, ...]
         if n_classes == 2:
             groups = tuple(name for name in _GROUPS if name in available_groups(ndim))
             plane = PlanePlan("probability", (0.0, 1.0), groups)
             filters = _neighbour_filters(ndim)
-            self._bank = Bank(ndim, _N_LEVELS[ndim], (plane,), filters, "reflect", spacing=spacing)
+            self._banks = (Bank(ndim, _N_LEVELS[ndim], (plane,), filters, "reflect", spacing=spacing),)
+            if ndim in _FarBank.taken:
+                plane = plane._replace(groups=())
+                n_levels = _FarBank.taken[ndim][-1]
+                self._banks += (_FarBank(ndim, n_levels, (plane,), None, "reflect", spacing=spacing),)
         else:
             one_hot = np.eye(n_classes).tolist()
             planes = tuple(PlanePlan(f"class_{index}", tuple(row), ()) for index, row in enumerate(one_hot))
-            self._bank = _ClassBank(ndim, _LEVELS[ndim][-1], planes, None, "reflect", spacing=spacing)
-        self.halo_ = self._bank.halo()
-        self.n_features_out_ = self._bank.n_features
+            n_levels = _ClassBank.taken[ndim][-1]
+            self._banks = (_ClassBank(ndim, n_levels, planes, None, "reflect", spacing=spacing),)
+        self.halo_ = widest([bank.halo() for bank in self._banks])
+        self.n_features_out_ = sum(bank.n_features for bank in self._banks)
 
     def fill(self, probabilities: np.ndarray, block: Block, out: np.ndarray) -> None:
         """Write the context of the pixels of `block` to `out` (*block, n_features_out_)."""
-        self._bank.fill(probabilities, block, out)
+        done = 0
+        for bank in self._banks:
+            bank.fill(probabilities, block, out[..., done : done + bank.n_features])
+            done += bank.n_features
 
     def _transform_block(self, probabilities: np.ndarray, block: Block) -> np.ndarray:
         out = _memory.empty((*sizes(block), self.n_features_out_), np.dtype(np.float32))

@@ -81,9 +81,10 @@ class ContextClassifier(PixelClassifier):
     -----
     This is autocontext [1]_ with features for context. For two classes these are the levels of the probability of the
     second class and, at each of five levels, its neighbours at the level's dilation, gradient, Hessian, standard
-    deviation, extrema and lines, as :class:`~dconv.AtrousFeatures` has them; for more classes, of each its probability,
-    three smooth levels of it and the neighbours of two at distances of 8 and 32 pixels. Images may be smaller. In 3-D
-    there are three levels in place of five, and distances of 4 and 8 pixels.
+    deviation, extrema and lines, as :class:`~dconv.AtrousFeatures` has them, and of two levels more the neighbours at
+    distances of 32 and 64 pixels; for more classes, of each its probability, three smooth levels of it and the
+    neighbours of three at distances of 8, 32 and 64 pixels. Images may be smaller. In 3-D there are three levels and
+    none more, and distances of 4 and 8 pixels.
 
     `fit` takes the time of predicting all labelled images and of fitting `cv` + 1 classifiers per stage; `predict`
     takes about `n_stages` times as long as one stage does. Memory stays bounded: probabilities between stages are
@@ -114,7 +115,7 @@ class ContextClassifier(PixelClassifier):
     >>> segmenter.predict(image)[32, [0, 20, 40, 63]]
     array([1, 1, 2, 2])
     >>> segmenter.n_stages_, segmenter.n_features_, segmenter.n_context_features_
-    (2, 40, 91)
+    (2, 40, 108)
     """
 
     def __init__(

@@ -175,7 +175,7 @@ def load(path: str | os.PathLike) -> Any:
         found = _definition(of_pixels)
     except Exception as error:
         raise _damaged(path, error) from error
-    wrong = difference(header["features"], found)
+    wrong = difference(header["features"], found) or _other_context(of_pixels)
     if wrong is not None:
         raise ValueError(
             f"{path} was written by dconv {header['versions']['dconv']} for features that this version does not "
@@ -322,6 +322,14 @@ def _mend(estimator: Any) -> None:
     if isinstance(estimator, ContextClassifier):
         spacing = spacing_of(estimator.features_)
         estimator._context = ContextFeatures(estimator.ndim_, len(estimator.classes_), spacing)
+
+
+def _other_context(estimator: Any) -> str | None:
+    """Return what differs between the context that a cascade has learnt from and that of this version, in words."""
+    if not isinstance(estimator, ContextClassifier):
+        return None
+    before, after = estimator.n_context_features_, estimator._context.n_features_out_
+    return None if before == after else f"context had {before} features and now has {after}"
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:

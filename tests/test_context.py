@@ -107,7 +107,7 @@ def test_equals_the_same_steps_by_hand(n_stages, n_classes):
     others = [make_image((41, 37), seed=7)[0], make_image((20, 20), seed=8)[0]]
     segmenter = ContextClassifier(BANK, TREES, n_stages=n_stages).fit(X, y)
     assert segmenter.n_stages_ == len(segmenter.stages_) == n_stages
-    assert segmenter.n_context_features_ == (91 if n_classes == 2 else 60)
+    assert segmenter.n_context_features_ == (108 if n_classes == 2 else 84)
     assert segmenter.n_features_ == 2
     for got, expected in zip(segmenter.predict_proba(others), by_hand(X, y, others, n_stages), strict=True):
         np.testing.assert_array_equal(got, expected)
@@ -191,7 +191,7 @@ def test_one_image_in_blocks(monkeypatch):
 def test_only_what_labels_see_is_predicted_at_fit():
     image, labels = make_image((30, 1000))
     y = np.zeros_like(labels)
-    y[:, 100:140] = labels[:, 100:140]
+    y[:, 300:340] = labels[:, 300:340]
     columns = set()
     answer = HeldOut.answer
 
@@ -202,7 +202,7 @@ def test_only_what_labels_see_is_predicted_at_fit():
     with mock.patch.object(HeldOut, "answer", record):
         segmenter = ContextClassifier(BANK, TREES).fit(image, y)
     left, right = ContextFeatures(2, 2).halo_[1]
-    assert (min(columns), max(columns)) == (100 - left, 139 + right)
+    assert (min(columns), max(columns)) == (300 - left, 339 + right)
     assert segmenter.predict(image).shape == image.shape
 
 
@@ -260,7 +260,7 @@ def test_decision_function_is_that_of_the_last_stage():
     features = BANK.fit(image).transform(image)
     first = segmenter.stages_[0].classifier.predict_proba(features.reshape(-1, 2)).astype(np.float32)
     rows = np.concatenate([features, context_of(first.reshape(*image.shape, 2))], axis=-1)
-    expected = segmenter.classifier_.decision_function(rows.reshape(-1, 93)).reshape(image.shape)
+    expected = segmenter.classifier_.decision_function(rows.reshape(-1, 110)).reshape(image.shape)
     np.testing.assert_allclose(scores, expected, atol=1e-3)
 
 
@@ -290,7 +290,7 @@ def test_a_student_sees_what_the_one_before_it_says():
         segmenter.fit(image, scribble(labels))
     features = BANK.fit(image).transform(image)
     first = segmenter.stages_[0].student.predict_proba(features.reshape(-1, 2)).astype(np.float32)
-    rows = np.concatenate([features, context_of(first.reshape(*image.shape, 2))], axis=-1).reshape(-1, 93)
+    rows = np.concatenate([features, context_of(first.reshape(*image.shape, 2))], axis=-1).reshape(-1, 110)
     np.testing.assert_allclose(learn.call_args_list[1].args[1], rows, atol=1e-4)  # all pixels, as there are few
     expected = segmenter.student_.predict_proba(rows).reshape(*image.shape, 2)
     np.testing.assert_allclose(segmenter.predict_proba(image), expected, atol=1e-3)
@@ -321,7 +321,7 @@ def test_stages_are_chosen_by_what_is_held_out(capsys):
 def test_verbose_counts_blocks(capsys, monkeypatch):
     image, labels = make_image((60, 250))
     segmenter = ContextClassifier(BANK, TREES, verbose=1).fit(image, scribble(labels))
-    assert "91 features of context" in capsys.readouterr().out
+    assert "108 features of context" in capsys.readouterr().out
     monkeypatch.setattr(_progress, "DELAY", 0)
     monkeypatch.setattr(_pixels, "BLOCK_PIXELS", 500)
     monkeypatch.setattr(_cascade_answers, "_OUTER_PIXELS", 3000)

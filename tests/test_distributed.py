@@ -103,14 +103,14 @@ def test_every_model(options):
 @pytest.mark.parametrize("cls", [PixelClassifier, ContextClassifier])
 def test_pixels_without_data(proba, with_mask, cls):
     rng = np.random.default_rng(0)
-    image, labels = make_image((360, 380))
-    image[:, 20:160][rng.random((360, 140)) < 0.2] = np.nan
+    image, labels = make_image((620, 380))
+    image[:, 20:160][rng.random((620, 140)) < 0.2] = np.nan
     image[30:340, 30:260] = np.nan  # more than filling sees: the mean of the image is left
     image[0, 0] = np.nan
     mask = rng.random(image.shape) < 0.9 if with_mask else None
     model = fitted(AtrousFeatures(2, normalize="image"), cls=cls, image=image, labels=labels, nodata=-1)
     expected = (model.predict_proba if proba else model.predict)(image, mask=mask)
-    found = predict(model, da.from_array(image, chunks=180), proba=proba, mask=mask)
+    found = predict(model, da.from_array(image, chunks=310), proba=proba, mask=mask)
     assert max(found.numblocks) > 1
     assert_array_equal(found.compute(scheduler="threads"), expected)
     assert (expected == -1).any() or np.isnan(expected).any()

@@ -286,6 +286,7 @@ class Made:
 @pytest.mark.parametrize("kind", [PixelClassifier, ContextClassifier])
 def test_memory_does_not_grow_with_images(kind, monkeypatch):
     monkeypatch.setattr("dconv._lazy_arrays._BAND_BYTES", 1 << 22)
+    monkeypatch.setattr("dconv._memory._LIMIT", 0)  # what is kept for later, of as many sizes as blocks have
 
     def peak(n_images, side):
         images, labels = ([Made(side, dtype, bool(i)) for _ in range(n_images)] for i, dtype in enumerate(("f4", "u1")))

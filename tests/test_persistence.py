@@ -158,6 +158,14 @@ def test_cascade_of_three_classes_comes_back(tmp_path):
     assert_array_equal(dconv.load(tmp_path / "m.dconv").predict_proba(IMAGE), before.predict_proba(IMAGE))
 
 
+def test_a_cascade_of_other_context_is_refused(tmp_path):
+    before = ContextClassifier(BANK, GaussianNB(), cv=2).fit(IMAGE, SCRIBBLES)
+    before.n_context_features_ -= 17  # as files of earlier versions have it
+    dconv.save(before, tmp_path / "m.dconv")
+    with pytest.raises(ValueError, match="context had 91 features and now has 108; fit the model again"):
+        dconv.load(tmp_path / "m.dconv")
+
+
 @pytest.mark.parametrize("ndim", [1, 3])
 def test_other_dimensions_and_channels(tmp_path, ndim):
     image = np.random.default_rng(0).normal(size=(2, *(20,) * ndim)).astype(np.float32)
