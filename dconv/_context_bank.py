@@ -102,6 +102,10 @@ class ContextFeatures:
         self.halo_ = self._bank.halo()
         self.n_features_out_ = self._bank.n_features
 
+    def feature_names(self) -> list[str]:
+        """Return the name of every feature."""
+        return self._bank.feature_names()
+
     def fill(self, probabilities: np.ndarray, block: Block, out: np.ndarray) -> None:
         """Write the context of the pixels of `block` to `out` (*block, n_features_out_)."""
         self._bank.fill(probabilities, block, out)

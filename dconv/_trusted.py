@@ -39,6 +39,7 @@ _OWN = frozenset(
         "dconv.backbone.AtrousBackbone",
         "dconv.combined.FeatureImageUnion",
         "dconv.context.ContextClassifier",
+        "dconv.context_features.AtrousContext",
         "dconv.crf.DenseCRF",
         "dconv.detection.ObjectDetector",
         "dconv.features.AtrousFeatures",
