@@ -21,7 +21,6 @@ from dconv._kernels import _cascade
 from dconv._pixels import Block
 from dconv._receptive import Margin
 from dconv._stencils import Place, stencils
-from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has
 
@@ -37,13 +36,42 @@ def _neighbours(ndim: int) -> np.ndarray:
     return steps if ndim < 3 else steps[np.abs(steps).sum(axis=1) == 1]
 
 
-def _neighbour_filters(ndim: int) -> FilterBank:
-    """Return filters of one tap, the neighbours at the dilation that filters are applied at."""
-    steps = _neighbours(ndim)[:, 3 - ndim :]
-    weight = np.zeros((len(steps), *(3,) * ndim, 1), np.float32)
-    for index, step in enumerate(steps):
-        weight[(index, *(step + 1), 0)] = 1
-    return filter_bank(weight, [f"neighbour_{index}" for index in range(len(steps))])
+class _PairBank(Bank):
+    """The bank for two classes, whose one plane has the neighbours at each level behind its features.
+
+    They are copied: as filters of one tap they would take several times as long as all other features.
+    """
+
+    __slots__ = ()
+
+    def feature_table(self) -> list[tuple[str, str, str, str]]:
+        names = [f"neighbour_{index}" for index in range(len(_neighbours(self.ndim)))]
+        scales = [f"{self._scale_letter}{2**index}" for index in range(self.n_levels)]
+        more = [(self.planes[0].name, "neighbours", scale, name) for scale in scales for name in names]
+        return super().feature_table() + more
+
+    def _looked_at(self, plane_index: int, index: int) -> list[Margin]:
+        beside = [tuple((step, step) for step in self._filter_dilation(index))] if index < self.n_levels else []
+        return super()._looked_at(plane_index, index) + beside
+
+    def _add_features(
+        self,
+        pyramids: list[list[Planes]],
+        program: _cascade.Program,
+        start: Place,
+        stop: Place,
+        cpu_level: str | None,
+    ) -> None:
+        super()._add_features(pyramids, program, start, stop, cpu_level)
+        steps = _neighbours(self.ndim)
+        done = self.n_features - self.n_levels * len(steps)
+        for index in range(self.n_levels):
+            apart = np.ones(3, int)
+            apart[3 - self.ndim :] = self._filter_dilation(index)  # at least 1: a pixel is no neighbour of itself
+            for step in (steps * apart).tolist():
+                window = pyramids[0][index].at(tuple(a + b for a, b in zip(start, step, strict=True)))
+                program.copy(window, 1, done)
+                done += 1
 
 
 class _ClassBank(Bank):
@@ -93,8 +121,7 @@ class ContextFeatures:
         if n_classes == 2:
             groups = tuple(name for name in _GROUPS if name in available_groups(ndim))
             plane = PlanePlan("probability", (0.0, 1.0), groups)
-            filters = _neighbour_filters(ndim)
-            self._bank = Bank(ndim, _N_LEVELS[ndim], (plane,), filters, "reflect", spacing=spacing)
+            self._bank = _PairBank(ndim, _N_LEVELS[ndim], (plane,), None, "reflect", spacing=spacing)
         else:
             one_hot = np.eye(n_classes).tolist()
             planes = tuple(PlanePlan(f"class_{index}", tuple(row), ()) for index, row in enumerate(one_hot))

@@ -23,6 +23,7 @@ _OWN = frozenset(
         "dconv._branches.Branch",
         "dconv._context_bank.ContextFeatures",
         "dconv._context_bank._ClassBank",
+        "dconv._context_bank._PairBank",
         "dconv._distillation.Agreement",
         "dconv._filter_bank.FilterBank",
         "dconv._hole_algorithm.DenseNet",
