@@ -121,7 +121,7 @@ class ContextFeatures:
         if n_classes == 2:
             groups = tuple(name for name in _GROUPS if name in available_groups(ndim))
             plane = PlanePlan("probability", (0.0, 1.0), groups)
-            self._bank = _PairBank(ndim, _N_LEVELS[ndim], (plane,), None, "reflect", spacing=spacing)
+            self._bank: Bank = _PairBank(ndim, _N_LEVELS[ndim], (plane,), None, "reflect", spacing=spacing)
         else:
             one_hot = np.eye(n_classes).tolist()
             planes = tuple(PlanePlan(f"class_{index}", tuple(row), ()) for index, row in enumerate(one_hot))

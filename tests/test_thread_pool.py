@@ -250,6 +250,7 @@ CALLS = {
     "AtrousContext.fit": lambda: dconv.AtrousContext(BANK).fit(IMAGE, SCRIBBLES).halo_,
     "AtrousContext.transform": lambda: fitted(CONTEXT).transform(IMAGE),
     "AtrousContext.get_feature_names_out": lambda: fitted(CONTEXT).get_feature_names_out(),
+    "AtrousContext.spacing_": lambda: fitted(CONTEXT).spacing_,
     "AtrousContext.set_output": lambda: fitted(CONTEXT).set_output(transform="default").transform(IMAGE),
     "DilatedConv": fit(lambda: dconv.DilatedConv(filters.gabor(0.2), stride=2, n_jobs=2)),
     "DilatedConv.fit": lambda: dconv.DilatedConv(filters.laplacian(), dilation=3).fit(IMAGE).halo_,
