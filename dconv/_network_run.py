@@ -32,7 +32,7 @@ def compile_network(network: Network, level: str | None = None) -> Run:
     sizes = _whole(_PIECE * int(layers[:, [0, 2]].max())), _whole(_PIECE * network.n_outputs)
 
     def run(tile: np.ndarray, out: np.ndarray) -> None:
-        scratch, last = _memory.empty((2, sizes[0]), weights.dtype), _memory.empty((sizes[1],), np.dtype(np.float32))
+        scratch, last = _memory.empty((2, sizes[0]), weights.dtype), _memory.empty((2, sizes[1]), np.dtype(np.float32))
         kernel.network_rows(
             tile, centre, network.squares, scale, layers, weights, biases, offsets, network.normalise, network.floor,
             out, scratch, last, _PIECE, level,

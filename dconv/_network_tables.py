@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 from dconv._affine import Affine, bias_about
 from dconv._conv_run import dense_channels, pack_dense
 from dconv._kernels import _dispatch
-from dconv._kernels._network import IDENTITY, SQUARE
+from dconv._kernels._network import EXPONENTIAL, IDENTITY, PAIR, RUN_UNIT, SQUARE
 from dconv._network import Layer, Network
 from dconv._predictor import NotCompilable
 
@@ -31,7 +32,7 @@ class Tables(NamedTuple):
 
 def tables_of(network: Network, level: str | None) -> Tables:
     """Return the tables of a network for a CPU level; raise NotCompilable if float32 would be too coarse for it."""
-    layers = network.merged()
+    layers = _with_pair(network)
     dtype = _dtype_for(network, layers)
     first, *others = (layer.affine for layer in layers)
     _, width = _dispatch.block_sizes(level, dtype.itemsize)
@@ -43,7 +44,17 @@ def tables_of(network: Network, level: str | None) -> Tables:
     biases = [bias, *(bias_about(affine, None) for affine in others)]
     if centre is None and (n_more or dtype == np.float64):
         centre = np.zeros(network.n_features, dtype)  # a copy it must be
+    centre, scale = (None if each is None else _runs(each) for each in (centre, scale))
     return Tables(centre, scale, *_pack(weights, biases, [layer.activation for layer in layers], dtype, level))
+
+
+def _with_pair(network: Network) -> tuple[Layer, ...]:
+    """Return the layers, of which a softmax of two classes takes one score, their difference."""
+    *before, last = network.merged()
+    if not (network.normalise and last.activation == EXPONENTIAL and network.n_outputs == 2):
+        return *before, last
+    weight, bias = np.diff(last.affine.weight, axis=0), np.diff(last.affine.bias)
+    return *before, Layer(last.affine._replace(weight=weight, bias=bias), PAIR)
 
 
 def _first_step(
@@ -57,6 +68,11 @@ def _first_step(
     centre = None if first.centre is None else first.centre.astype(dtype)
     # In float64 the centre is not rounded; and of squares it could not be moved.
     return centre, None, first.weight, first.bias if dtype == np.float64 else bias_about(first, centre)
+
+
+def _runs(values: np.ndarray) -> np.ndarray:
+    """Return the numbers of a pixel's channels for as many pixels as are whole vectors together."""
+    return np.tile(values, RUN_UNIT // math.gcd(values.size, RUN_UNIT))
 
 
 def _dtype_for(network: Network, layers: Sequence[Layer]) -> np.dtype:

@@ -8,7 +8,7 @@ from dconv._kernels._dispatch import supported_levels
 from dconv._kernels._network import EXPONENTIAL, IDENTITY, LOGISTIC, RAMP, RELU, SQUARE, TANH
 from scipy.special import expit, softmax
 
-from dconv._affine import Affine, bias_about, then
+from dconv._affine import Affine, SoftClip, bias_about, then
 from dconv._network import Layer, Network
 from dconv._network_run import compile_network
 from dconv._predictor import NotCompilable
@@ -86,6 +86,24 @@ def test_networks_at_every_level(sizes, centred, level):
         network = Network((*(Layer(each, hidden) for each in maps[:-1]), Layer(maps[-1])))
         expected = define(network, x.astype(np.float32))
         np.testing.assert_allclose(run(network, x, level), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("n_features", [1, 3, 16, 17, 66])
+@pytest.mark.parametrize("n_outputs", [1, 6])  # few outputs read rows that end with zeros
+def test_clipped_rows_at_every_level(n_features, n_outputs, level):
+    clip = SoftClip(rng.normal(size=n_features), rng.uniform(0.5, 2, n_features), 5.0)
+    network = Network((Layer(affine(n_outputs, n_features)),), clip=clip)
+    x = np.concatenate(
+        [
+            rng.normal(scale=10, size=(200, n_features)),
+            np.full((2, n_features), 1e30),
+            WIDE[:5, None] + np.zeros(n_features),
+        ]
+    )
+    z = (x.astype(np.float32) - clip.centre) / clip.scale
+    expected = define(Network(network.layers), z / np.sqrt(1 + (z / clip.limit) ** 2))
+    np.testing.assert_allclose(run(network, x, level), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
 
 
 @pytest.mark.parametrize("level", supported_levels())

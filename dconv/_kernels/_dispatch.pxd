@@ -35,14 +35,17 @@ cdef extern from "feature_rows.h" nogil:
 
 
 cdef extern from "activation_rows.h" nogil:
+    enum:
+        DCONV_RUN_UNIT
     ctypedef struct dconv_activation_rows:
         void (*relu)(float *x, Py_ssize_t n) noexcept nogil
         void (*exponential)(float *x, Py_ssize_t n) noexcept nogil
         void (*logistic)(float *x, Py_ssize_t n) noexcept nogil
         void (*tanh)(float *x, Py_ssize_t n) noexcept nogil
-        void (*soft_clip)(float *x, Py_ssize_t n) noexcept nogil
-        void (*centred)(const float *x, const float *centre, const float *scale, Py_ssize_t n_channels,
-                        Py_ssize_t n_pixels, Py_ssize_t row, float *h) noexcept nogil
+        void (*pair)(float *x, float *other, Py_ssize_t n) noexcept nogil
+        void (*centred)(const float *x, const float *centre, Py_ssize_t period, Py_ssize_t n, float *h) noexcept nogil
+        void (*clipped)(const float *x, const float *centre, const float *scale, Py_ssize_t period, Py_ssize_t n,
+                        float *h) noexcept nogil
         int (*finite)(const float *x, Py_ssize_t n) noexcept nogil
 
 

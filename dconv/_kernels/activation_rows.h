@@ -9,6 +9,8 @@
 
 #include <stddef.h>
 
+enum { DCONV_RUN_UNIT = 16 }; /* floats; a multiple of any vector */
+
 typedef struct {
     /* max(x, 0) */
     void (*relu)(float *x, ptrdiff_t n);
@@ -18,12 +20,13 @@ typedef struct {
     void (*logistic)(float *x, ptrdiff_t n);
     /* tanh(x), within 2e-7: of small x the relative error is larger */
     void (*tanh)(float *x, ptrdiff_t n);
-    /* x / sqrt(1 + x^2) */
-    void (*soft_clip)(float *x, ptrdiff_t n);
-    /* h[p * row + c] = x[p * n_channels + c] - centre[c], times scale[c] unless `scale` is NULL, and zeros behind them;
-     * nothing behind the last row is written. */
-    void (*centred)(const float *x, const float *centre, const float *scale, ptrdiff_t n_channels, ptrdiff_t n_pixels,
-                    ptrdiff_t row, float *h);
+    /* x becomes 1 / (1 + e^-x), and `other`, which has as many numbers, 1 / (1 + e^x) */
+    void (*pair)(float *x, float *other, ptrdiff_t n);
+    /* h[i] = x[i] - centre[i % period], of n numbers and no more. The period is a multiple of DCONV_RUN_UNIT, or n is not
+     * larger; the table has room for whole ones. */
+    void (*centred)(const float *x, const float *centre, ptrdiff_t period, ptrdiff_t n, float *h);
+    /* The same times scale[i % period], clipped: v / sqrt(1 + v^2). */
+    void (*clipped)(const float *x, const float *centre, const float *scale, ptrdiff_t period, ptrdiff_t n, float *h);
     /* Whether none of n numbers, no more of which are read, is infinite or NaN. */
     int (*finite)(const float *x, ptrdiff_t n);
 } dconv_activation_rows;

@@ -47,39 +47,82 @@ static void tanh_row(float *restrict x, ptrdiff_t n) {
     for (ptrdiff_t i = 0; i < n; i++) x[i] = 1.0f - 2.0f / (1.0f + exponential(2.0f * x[i]));
 }
 
+/* Of the two that sum to 1 the smaller is computed and not subtracted: it keeps all its digits. */
+static void pair_rows(float *restrict x, float *restrict other, ptrdiff_t n) {
+    n = whole_vectors(n);
+    for (ptrdiff_t i = 0; i < n; i++) {
+        const float odds = exponential(x[i] < 0 ? x[i] : -x[i]), larger = 1.0f / (1.0f + odds), smaller = odds * larger;
+        other[i] = x[i] < 0 ? larger : smaller;
+        x[i] = x[i] < 0 ? smaller : larger;
+    }
+}
+
+/* What is worked on at once: a vector, or where there is none a number. */
+#if DCONV_VECTOR_BYTES
+typedef vec_f32 run;
+typedef mask_f32 run_bits;
+INLINE run bounded(run x, float bound) {
+    const vec_f32 zero = {0};
+    return min_f32(zero + bound, max_f32(zero - bound, x)); /* NaN stays what it is, as it comes second */
+}
+#else
+typedef float run;
+typedef int32_t run_bits;
+INLINE run bounded(run x, float bound) { return x < -bound ? -bound : x > bound ? bound : x; }
+#endif
+
 /* 1 / sqrt(x) of a normal number. The bits of a float are about its logarithm, so halving and negating them gives 3 % of
  * it, and three steps of Newton's method all digits but the last: a third of the time of a division and a square root. */
-INLINE float inverse_root(float x) {
-    uint32_t bits;
-    float y;
+INLINE run inverse_root(run x) {
+    run_bits bits;
+    run y;
     memcpy(&bits, &x, sizeof bits);
-    bits = 0x5f375a86u - (bits >> 1);
+    bits = 0x5f375a86 - (bits >> 1);
     memcpy(&y, &bits, sizeof y);
-    const float half = 0.5f * x;
+    const run half = 0.5f * x;
     UNROLL for (int step = 0; step < 3; step++) y = y * (1.5f - half * y * y);
     return y;
 }
 
-static void soft_clip_row(float *restrict x, ptrdiff_t n) {
-    n = whole_vectors(n);
-    for (ptrdiff_t i = 0; i < n; i++) {
-        float far = x[i]; /* beyond 1e9 it is 1 to the last bit, and its square must stay finite */
-        far = far < -1e9f ? -1e9f : far;
-        far = far > 1e9f ? 1e9f : far;
-        x[i] = far * inverse_root(1.0f + far * far);
+INLINE void prepare_run(const float *from, const float *centre, const float *scale, float *to) {
+    for (size_t l = 0; l < DCONV_RUN_UNIT; l += sizeof(run) / sizeof(float)) {
+        run v, middle, factor;
+        memcpy(&v, from + l, sizeof v);
+        memcpy(&middle, centre + l, sizeof v);
+        v = v - middle;
+        if (scale) {
+            memcpy(&factor, scale + l, sizeof v);
+            v = bounded(v * factor, 1e9f); /* beyond, it is 1 to the last bit, and its square must stay finite */
+            v = v * inverse_root(1.0f + v * v);
+        }
+        memcpy(to + l, &v, sizeof v);
     }
 }
 
-static void centred_rows(const float *restrict x, const float *restrict centre, const float *restrict scale,
-                         ptrdiff_t n_channels, ptrdiff_t n_pixels, ptrdiff_t row, float *restrict h) {
-    for (ptrdiff_t p = 0; p < n_pixels; p++, x += n_channels, h += row) {
-        if (scale) {
-            for (ptrdiff_t c = 0; c < n_channels; c++) h[c] = (x[c] - centre[c]) * scale[c];
-        } else {
-            for (ptrdiff_t c = 0; c < n_channels; c++) h[c] = x[c] - centre[c];
-        }
-        for (ptrdiff_t c = n_channels; c < row; c++) h[c] = 0;
+/* The channels of a pixel are seldom whole vectors. So pixels are one run of numbers, and centres and scales a table of
+ * as many pixels as are whole vectors: half the time of a loop over each pixel's channels. `scale` is a constant where
+ * this is inlined. */
+INLINE void prepare(const float *x, const float *centre, const float *scale, ptrdiff_t period, ptrdiff_t n, float *h) {
+    ptrdiff_t i = 0, place = 0;
+    for (; n - i >= DCONV_RUN_UNIT; i += DCONV_RUN_UNIT) {
+        prepare_run(x + i, centre + place, scale ? scale + place : NULL, h + i);
+        place = place + DCONV_RUN_UNIT < period ? place + DCONV_RUN_UNIT : 0;
     }
+    if (i < n) {
+        float last[DCONV_RUN_UNIT] = {0};
+        memcpy(last, x + i, (n - i) * sizeof *x);
+        prepare_run(last, centre + place, scale ? scale + place : NULL, last);
+        memcpy(h + i, last, (n - i) * sizeof *h);
+    }
+}
+
+static void centred_row(const float *x, const float *centre, ptrdiff_t period, ptrdiff_t n, float *h) {
+    prepare(x, centre, NULL, period, n, h);
+}
+
+static void clipped_row(const float *x, const float *centre, const float *scale, ptrdiff_t period, ptrdiff_t n,
+                        float *h) {
+    prepare(x, centre, scale, period, n, h);
 }
 
 static int finite_row(const float *restrict x, ptrdiff_t n) {
@@ -97,6 +140,7 @@ static int finite_row(const float *restrict x, ptrdiff_t n) {
      .exponential = exponential_row,                                                                                 \
      .logistic = logistic_row,                                                                                       \
      .tanh = tanh_row,                                                                                               \
-     .soft_clip = soft_clip_row,                                                                                     \
-     .centred = centred_rows,                                                                                        \
+     .pair = pair_rows,                                                                                              \
+     .clipped = clipped_row,                                                                                         \
+     .centred = centred_row,                                                                                         \
      .finite = finite_row}

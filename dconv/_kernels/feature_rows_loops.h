@@ -19,8 +19,17 @@ typedef int32_t mask_f32 __attribute__((vector_size(DCONV_VECTOR_BYTES)));
 INLINE vec_f32 select_f32(mask_f32 mask, vec_f32 a, vec_f32 b) {
     return (vec_f32)(((mask_f32)a & mask) | ((mask_f32)b & ~mask));
 }
+/* a > b ? a : b, also of zeros and NaN. GCC compares and blends for it even where one instruction does it. */
+#if defined(__AVX512F__) && DCONV_VECTOR_BYTES == 64
+INLINE vec_f32 max_f32(vec_f32 a, vec_f32 b) { return (vec_f32)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vec_f32 min_f32(vec_f32 a, vec_f32 b) { return (vec_f32)_mm512_min_ps((__m512)a, (__m512)b); }
+#elif defined(__AVX2__) && DCONV_VECTOR_BYTES == 32
+INLINE vec_f32 max_f32(vec_f32 a, vec_f32 b) { return (vec_f32)_mm256_max_ps((__m256)a, (__m256)b); }
+INLINE vec_f32 min_f32(vec_f32 a, vec_f32 b) { return (vec_f32)_mm256_min_ps((__m256)a, (__m256)b); }
+#else
 INLINE vec_f32 max_f32(vec_f32 a, vec_f32 b) { return select_f32(a > b, a, b); }
 INLINE vec_f32 min_f32(vec_f32 a, vec_f32 b) { return select_f32(a < b, a, b); }
+#endif
 INLINE vec_f32 minus_f32(vec_f32 a, vec_f32 b) { return a - b; }
 INLINE vec_f32 times_f32(float a, vec_f32 b) { return a * b; }
 #else
