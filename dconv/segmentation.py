@@ -371,7 +371,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             return features
         if lesson.images.n_axes != 2:
             return features
-        return AtrousContext(features, random_state=int(random_state.randint(np.iinfo(np.int32).max)))
+        seed = int(random_state.randint(np.iinfo(np.int32).max))
+        return AtrousContext(features, random_state=seed, channel_axis=features.channel_axis, n_jobs=self.n_jobs)
 
     def _check_parts(self, features: Any, classifier: Any) -> None:
         """Check, before any work, that features and a classifier can be what a stage needs."""
