@@ -40,7 +40,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     features : None, "passthrough" or transformer, default=None
         Turns images into feature images (*spatial, n_features). None is ``AtrousFeatures(normalize="auto")``, and of
         10,000 labelled pixels or more of 2-D images, without weights, :class:`~dconv.AtrousContext` of that: also what
-        a small perceptron says around every pixel.
+        a small perceptron says around every pixel; where `partial_fit` comes first, the bank alone.
         "passthrough" means that `X` are feature images already, as in the last step of a Pipeline whose
         transformers return them. A transformer from outside dconv is applied to one whole image at a time.
     classifier : classifier or None, default=None
