@@ -5,6 +5,7 @@ from dconv._threads import show_config
 from dconv.backbone import AtrousBackbone
 from dconv.combined import FeatureImageUnion, make_features
 from dconv.context import ContextClassifier
+from dconv.context_features import AtrousContext
 from dconv.crf import DenseCRF
 from dconv.custom import CustomFeatures
 from dconv.detection import ObjectDetector
@@ -33,6 +34,7 @@ __version__ = "0.1.0"
 __all__ = [
     "AdaptiveVote",
     "AtrousBackbone",
+    "AtrousContext",
     "AtrousFeatures",
     "AtrousPyramid",
     "CharEncoder",

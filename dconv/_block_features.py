@@ -125,6 +125,8 @@ def sees_other_end(features: Any) -> bool:
     """Tell whether features at one end of an image see the other, which no halo says."""
     if hasattr(features, "parts_"):
         return any(sees_other_end(part) for part in features.parts_)
+    if hasattr(features, "inner_"):
+        return sees_other_end(features.inner_)
     mode = getattr(getattr(features, "_bank", None), "padding_mode", getattr(features, "padding_mode_", None))
     return mode == "circular"
 

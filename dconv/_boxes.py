@@ -21,6 +21,12 @@ def moved(box: Block, outer: Block) -> Block:
     return tuple(slice(a.start + b.start, a.stop + b.start) for a, b in zip(box, outer, strict=True))
 
 
+def overlap(box: Block, other: Block) -> Block | None:
+    """Return the pixels that two boxes have in common, None if there are none."""
+    parts = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(box, other, strict=True))
+    return parts if all(part.start < part.stop for part in parts) else None
+
+
 def grown(box: Block, halo: Sequence[tuple[int, int]], times: int, shape: Sequence[int]) -> Block:
     """Return `box` with so many halos around it, as far as the image goes."""
     return tuple(

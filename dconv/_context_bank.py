@@ -1,8 +1,9 @@
 """Context: features of class probabilities, which tell a stage of a cascade what the one before it saw around a pixel.
 
 Of two classes the second one's probability is a grey image, described as :class:`dconv.AtrousFeatures` does, with the
-neighbours of every level besides, and of two levels more: what lies 32 and 64 pixels away. Of more classes there would
-be too many features: every class has its probability, three smooth levels of it, and the neighbours at three distances.
+neighbours of every level besides, and those of two levels more if it is to see far: what lies 32 and 64 pixels away. Of
+more classes there would be too many features: every class has its probability, three smooth levels of it, and the
+neighbours at two distances, or three.
 
 Nothing is learnt and nothing is refused: an image smaller than the largest dilation is continued as often as it takes.
 """
@@ -22,7 +23,6 @@ from dconv._kernels import _cascade
 from dconv._pixels import Block
 from dconv._receptive import Margin
 from dconv._stencils import Place, stencils
-from dconv.filters import FilterBank, filter_bank
 
 _GROUPS = ("level", "gradient", "hessian", "curvature", "std", "extrema", "lines")  # those that the rank has
 
@@ -38,13 +38,42 @@ def _neighbours(ndim: int) -> np.ndarray:
     return steps if ndim < 3 else steps[np.abs(steps).sum(axis=1) == 1]
 
 
-def _neighbour_filters(ndim: int) -> FilterBank:
-    """Return filters of one tap, the neighbours at the dilation that filters are applied at."""
-    steps = _neighbours(ndim)[:, 3 - ndim :]
-    weight = np.zeros((len(steps), *(3,) * ndim, 1), np.float32)
-    for index, step in enumerate(steps):
-        weight[(index, *(step + 1), 0)] = 1
-    return filter_bank(weight, [f"neighbour_{index}" for index in range(len(steps))])
+class _PairBank(Bank):
+    """The bank for two classes, whose one plane has the neighbours at each level behind its features.
+
+    They are copied: as filters of one tap they would take several times as long as all other features.
+    """
+
+    __slots__ = ()
+
+    def feature_table(self) -> list[tuple[str, str, str, str]]:
+        names = [f"neighbour_{index}" for index in range(len(_neighbours(self.ndim)))]
+        scales = [f"{self._scale_letter}{2**index}" for index in range(self.n_levels)]
+        more = [(self.planes[0].name, "neighbours", scale, name) for scale in scales for name in names]
+        return super().feature_table() + more
+
+    def _looked_at(self, plane_index: int, index: int) -> list[Margin]:
+        beside = [tuple((step, step) for step in self._filter_dilation(index))] if index < self.n_levels else []
+        return super()._looked_at(plane_index, index) + beside
+
+    def _add_features(
+        self,
+        pyramids: list[list[Planes]],
+        program: _cascade.Program,
+        start: Place,
+        stop: Place,
+        cpu_level: str | None,
+    ) -> None:
+        super()._add_features(pyramids, program, start, stop, cpu_level)
+        steps = _neighbours(self.ndim)
+        done = self.n_features - self.n_levels * len(steps)
+        for index in range(self.n_levels):
+            apart = np.ones(3, int)
+            apart[3 - self.ndim :] = self._filter_dilation(index)  # at least 1: a pixel is no neighbour of itself
+            for step in (steps * apart).tolist():
+                window = pyramids[0][index].at(tuple(a + b for a, b in zip(start, step, strict=True)))
+                program.copy(window, 1, done)
+                done += 1
 
 
 class _ClassBank(Bank):
@@ -53,7 +82,7 @@ class _ClassBank(Bank):
     __slots__ = ()
 
     taken: ClassVar[_Numbers] = {1: (0, 2, 4, 6), 2: (0, 2, 4, 6), 3: (0, 1, 2, 3)}  # as they are
-    looked_around: ClassVar[_Numbers] = {1: (3, 5, 6), 2: (3, 5, 6), 3: (2, 3)}  # neighbours at the level's dilation
+    looked_around: ClassVar[_Numbers] = {1: (3, 5), 2: (3, 5), 3: (2, 3)}  # neighbours at the level's dilation
 
     def feature_names(self) -> list[str]:
         parts = [f"level_{level}" for level in self.taken[self.ndim]]
@@ -86,6 +115,14 @@ class _ClassBank(Bank):
                     yield levels[level].at(tuple(a + b for a, b in zip(start, step, strict=True)))
 
 
+class _WideClassBank(_ClassBank):
+    """The same, seeing farther."""
+
+    __slots__ = ()
+
+    looked_around: ClassVar[_Numbers] = {1: (3, 5, 6), 2: (3, 5, 6), 3: (2, 3)}
+
+
 class _FarBank(_ClassBank):
     """What lies far away, of two classes. The plane is the probability of the second."""
 
@@ -98,28 +135,34 @@ class _FarBank(_ClassBank):
 class ContextFeatures:
     """A fitted block transformer, as :mod:`dconv._block_features` describes it, of images of class probabilities.
 
-    `spacing` is that of pixels in units of the finest, None if they are alike along all axes.
+    `spacing` is that of pixels in units of the finest, None if they are alike along all axes. Without `far` a block
+    sees half as much around it, which counts where features are computed for all of that.
     """
 
-    def __init__(self, ndim: int, n_classes: int, spacing: tuple[float, ...] | None = None) -> None:
+    def __init__(
+        self, ndim: int, n_classes: int, spacing: tuple[float, ...] | None = None, *, far: bool = True
+    ) -> None:
         self.n_classes = n_classes
         self._banks: tuple[Bank, ...]
         if n_classes == 2:
             groups = tuple(name for name in _GROUPS if name in available_groups(ndim))
             plane = PlanePlan("probability", (0.0, 1.0), groups)
-            filters = _neighbour_filters(ndim)
-            self._banks = (Bank(ndim, _N_LEVELS[ndim], (plane,), filters, "reflect", spacing=spacing),)
-            if ndim in _FarBank.taken:
+            self._banks = (_PairBank(ndim, _N_LEVELS[ndim], (plane,), None, "reflect", spacing=spacing),)
+            if far and ndim in _FarBank.taken:
                 plane = plane._replace(groups=())
                 n_levels = _FarBank.taken[ndim][-1]
                 self._banks += (_FarBank(ndim, n_levels, (plane,), None, "reflect", spacing=spacing),)
         else:
             one_hot = np.eye(n_classes).tolist()
             planes = tuple(PlanePlan(f"class_{index}", tuple(row), ()) for index, row in enumerate(one_hot))
-            n_levels = _ClassBank.taken[ndim][-1]
-            self._banks = (_ClassBank(ndim, n_levels, planes, None, "reflect", spacing=spacing),)
+            kind = _WideClassBank if far else _ClassBank
+            self._banks = (kind(ndim, kind.taken[ndim][-1], planes, None, "reflect", spacing=spacing),)
         self.halo_ = widest([bank.halo() for bank in self._banks])
         self.n_features_out_ = sum(bank.n_features for bank in self._banks)
+
+    def feature_names(self) -> list[str]:
+        """Return the name of every feature."""
+        return [name for bank in self._banks for name in bank.feature_names()]
 
     def fill(self, probabilities: np.ndarray, block: Block, out: np.ndarray) -> None:
         """Write the context of the pixels of `block` to `out` (*block, n_features_out_)."""

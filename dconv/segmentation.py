@@ -25,7 +25,8 @@ from dconv._refinement import fitted_refine, new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
 from dconv._validation import check_n_channels
-from dconv.voting import parameters_for
+from dconv.context_features import AtrousContext
+from dconv.voting import are_many, parameters_for
 
 
 class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
@@ -37,7 +38,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     Parameters
     ----------
     features : None, "passthrough" or transformer, default=None
-        Turns images into feature images (*spatial, n_features). None is ``AtrousFeatures(normalize="auto")``;
+        Turns images into feature images (*spatial, n_features). None is ``AtrousFeatures(normalize="auto")``, and of
+        10,000 labelled pixels or more of 2-D images, without weights, :class:`~dconv.AtrousContext` of that: also what
+        a small perceptron says around every pixel; where `partial_fit` comes first, the bank alone.
         "passthrough" means that `X` are feature images already, as in the last step of a Pipeline whose
         transformers return them. A transformer from outside dconv is applied to one whole image at a time.
     classifier : classifier or None, default=None
@@ -237,6 +240,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         check_two_classes(lesson.targets, rules.ignore_label)
         if self.classifier is None:
             classifier.set_params(**parameters_for(len(lesson.targets)))
+        features = self._suited(features, lesson, random_state)
         images = lesson.images
         with_student = as_distill(self.distill, classifier)
         self._check_parts(features, classifier)
@@ -359,6 +363,17 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             self.class_prior,
             as_nodata(self.nodata),
         )
+
+    def _suited(self, features: Any, lesson: Lesson, random_state: np.random.RandomState) -> Any:
+        """Return the transformer to fit: of the default one, what suits the labelled pixels."""
+        # A first classifier has to learn from them too, which few do not teach it; it would not know their weights.
+        # In 3-D, where its context is slow, and on series it has not been tried.
+        if self.features is not None or not are_many(len(lesson.targets)) or lesson.weighting:
+            return features
+        if lesson.images.n_axes != 2:
+            return features
+        seed = int(random_state.randint(np.iinfo(np.int32).max))
+        return AtrousContext(features, random_state=seed, channel_axis=features.channel_axis, n_jobs=self.n_jobs)
 
     def _check_parts(self, features: Any, classifier: Any) -> None:
         """Check, before any work, that features and a classifier can be what a stage needs."""

@@ -268,7 +268,12 @@ def default_classifier(
 
 def parameters_for(n_rows: int | None) -> dict[str, Any]:
     """Return the parameters of the default classifier that depend on the number of rows, None if that is not known."""
-    return _FEW_ROWS if n_rows is None or n_rows < _LEAST_MANY else _MANY_ROWS
+    return _MANY_ROWS if are_many(n_rows) else _FEW_ROWS
+
+
+def are_many(n_rows: int | None) -> bool:
+    """Tell whether so many rows, None if that is not known, teach what fewer cannot."""
+    return n_rows is not None and n_rows >= _LEAST_MANY
 
 
 def _best(losses: dict[str, float]) -> str:

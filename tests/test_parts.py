@@ -103,7 +103,8 @@ def test_n_jobs_is_passed_on_unless_features_say():
     assert PixelClassifier(BANK, TREES, n_jobs=2).fit(image, labels).features_.n_jobs == 2
     own = clone(BANK).set_params(n_jobs=1)
     assert PixelClassifier(own, TREES, n_jobs=2).fit(image, labels).features_.n_jobs == 1
-    assert PixelClassifier(None, TREES, n_jobs=2).fit(*make_image((200, 200))).features_.n_jobs == 2
+    default = PixelClassifier(None, TREES, n_jobs=2).fit(*make_image((200, 200))).features_
+    assert default.n_jobs == default.inner_.n_jobs == 2
 
 
 @pytest.mark.parametrize("n_jobs", [1, 3])

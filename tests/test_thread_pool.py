@@ -49,6 +49,7 @@ UNION = dconv.make_features(FEATURES, POSITION)
 NET = [layers.Convolution(WEIGHT[..., :1], padding=1), layers.MaxPool(2), layers.AveragePool(3, 1, 1), layers.ReLU()]
 BACKBONE = dconv.AtrousBackbone(NET, output_stride=1, taps=[0, -1])
 PYRAMID = dconv.AtrousPyramid(BANK, dilations=(3, 9), n_components=3, random_state=0)
+CONTEXT = dconv.AtrousContext(BANK, classifier=GaussianNB())
 ENLARGE = dconv.TransposedConv(filters.bilinear_upsampling(2))
 CRF = dconv.DenseCRF(n_iter=3)
 MODEL = dconv.PixelClassifier(BANK, TREES)
@@ -87,7 +88,7 @@ def fitted(estimator):
         return estimator.fit(SERIES)
     if estimator in (VOTE, SCALER, PERCEPTRON):
         return estimator.fit(TILE, TILE_LABELS)
-    labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier) else None
+    labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier | dconv.AtrousContext) else None
     labels = INSTANCES if isinstance(estimator, dconv.ObjectDetector) else labels
     return estimator.fit(IMAGE, labels)
 
@@ -245,6 +246,12 @@ CALLS = {
     "AtrousPyramid.transform": lambda: fitted(PYRAMID).transform(IMAGE),
     "AtrousPyramid.get_feature_names_out": lambda: fitted(PYRAMID).get_feature_names_out(),
     "AtrousPyramid.set_output": lambda: fitted(PYRAMID).set_output(transform="default").transform(IMAGE),
+    "AtrousContext": lambda: dconv.AtrousContext(BANK, random_state=0, n_jobs=2).fit(IMAGE, SCRIBBLES).transform(IMAGE),
+    "AtrousContext.fit": lambda: dconv.AtrousContext(BANK).fit(IMAGE, SCRIBBLES).halo_,
+    "AtrousContext.transform": lambda: fitted(CONTEXT).transform(IMAGE),
+    "AtrousContext.get_feature_names_out": lambda: fitted(CONTEXT).get_feature_names_out(),
+    "AtrousContext.spacing_": lambda: fitted(CONTEXT).spacing_,
+    "AtrousContext.set_output": lambda: fitted(CONTEXT).set_output(transform="default").transform(IMAGE),
     "DilatedConv": fit(lambda: dconv.DilatedConv(filters.gabor(0.2), stride=2, n_jobs=2)),
     "DilatedConv.fit": lambda: dconv.DilatedConv(filters.laplacian(), dilation=3).fit(IMAGE).halo_,
     "DilatedConv.transform": lambda: fitted(BANK).transform(IMAGE),

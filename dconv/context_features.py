@@ -1,0 +1,318 @@
+"""AtrousContext: features, and what a simple classifier of them says around every pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from copy import copy
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.base import clone
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted
+from threadpoolctl import threadpool_limits
+
+from dconv import _memory
+from dconv._axes import as_int
+from dconv._base import FeatureImageTransformer
+from dconv._block_features import (
+    check_images,
+    fit_to_images,
+    gather_rows,
+    labelled_pixels,
+    prepared_for,
+    reader_of_one,
+    spacing_of,
+)
+from dconv._boxes import grown, overlap, sizes, within
+from dconv._branches import choose_pixels
+from dconv._context_bank import ContextFeatures
+from dconv._parts import check_may_look_ahead, check_probabilities, new_features
+from dconv._pixels import Block, PixelSet, blocks_of
+from dconv._responses import Responder
+from dconv._threads import effective_n_jobs, run_tasks, scikit_learn_alone
+from dconv._validation import Images, as_images, check_n_channels
+from dconv.perceptron import PerceptronClassifier
+from dconv.scaling import SoftClipScaler
+
+# Of the first classifier: few units and a strong penalty, as it must not know labelled pixels better than others.
+_UNITS, _ALPHA = 16, 10.0
+
+
+class AtrousContext(FeatureImageTransformer):
+    """Turn images into features, and what a simple classifier of these says around every pixel.
+
+    A pixel's own features say little where an image is ambiguous; what its surroundings are taken for says more. So a
+    simple classifier learns from the labelled pixels first, and an atrous bank describes its probabilities: how they
+    are at several distances in all directions, their edges, their lines. This is the cascade of
+    :class:`dconv.ContextClassifier` as features, for any classifier to learn from, with a first stage that costs hardly
+    anything, and that is too simple to know labelled pixels by heart, so that it need not be held out from them.
+
+    Parameters
+    ----------
+    inner : transformer, "passthrough" or None, default=None
+        What makes the features: a transformer of images that works block by block, such as
+        :class:`dconv.AtrousFeatures`; None is ``AtrousFeatures(normalize="auto")``, and "passthrough" takes the
+        channels of images as features.
+    classifier : classifier or None, default=None
+        With `predict_proba`. None is a perceptron of 16 units with a strong penalty, on softly clipped features
+        (:class:`dconv.SoftClipScaler`). A classifier that fits its labelled pixels closely is surer of them than of
+        others, which misleads who learns from its probabilities there.
+    n_samples : int, default=20_000
+        Labelled pixels that it learns from at most, drawn in equal shares from all images.
+    random_state : int, RandomState instance or None, default=None
+        Draws them, and seeds the default classifier.
+    ndim : {1, 2, 3}, default=2
+        Number of spatial axes.
+    channel_axis : int or None, default=None
+        Axis of one image that holds its channels; None for grey images.
+    n_jobs : int or None, default=None
+        Number of threads. None and -1 are as many as there are physical cores for this process, or what
+        ``OMP_NUM_THREADS`` says, as in joblib's worker processes; 1 in joblib's threads.
+
+    Attributes
+    ----------
+    inner_ : transformer or "passthrough"
+        What makes the features, fitted.
+    classifier_ : classifier
+        The fitted classifier.
+    classes_ : ndarray of shape (n_classes,)
+        The labels seen at fit.
+    ndim_, channel_axis_ : int, int or None
+        `ndim` and `channel_axis` as they were at fit; changes of parameters take effect at the next `fit`.
+    n_channels_in_ : int
+        Channels of the images seen at fit.
+    n_features_out_ : int
+        Number of features of a pixel, those of `inner_` first.
+    halo_ : tuple of (int, int)
+        Pixels that the features see left and right of their own, per spatial axis.
+
+    See Also
+    --------
+    dconv.PixelClassifier : Uses it by default where labels are many.
+    dconv.ContextClassifier : A cascade of classifiers that have more to say, each held out from what the next learns.
+
+    Notes
+    -----
+    The context is that of :class:`dconv.ContextClassifier` but for what lies farthest: of two classes what an atrous
+    bank of five levels makes of the probability of the second, 91 features; of more, 20 features for each class.
+
+    A block is computed with all that its context sees around it, so that a pixel has the same features, to the last
+    bit, wherever blocks are cut, as far as the classifier can be compiled (:mod:`dconv.predictors`).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from dconv import AtrousFeatures, AtrousContext
+    >>> image = np.random.default_rng(0).normal(size=(64, 64))
+    >>> image[:, 32:] += 1
+    >>> labels = np.zeros((64, 64), int)
+    >>> labels[4:60:4, 2:30], labels[4:60:4, 34:62] = 1, 2
+    >>> context = AtrousContext(AtrousFeatures(3), random_state=0)
+    >>> context.fit(image, labels).transform(image).shape
+    (64, 64, 131)
+    >>> context.get_feature_names_out()[[0, 40, 130]].tolist()
+    ['intensity_level_d1', 'context_probability_level_d1', 'context_probability_neighbour_7_d16']
+    """
+
+    def __init__(
+        self,
+        inner: Any = None,
+        *,
+        classifier: Any = None,
+        n_samples: int = 20_000,
+        random_state: int | np.random.RandomState | None = None,
+        ndim: int = 2,
+        channel_axis: int | None = None,
+        n_jobs: int | None = None,
+    ) -> None:
+        self.inner = inner
+        self.classifier = classifier
+        self.n_samples = n_samples
+        self.random_state = random_state
+        self.ndim = ndim
+        self.channel_axis = channel_axis
+        self.n_jobs = n_jobs
+
+    def fit(self, X: ArrayLike, y: Any = None) -> Self:
+        """Fit what makes the features, and let the classifier learn from the labelled pixels.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, finite real numbers.
+        y : array_like or list of array_like
+            Label images: 0 means "not labelled".
+
+        Returns
+        -------
+        self : AtrousContext
+
+        Raises
+        ------
+        TypeError, ValueError
+            If a parameter, the images or the labels cannot be used; if `inner` does not work block by block or looks
+            at no sample ahead; if there are no labels, or those of one class only.
+        """
+        _, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        images = as_images(X, ndim, channel_axis)
+        return self._fit_labelled(images, *((None, None) if y is None else labelled_pixels(y, images)))
+
+    _learns_from_labels = True  # as described in :mod:`dconv._block_features`
+
+    def _fit_labelled(self, images: Images, masks: Sequence[PixelSet] | None, targets: np.ndarray | None) -> Self:
+        """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
+        n_jobs = effective_n_jobs(self.n_jobs)
+        n_samples = as_int(self.n_samples, "n_samples", 2)
+        random_state = check_random_state(self.random_state)
+        if targets is None or len(np.unique(targets)) < 2:
+            raise ValueError(
+                "AtrousContext needs labelled pixels of two classes at least: fit it with label images, as "
+                "PixelClassifier.fit does"
+            )
+        first = _simple(random_state) if self.classifier is None else clone(self.classifier)
+        check_probabilities(first, "AtrousContext needs a classifier with probabilities")
+        inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        check_may_look_ahead(inner, "the context of AtrousContext")
+        if not isinstance(inner, str):
+            fit_to_images(inner, None, images, channel_axis, masks, targets)
+            if not hasattr(inner, "_transform_block"):
+                raise ValueError(
+                    f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
+                    "CustomFeatures with a halo"
+                )
+        check_images(inner, images)
+        chosen, labels = choose_pixels(images.spatial_shapes, n_samples, masks, targets, random_state)
+        rows = gather_rows(inner, images, channel_axis, chosen, n_jobs)
+        with scikit_learn_alone(), threadpool_limits(1, "blas"):
+            first.fit(rows, labels)
+        self.inner_, self.ndim_, self.channel_axis_ = inner, ndim, channel_axis
+        self.classifier_, self.classes_ = first, first.classes_
+        self.n_channels_in_, self._n_maps = images.n_channels, rows.shape[1]
+        context = self._context()
+        self.n_features_out_ = self._n_maps + context.n_features_out_
+        around = ((0, 0),) * ndim if isinstance(inner, str) else inner.halo_
+        self.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in zip(around, context.halo_, strict=True))
+        return self
+
+    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return the features of every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, with the channels seen at fit.
+
+        Returns
+        -------
+        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
+            float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If the images cannot be used, as in :meth:`fit`.
+        """
+        check_is_fitted(self)
+        images = as_images(X, self.ndim_, self.channel_axis_)
+        check_n_channels(images, self.n_channels_in_, self)
+        self._check_images(images)
+        shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
+        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
+        for image, shape, out in zip(images.arrays, shapes, outputs, strict=True):
+            prepared = self._for_image(image)
+
+            def work(block: Block, prepared: Any = prepared, image: Any = image, out: Any = out) -> None:
+                prepared._fill(image, block, out[block])
+
+            run_tasks(work, list(blocks_of(shape, self.n_features_out_, n_jobs)), n_jobs)
+        return result
+
+    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
+        """Return the name of every feature: those of `inner`, ``context_<feature of probabilities>``.
+
+        Parameters
+        ----------
+        input_features : Any, default=None
+            Not used; pixels have no names.
+
+        Returns
+        -------
+        names : ndarray of str objects of shape (n_features_out_,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        """
+        check_is_fitted(self)
+        names = [f"channel_{index}" for index in range(self._n_maps)]
+        if not isinstance(self.inner_, str):
+            names = [str(name) for name in self.inner_.get_feature_names_out()]
+        return np.array([*names, *(f"context_{name}" for name in self._context().feature_names())], dtype=object)
+
+    def _feature_keys(self) -> list[tuple[str, str, str]]:
+        """Return plane, group and scale of every feature; the context is one group."""
+        keys = [("maps", "maps", "maps")] * self._n_maps
+        if hasattr(self.inner_, "_feature_keys"):
+            keys = list(self.inner_._feature_keys())
+        return keys + [("context", "context", "context")] * (self.n_features_out_ - self._n_maps)
+
+    @property
+    def spacing_(self) -> tuple[float, ...] | None:
+        """The spacing of pixels in units of the finest, as `inner_` says."""
+        return spacing_of(self.inner_)
+
+    @property
+    def _cacheable(self) -> bool:
+        """Whether features stay the same while parameters do, as described in :mod:`dconv._block_features`."""
+        return getattr(self.inner_, "_cacheable", True)
+
+    def _context(self) -> ContextFeatures:
+        return ContextFeatures(self.ndim_, len(self.classes_), self.spacing_, far=False)
+
+    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
+        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
+        check_images(self.inner_, images)
+        return images.spatial_shapes
+
+    def _for_image(self, image: Any) -> Self:
+        """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
+        transformer = copy(self)
+        transformer._prepared = prepared_for(self.inner_, image)
+        transformer._respond = Responder(self.classifier_, "predict_proba")
+        transformer._of_probabilities = self._context()
+        return transformer
+
+    def _transform_block(self, image: Any, block: Block) -> np.ndarray:
+        """Return the features of one block, as described in :mod:`dconv._block_features`."""
+        out = _memory.empty((*sizes(block), self.n_features_out_), np.dtype(np.float32))
+        prepared = self if hasattr(self, "_prepared") else self._for_image(image)
+        prepared._fill(image, block, out)
+        return out
+
+    def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
+        """Write the features of a block to `out` (*block, n_features_out_)."""
+        context, n_maps = self._of_probabilities, self._n_maps
+        seen = grown(block, context.halo_, 1, image.shape[:-1])
+        probabilities = np.empty((*sizes(seen), context.n_classes), np.float32)
+        for band, rows in reader_of_one(self._prepared, image).bands(0, seen):
+            answers = self._respond(rows.reshape(-1, n_maps))
+            probabilities[within(band, seen)] = answers.reshape(*sizes(band), context.n_classes)
+            common = overlap(band, block)
+            if common is not None:
+                out[within(common, block)][..., :n_maps] = rows[within(common, band)]
+        context.fill(probabilities, within(block, seen), out[..., n_maps:])
+
+
+def _simple(random_state: np.random.RandomState) -> Any:
+    """Return the classifier that is used if none is given."""
+    seed = int(random_state.randint(np.iinfo(np.int32).max))
+    return make_pipeline(
+        SoftClipScaler(), StandardScaler(), PerceptronClassifier((_UNITS,), alpha=_ALPHA, random_state=seed)
+    )
