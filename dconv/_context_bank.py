@@ -171,6 +171,15 @@ class ContextFeatures:
             bank.fill(probabilities, block, out[..., done : done + bank.n_features])
             done += bank.n_features
 
+    def bands(self, probabilities: np.ndarray, block: Block) -> Iterator[tuple[Block, np.ndarray]]:
+        """Yield parts of `block` in order along the first axis, each with its context, or the block as a whole; the
+        next may overwrite one.
+        """
+        if len(self._banks) > 1 or len(block) == 3:  # in 3-D they are cut along two axes
+            yield block, self._transform_block(probabilities, block)
+        else:
+            yield from self._banks[0].bands(probabilities, block)
+
     def _transform_block(self, probabilities: np.ndarray, block: Block) -> np.ndarray:
         out = _memory.empty((*sizes(block), self.n_features_out_), np.dtype(np.float32))
         self.fill(probabilities, block, out)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any, Self
 
@@ -27,7 +28,7 @@ from dconv._block_features import (
     reader_of_one,
     spacing_of,
 )
-from dconv._boxes import grown, overlap, sizes, within
+from dconv._boxes import grown, moved, overlap, sizes, within
 from dconv._branches import choose_pixels
 from dconv._context_bank import ContextFeatures
 from dconv._parts import check_may_look_ahead, check_probabilities, new_features
@@ -292,22 +293,42 @@ class AtrousContext(FeatureImageTransformer):
     def _transform_block(self, image: Any, block: Block) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""
         out = _memory.empty((*sizes(block), self.n_features_out_), np.dtype(np.float32))
-        prepared = self if hasattr(self, "_prepared") else self._for_image(image)
-        prepared._fill(image, block, out)
+        self._fill(image, block, out)
         return out
 
     def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
         """Write the features of a block to `out` (*block, n_features_out_)."""
-        context, n_maps = self._of_probabilities, self._n_maps
+        for band, rows in self._transform_bands(image, block):
+            out[within(band, block)] = rows
+
+    def _transform_bands(self, image: Any, block: Block) -> Iterator[tuple[Block, np.ndarray]]:
+        """Yield the features of one block band by band, as described in :mod:`dconv._block_features`.
+
+        What makes the features does so twice for the block itself: kept, they would take most of the memory.
+        """
+        prepared = self if hasattr(self, "_prepared") else self._for_image(image)
+        context, reader = prepared._of_probabilities, reader_of_one(prepared._prepared, image)
         seen = grown(block, context.halo_, 1, image.shape[:-1])
         probabilities = np.empty((*sizes(seen), context.n_classes), np.float32)
-        for band, rows in reader_of_one(self._prepared, image).bands(0, seen):
-            answers = self._respond(rows.reshape(-1, n_maps))
+        for band, rows in reader.bands(0, seen):
+            answers = prepared._respond(rows.reshape(-1, self._n_maps))
             probabilities[within(band, seen)] = answers.reshape(*sizes(band), context.n_classes)
-            common = overlap(band, block)
-            if common is not None:
-                out[within(common, block)][..., :n_maps] = rows[within(common, band)]
-        context.fill(probabilities, within(block, seen), out[..., n_maps:])
+        own = reader.bands(0, block)
+        maps_of, maps = next(own)
+        for near, around in context.bands(probabilities, within(block, seen)):
+            band = moved(near, seen)
+            features = np.empty((*sizes(band), self.n_features_out_), np.float32)
+            features[..., self._n_maps :] = around
+            n_missing = math.prod(sizes(band))
+            while True:
+                common = overlap(maps_of, band)
+                if common is not None:
+                    features[within(common, band)][..., : self._n_maps] = maps[within(common, maps_of)]
+                    n_missing -= math.prod(sizes(common))
+                if not n_missing:
+                    break
+                maps_of, maps = next(own)
+            yield band, features
 
 
 def _simple(random_state: np.random.RandomState) -> Any:
