@@ -11,6 +11,7 @@ from scipy.special import expit, softmax
 from dconv._affine import Affine, SoftClip, bias_about, then
 from dconv._network import Layer, Network
 from dconv._network_run import compile_network
+from dconv._network_tables import tables_of
 from dconv._predictor import NotCompilable
 
 rng = np.random.default_rng(0)
@@ -104,6 +105,14 @@ def test_clipped_rows_at_every_level(n_features, n_outputs, level):
     z = (x.astype(np.float32) - clip.centre) / clip.scale
     expected = define(Network(network.layers), z / np.sqrt(1 + (z / clip.limit) ** 2))
     np.testing.assert_allclose(run(network, x, level), expected, rtol=0, atol=3e-6 * np.abs(expected).max())
+
+
+def test_weights_next_to_nothing_are_none():
+    weight = np.array([[1.0, 1e-42, -1e-39], [1e-31, 2.0, -1e-20]])
+    tables = tables_of(Network((Layer(Affine(weight, np.array([1e-44, 1.0]))),)), None)
+    for array in (tables.weights, tables.biases):
+        assert not (np.abs(array[array != 0]) < 1e-30).any()
+    assert {1.0, 2.0, np.float32(-1e-20)} <= set(tables.weights.tolist())
 
 
 @pytest.mark.parametrize("level", supported_levels())
