@@ -15,7 +15,7 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from dconv._axes import as_int
+from dconv._axes import as_int, items_of
 from dconv._threads import scikit_learn_alone
 
 _BATCH_SIZE = 200  # scikit-learn's own, or all rows if there are fewer
@@ -37,14 +37,15 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
 
     Parameters
     ----------
-    hidden_layer_sizes : sequence of int, default=(64,)
-        Units of each hidden layer.
+    hidden_layer_sizes : int or sequence of int, default=(64,)
+        Units of each hidden layer; an int is one layer.
     weight_decay : float, default=0.004
         The strength of the prior of a feature: with `d` features half of ``weight_decay * d`` times the squared weights
         is added to the mean loss of rows, if they are 1000 or fewer. With `n` more that is multiplied by
         ``(1000 / n)**2``.
     alpha : float, default=0.3
-        The least penalty: half of it times the squared weights is added to the loss of every batch of 200 rows.
+        The least penalty: half of it times the squared weights is added to the loss of every batch of 200 rows. With
+        few rows the prior is stronger, and a smaller `alpha` changes nothing.
     doubt : float, default=100.0
         Number of rows of a class, the mean of all classes, that halve the logits; 0 leaves them as they were learnt. A
         row of weight 2 is two, one of weight 0 none; smaller weights all together do not make rows fewer.
@@ -88,7 +89,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
 
     def __init__(
         self,
-        hidden_layer_sizes: Sequence[int] = (64,),
+        hidden_layer_sizes: int | Sequence[int] = (64,),
         *,
         weight_decay: float = 0.004,
         alpha: float = 0.3,
@@ -162,6 +163,9 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or more, got {value!r}")
         as_int(self.max_iter, "max_iter", 1)
+        layers = items_of(self.hidden_layer_sizes)  # None of one number, which scikit-learn takes for one layer
+        for size in (self.hidden_layer_sizes,) if layers is None else layers:
+            as_int(size, "hidden_layer_sizes", 1)
         first = not (goes_on and hasattr(self, "network_"))
         if first and goes_on and classes is None:
             raise ValueError("the first partial_fit needs classes: all labels that will ever be seen")
@@ -225,6 +229,13 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        ValueError
+            If the rows are no finite numbers, or have other features than at fit.
         """
         check_is_fitted(self)
         with scikit_learn_alone():
@@ -241,6 +252,13 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        ValueError
+            If the rows are no finite numbers, or have other features than at fit.
         """
         probabilities = self.predict_proba(X)  # which tells that it is not fitted
         return self.classes_.take(probabilities.argmax(axis=1))

@@ -200,6 +200,13 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         -------
         probabilities : ndarray of shape (n_samples, n_classes)
             The mean of those of the members.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        ValueError
+            If the rows are no finite numbers, or have other features than at fit.
         """
         check_is_fitted(self)
         with scikit_learn_alone():
@@ -217,6 +224,13 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         Returns
         -------
         labels : ndarray of shape (n_samples,)
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        ValueError
+            If the rows are no finite numbers, or have other features than at fit.
         """
         probabilities = self.predict_proba(X)
         return self.classes_.take(probabilities.argmax(axis=1))
@@ -248,6 +262,11 @@ def default_classifier(
     classifier : AdaptiveVote
         Not fitted.
 
+    Raises
+    ------
+    TypeError, ValueError
+        If an argument cannot be used.
+
     Examples
     --------
     >>> from dconv import default_classifier
@@ -256,6 +275,7 @@ def default_classifier(
     >>> default_classifier(n_rows=20_000, random_state=0).forest.max_leaf_nodes
     1024
     """
+    n_rows = None if n_rows is None else as_int(n_rows, "n_rows", 1)
     seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
     perceptron = PerceptronClassifier((64,), random_state=int(seeds[1]))
     vote = AdaptiveVote(

@@ -94,6 +94,9 @@ def test_bad_weight_decay(decay):
 def test_one_class_and_no_epoch():
     with pytest.raises(ValueError, match="y holds one class"):
         PerceptronClassifier().fit(X, np.zeros(700))
+    for sizes in (0, (64, 0), ["a"], True, (2.5,)):
+        with pytest.raises((TypeError, ValueError), match="hidden_layer_sizes must be"):
+            PerceptronClassifier(sizes).fit(np.eye(4), [0, 0, 1, 1])
     with pytest.raises(ValueError, match="max_iter"):
         PerceptronClassifier(max_iter=0).fit(X, Y)
 

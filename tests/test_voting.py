@@ -183,3 +183,9 @@ def test_default_classifier_is_deterministic_and_the_default():
     np.testing.assert_array_equal(one.predict_proba(image), other.predict_proba(image))
     assert str(default_classifier(random_state=1)) == str(default_classifier(random_state=1))
     assert str(default_classifier(random_state=1)) != str(default_classifier(random_state=2))
+
+
+@pytest.mark.parametrize("n_rows", [0, -1, "many", 2.5, True])
+def test_a_number_of_rows_that_cannot_be(n_rows):
+    with pytest.raises((TypeError, ValueError), match="n_rows must be"):
+        default_classifier(n_rows=n_rows)
