@@ -41,8 +41,9 @@ def tables_of(network: Network, level: str | None) -> Tables:
     n_more = dense_channels(n_filters, n_channels, width) - n_channels
     # Subtracting the centre first takes up to 5 % of a perceptron's time, and none where the tile comes from memory.
     centre, scale, weight, bias = _first_step(network, first, dtype)
-    weights = [np.pad(weight, ((0, 0), (0, n_more))), *(affine.weight for affine in others)]
-    biases = [bias, *(bias_about(affine, None) for affine in others)]
+    weight = np.pad(_rounded(weight, dtype, first.spread), ((0, 0), (0, n_more)))
+    weights = [weight, *(_rounded(affine.weight, dtype) for affine in others)]
+    biases = [_rounded(each, dtype) for each in (bias, *(bias_about(affine, None) for affine in others))]
     if centre is None and (n_more or dtype == np.float64):
         centre = np.zeros(network.n_features, dtype)  # a copy it must be
     centre, scale = (None if each is None else _runs(each) for each in (centre, scale))
@@ -93,11 +94,15 @@ def _rounding(affine: Affine) -> float:
     return float(np.finfo(np.float32).epsneg * np.linalg.norm(affine.weight * affine.spread, axis=1).max())
 
 
-def _rounded(weight: np.ndarray, dtype: np.dtype) -> np.ndarray:
-    """Return weights in `dtype`, without those that are next to nothing, as a strong penalty leaves them: what they
-    make is too small for a normal number of float32, with which most CPUs compute a hundred times as long.
+def _rounded(values: np.ndarray, dtype: np.dtype, spread: np.ndarray | None = None) -> np.ndarray:
+    """Return weights or biases in `dtype`, in float32 without those that are next to nothing beside the others, as a
+    strong penalty leaves them: what they make is too small for a normal number, with which most CPUs compute a hundred
+    times as long. Weights may also be small because features are large; `spread` says how large, if that is known.
     """
-    return np.where(np.abs(weight) < _NOTHING, 0, weight).astype(dtype)
+    if dtype == np.float32:
+        size = np.abs(values) * (1.0 if spread is None else np.maximum(spread, 1))
+        values = np.where(size < _NOTHING * min(1.0, size.max()), 0, values)
+    return values.astype(dtype)
 
 
 def _pack(
@@ -112,7 +117,7 @@ def _pack(
     rows, packed_weights, packed_biases = [], [], []
     at_weight, at_bias = 0, 0
     for weight, bias, activation in zip(weights, biases, activations, strict=True):
-        packed, packed_bias, of_vectors = pack_dense(_rounded(weight, dtype), _rounded(bias, dtype), level)
+        packed, packed_bias, of_vectors = pack_dense(weight, bias, level)
         n_filters, n_channels = weight.shape
         n_taps = n_channels // width if of_vectors else n_channels
         rows.append((n_filters, n_taps, n_channels, of_vectors, at_weight, at_bias, activation))

@@ -115,6 +115,20 @@ def test_weights_next_to_nothing_are_none():
     assert {1.0, 2.0, np.float32(-1e-20)} <= set(tables.weights.tolist())
 
 
+@pytest.mark.parametrize(("unit", "known"), [((1, 1e34, 1e35), True), ((1e33, 1e34, 1e35), False)])
+def test_weights_of_large_features_are_not_next_to_nothing(unit, known):
+    unit = np.array(unit)
+    x = (rng.normal(size=(50, 3)) * unit).astype(np.float32)
+    network = Network((Layer(Affine(rng.normal(size=(2, 3)) / unit, np.ones(2), None, unit if known else None)),))
+    np.testing.assert_allclose(run(network, x), define(network, x), rtol=1e-5, atol=1e-5)
+
+
+def test_float64_keeps_all_weights():
+    network = Network((Layer(Affine(np.array([[1.0, 1e-34]]), np.zeros(1))),), double=True)
+    x = np.array([[0, 1e34], [1, 2e34]], np.float32)
+    np.testing.assert_allclose(run(network, x), [[1], [3]], rtol=1e-6)
+
+
 @pytest.mark.parametrize("level", supported_levels())
 def test_float64_at_every_level(level):
     x = rng.normal(size=(401, 13)).astype(np.float32) + 100
