@@ -109,12 +109,19 @@ def choose_pixels(
     targets: np.ndarray | None,
     random_state: np.random.RandomState,
 ) -> tuple[list[PixelSet], np.ndarray | None]:
-    """Return which pixels of every image are learnt from, of the labelled ones if these are given, and their labels."""
+    """Return which pixels of every image are learnt from, of the labelled ones if these are given, and their labels.
+
+    Of every class that an image has there is one at least, if an image's share has room for them.
+    """
     share = max(1, math.ceil(n_samples / len(shapes)))
     chosen, labels, done = [], [], 0
     for index, shape in enumerate(shapes):
         places = np.arange(math.prod(shape)) if masks is None else masks[index].places
-        kept = np.sort(random_state.permutation(len(places))[:share])
+        order = random_state.permutation(len(places))
+        if targets is not None and share < len(places):
+            _, first = np.unique(targets[done : done + len(places)][order], return_index=True)
+            order = np.concatenate([order[first], np.delete(order, first)])
+        kept = np.sort(order[:share])
         chosen.append(PixelSet(shape, places[kept]))
         if targets is not None:
             labels.append(targets[done : done + len(places)][kept])

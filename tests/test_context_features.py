@@ -48,6 +48,14 @@ def test_first_classifier_learns_from_the_labelled_pixels():
     np.testing.assert_array_equal(few.classes_, [1, 2])
 
 
+def test_a_class_of_one_pixel_is_learnt():
+    labels = np.ones(IMAGE.shape, int)
+    labels[30, 40] = 2
+    for seed in range(5):
+        model = context(random_state=seed, n_samples=20).fit(IMAGE, labels)
+        np.testing.assert_array_equal(model.classes_, [1, 2])
+
+
 def test_same_seed_same_features():
     one, other, third = (context(random_state=seed).fit(IMAGE, SCRIBBLES).transform(IMAGE) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, other)
