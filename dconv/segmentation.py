@@ -138,7 +138,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     given whole images are `refine`, and transformers from outside dconv, which are fitted to all of them together.
 
     The features of labelled pixels, up to 64 MiB, are kept from one `fit` to the next of the same object: fitting again
-    with a few more scribbles on the same images computes those of the new pixels only, if they are in memory.
+    with a few more scribbles on the same images computes those of the new pixels only, if they are in memory, and if
+    features do not learn from labels, as those of :class:`dconv.AtrousContext` do.
 
     XGBoost's classifier takes no labels but 0, 1, ...: give it such, and pass ``ignore_label=-1``.
 
