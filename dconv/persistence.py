@@ -316,12 +316,19 @@ def _warn_of_version(header: dict[str, Any]) -> None:
 
 def _mend(estimator: Any) -> None:
     """Make anew what skops reads as plain tuples: named tuples that derive from others."""
-    features = estimator.features_
-    if isinstance(features, AtrousFeatures) and type(features._bank) is tuple:
-        features._bank = PyramidBank(*features._bank)
+    _mend_features(estimator.features_)
     if isinstance(estimator, ContextClassifier):
         spacing = spacing_of(estimator.features_)
         estimator._context = ContextFeatures(estimator.ndim_, len(estimator.classes_), spacing)
+
+
+def _mend_features(features: Any) -> None:
+    """Do so in a transformer and in all in it."""
+    if isinstance(features, AtrousFeatures) and type(features._bank) is tuple:
+        features._bank = PyramidBank(*features._bank)
+    for part in (*getattr(features, "parts_", ()), getattr(features, "inner_", None)):
+        if part is not None:
+            _mend_features(part)
 
 
 def _other_context(estimator: Any) -> str | None:

@@ -81,6 +81,8 @@ def header_changed(path, change):
         {"features": dconv.AtrousFeatures(3, normalize="training", filters=filters.gaussian(1))},
         {"features": dconv.AtrousFeatures(2, normalize="both")},
         {"features": dconv.AtrousFeatures(2, scheme="pyramid")},
+        {"features": dconv.make_features(dconv.PixelPosition(), dconv.AtrousFeatures(2, scheme="pyramid"))},
+        {"features": dconv.AtrousContext(dconv.AtrousFeatures(2, scheme="pyramid"), random_state=0)},
         {"features": ATROUS, "distill": True},
         {"features": ATROUS, "refine": DenseCRF(n_iter=2)},
         {"features": BANK},
