@@ -119,7 +119,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
 
     See Also
     --------
-    dconv.AtrousFeatures : The default features.
+    dconv.AtrousFeatures, dconv.AtrousContext : The default features, of few labels and of many.
     dconv.DenseCRF : What `refine` takes.
     dconv.metrics.mean_iou_score : A score for segmentations.
 
