@@ -91,6 +91,18 @@ def test_classifier_tells_its_labels(tmp_path):
     np.testing.assert_array_equal(dconv.load(tmp_path / "model.dconv").predict_proba(IMAGE), expected)
 
 
+def test_what_was_learnt_from_other_labels_is_not_kept():
+    turned = np.where(SCRIBBLES > 0, 3 - SCRIBBLES, 0)
+    turned[:30] = SCRIBBLES[:30]
+    model = dconv.PixelClassifier(context(), GaussianNB()).fit(IMAGE, SCRIBBLES)
+    features = model.features_.transform(IMAGE)
+    anew = dconv.PixelClassifier(context(), GaussianNB()).fit(IMAGE, turned)
+    assert not np.array_equal(anew.features_.transform(IMAGE), features)
+    model.partial_fit(IMAGE, turned)  # which goes on with the features
+    np.testing.assert_array_equal(model.features_.transform(IMAGE), features)
+    np.testing.assert_array_equal(model.fit(IMAGE, turned).predict_proba(IMAGE), anew.predict_proba(IMAGE))
+
+
 def test_beside_other_features_and_within():
     alone = context().fit(IMAGE, SCRIBBLES).transform(IMAGE)
     union = dconv.make_features(dconv.PixelPosition(), context())
