@@ -46,9 +46,16 @@ def new_refine(refine: Any, features: Any, classifier: Any, ndim: int, n_jobs: i
     return refine.set_params(ndim=ndim, channel_axis=-1, n_jobs=n_jobs if refine.n_jobs is None else refine.n_jobs)
 
 
-def fitted_refine(refine: Any, images: Images) -> Any:
-    """Return the CRF that refines all images as it does those of `fit`, whole or in blocks; None if there is none."""
-    return refine._for_images(images.arrays) if hasattr(refine, "_for_images") else refine
+def fitted_refine(refine: Any, images: Images, before: Any = None) -> Any:
+    """Return the CRF that refines all images as it does those of `fit`, whole or in blocks; None if there is none.
+
+    `before` is the one of the calls that this one goes on from, if there were any: what it takes for alike stays so.
+    """
+    if not hasattr(refine, "_for_images"):
+        return refine
+    if hasattr(before, "_for_images") and refine.color_sigma is None:
+        return refine.set_params(color_sigma=before.color_sigma)
+    return refine._for_images(images.arrays)
 
 
 def write_refined(

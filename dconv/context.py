@@ -75,7 +75,7 @@ class ContextClassifier(PixelClassifier):
 
     See Also
     --------
-    dconv.PixelClassifier : One stage: several times as fast, less accurate.
+    dconv.PixelClassifier : One stage: several times as fast, and mostly less accurate.
 
     Notes
     -----

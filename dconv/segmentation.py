@@ -333,7 +333,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         lesson.teach_more(classifier, rows, None if goes_on else np.asarray(labels))
         stages = [Stage(classifier)]
         before = getattr(self, "n_pixels_per_class_", 0) if goes_on else 0
-        self._keep(features, stages, fitted_refine(refine, images), lesson, ndim, channel_axis, rules, rows.shape[1])
+        refine = fitted_refine(refine, images, self.refine_ if goes_on else None)
+        self._keep(features, stages, refine, lesson, ndim, channel_axis, rules, rows.shape[1])
         self.n_pixels_per_class_ = self.n_pixels_per_class_ + before
         return self
 

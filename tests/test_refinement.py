@@ -78,6 +78,8 @@ def test_width_in_colour_is_learnt_from_the_images_of_fit(tmp_path):
         assert fitted(DenseCRF(n_iter=2), bytes_.astype(dtype), labels).refine_.color_sigma == 13
     more = PixelClassifier(FEATURES, SGD, refine=DenseCRF()).partial_fit(image, labels)
     assert more.refine_.color_sigma == pytest.approx(image.std() / 4)
+    more.partial_fit(image / 10, labels)  # what goes on takes for alike what it did before
+    assert more.refine_.color_sigma == pytest.approx(image.std() / 4)
 
 
 def test_score_counts_refined_labels():
