@@ -18,10 +18,7 @@ from threadpoolctl import threadpool_limits
 
 from dconv import _memory
 from dconv._axes import as_int
-from dconv._base import FeatureImageTransformer
 from dconv._block_features import (
-    check_images,
-    fit_to_images,
     gather_rows,
     labelled_pixels,
     prepared_for,
@@ -31,11 +28,12 @@ from dconv._block_features import (
 from dconv._boxes import grown, moved, overlap, sizes, within
 from dconv._branches import choose_pixels
 from dconv._context_bank import ContextFeatures
+from dconv._inner_maps import InnerMapsTransformer, fit_inner, inner_halo
 from dconv._parts import check_may_look_ahead, check_probabilities, new_features
-from dconv._pixels import Block, PixelSet, blocks_of
+from dconv._pixels import Block, PixelSet
 from dconv._responses import Responder
-from dconv._threads import effective_n_jobs, run_tasks, scikit_learn_alone
-from dconv._validation import Images, as_images, check_n_channels
+from dconv._threads import effective_n_jobs, scikit_learn_alone
+from dconv._validation import Images, as_images
 from dconv.perceptron import PerceptronClassifier
 from dconv.scaling import SoftClipScaler
 
@@ -43,7 +41,7 @@ from dconv.scaling import SoftClipScaler
 _UNITS, _ALPHA = 16, 10.0
 
 
-class AtrousContext(FeatureImageTransformer):
+class AtrousContext(InnerMapsTransformer):
     """Turn images into features, and what a simple classifier of these says around every pixel.
 
     A pixel's own features say little where an image is ambiguous; what its surroundings are taken for says more. So a
@@ -178,14 +176,7 @@ class AtrousContext(FeatureImageTransformer):
         check_probabilities(first, "AtrousContext needs a classifier with probabilities")
         inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
         check_may_look_ahead(inner, "the context of AtrousContext")
-        if not isinstance(inner, str):
-            fit_to_images(inner, None, images, channel_axis, masks, targets)
-            if not hasattr(inner, "_transform_block"):
-                raise ValueError(
-                    f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
-                    "CustomFeatures with a halo"
-                )
-        check_images(inner, images)
+        fit_inner(inner, images, channel_axis, masks, targets)
         chosen, labels = choose_pixels(images.spatial_shapes, n_samples, masks, targets, random_state)
         rows = gather_rows(inner, images, channel_axis, chosen, n_jobs)
         with scikit_learn_alone(), threadpool_limits(1, "blas"):
@@ -195,44 +186,10 @@ class AtrousContext(FeatureImageTransformer):
         self.n_channels_in_, self._n_maps = images.n_channels, rows.shape[1]
         context = self._context()
         self.n_features_out_ = self._n_maps + context.n_features_out_
-        around = ((0, 0),) * ndim if isinstance(inner, str) else inner.halo_
-        self.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in zip(around, context.halo_, strict=True))
+        self.halo_ = tuple(
+            (a + c, b + d) for (a, b), (c, d) in zip(inner_halo(inner, ndim), context.halo_, strict=True)
+        )
         return self
-
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the features of every pixel.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        self._check_images(images)
-        shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
-        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
-        for image, shape, out in zip(images.arrays, shapes, outputs, strict=True):
-            prepared = self._for_image(image)
-
-            def work(block: Block, prepared: Any = prepared, image: Any = image, out: Any = out) -> None:
-                prepared._fill(image, block, out[block])
-
-            run_tasks(work, list(blocks_of(shape, self.n_features_out_, n_jobs)), n_jobs)
-        return result
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the name of every feature: those of `inner`, ``context_<feature of probabilities>``.
@@ -252,17 +209,13 @@ class AtrousContext(FeatureImageTransformer):
             If `fit` has not been called.
         """
         check_is_fitted(self)
-        names = [f"channel_{index}" for index in range(self._n_maps)]
-        if not isinstance(self.inner_, str):
-            names = [str(name) for name in self.inner_.get_feature_names_out()]
-        return np.array([*names, *(f"context_{name}" for name in self._context().feature_names())], dtype=object)
+        return np.array(
+            [*self._map_names(), *(f"context_{name}" for name in self._context().feature_names())], dtype=object
+        )
 
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature; the context is one group."""
-        keys = [("maps", "maps", "maps")] * self._n_maps
-        if hasattr(self.inner_, "_feature_keys"):
-            keys = list(self.inner_._feature_keys())
-        return keys + [("context", "context", "context")] * (self.n_features_out_ - self._n_maps)
+        return self._map_keys() + [("context", "context", "context")] * (self.n_features_out_ - self._n_maps)
 
     @property
     def spacing_(self) -> tuple[float, ...] | None:
@@ -276,11 +229,6 @@ class AtrousContext(FeatureImageTransformer):
 
     def _context(self) -> ContextFeatures:
         return ContextFeatures(self.ndim_, len(self.classes_), self.spacing_, far=False)
-
-    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
-        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        check_images(self.inner_, images)
-        return images.spatial_shapes
 
     def _for_image(self, image: Any) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""

@@ -13,10 +13,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int, as_tuple, items_of
-from dconv._base import FeatureImageTransformer
 from dconv._block_features import (
-    check_images,
-    fit_to_images,
     labelled_pixels,
     learns_from_labels,
     prepared_for,
@@ -30,16 +27,17 @@ from dconv._branches import (
     maps_around,
     smoothing_branches,
 )
+from dconv._inner_maps import InnerMapsTransformer, fit_inner, inner_halo
 from dconv._parts import new_features
 from dconv._pixels import Block, PixelSet, blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_images, check_n_channels
+from dconv._validation import Images, as_images
 from dconv.functional import conv
 
 _PROJECTIONS = ("gaussian", "random", "pca", "lda")
 
 
-class AtrousPyramid(FeatureImageTransformer):
+class AtrousPyramid(InnerMapsTransformer):
     """Turn images into feature maps, the same maps seen through kernels of several dilations, and their means.
 
     The atrous spatial pyramid pooling of DeepLab [1]_: kernels of 3 taps along each axis look at the same maps, each at
@@ -183,14 +181,7 @@ class AtrousPyramid(FeatureImageTransformer):
                 "PixelClassifier.fit does, or use projection='pca'"
             )
         inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs, "inner")
-        if not isinstance(inner, str):
-            fit_to_images(inner, None, images, channel_axis, masks, targets)
-            if not hasattr(inner, "_transform_block"):
-                raise ValueError(
-                    f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
-                    "CustomFeatures with a halo"
-                )
-        check_images(inner, images)
+        fit_inner(inner, images, channel_axis, masks, targets)
         # Tried on a copy: what fails leaves the attributes of the last fit.
         trial = copy(self)
         trial.inner_, trial.ndim_, trial.channel_axis_ = inner, ndim, channel_axis
@@ -200,45 +191,9 @@ class AtrousPyramid(FeatureImageTransformer):
         trial._branches = trial._new_branches(images, dilations, masks, targets)
         of_branches = sum(len(branch.weight) for branch in trial._branches)
         trial.n_features_out_ = trial._n_maps * (1 + self.pool) + of_branches
-        around = ((0, 0),) * ndim if isinstance(inner, str) else inner.halo_
-        trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in around)
+        trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in inner_halo(inner, ndim))
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
-
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the features of every pixel.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        self._check_images(images)
-        shapes = images.spatial_shapes
-        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
-        for image, shape, out in zip(images.arrays, shapes, outputs, strict=True):
-            prepared = self._for_image(image)
-
-            def work(block: Block, prepared: Any = prepared, image: Any = image, out: Any = out) -> None:
-                out[block] = prepared._transform_block(image, block)
-
-            run_tasks(work, list(blocks_of(shape, self.n_features_out_)), effective_n_jobs(self.n_jobs))
-        return result
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the name of every feature: those of the maps, ``<projection>_<number>_d<dilation>``, ``mean_<map>``.
@@ -258,9 +213,7 @@ class AtrousPyramid(FeatureImageTransformer):
             If `fit` has not been called.
         """
         check_is_fitted(self)
-        maps = [f"channel_{index}" for index in range(self._n_maps)]
-        if not isinstance(self.inner_, str):
-            maps = [str(name) for name in self.inner_.get_feature_names_out()]
+        maps = self._map_names()
         names = list(maps)
         for branch in self._branches:
             names += [f"{self._kind}_{index}_d{branch.dilation}" for index in range(len(branch.weight))]
@@ -268,9 +221,7 @@ class AtrousPyramid(FeatureImageTransformer):
 
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature."""
-        keys = [("maps", "maps", "maps")] * self._n_maps
-        if hasattr(self.inner_, "_feature_keys"):
-            keys = list(self.inner_._feature_keys())
+        keys = self._map_keys()
         for branch in self._branches:
             keys += [("pyramid", "branches", f"d{branch.dilation}")] * len(branch.weight)
         return keys + [("pyramid", "means", "image")] * (self._n_maps * self._pool)
@@ -305,11 +256,6 @@ class AtrousPyramid(FeatureImageTransformer):
             learnt_branch(dilation, rows, labels, self.ndim_, self.projection, self.n_components, random_state)
             for dilation, rows in zip(dilations, windows, strict=True)
         )
-
-    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
-        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
-        check_images(self.inner_, images)
-        return images.spatial_shapes
 
     def _for_image(self, image: Any) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
@@ -350,3 +296,7 @@ class AtrousPyramid(FeatureImageTransformer):
         if self._pool:
             out[..., done:] = self._means
         return out
+
+    def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
+        """Write the features of a block to `out` (*block, n_features_out_)."""
+        out[...] = self._transform_block(image, block)

@@ -1,0 +1,108 @@
+"""What transformers have in common that make features of the maps of an inner one: block by block, its maps first."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import ArrayLike
+from sklearn.utils.validation import check_is_fitted
+
+from dconv._base import FeatureImageTransformer
+from dconv._block_features import check_images, fit_to_images
+from dconv._pixels import Block, PixelSet, blocks_of
+from dconv._receptive import Margin
+from dconv._threads import effective_n_jobs, run_tasks
+from dconv._validation import Images, as_images, check_n_channels
+
+
+def fit_inner(
+    inner: Any, images: Images, channel_axis: int | None, masks: Sequence[PixelSet] | None, targets: np.ndarray | None
+) -> None:
+    """Fit what makes the maps, "passthrough" or a transformer that works block by block; refuse others."""
+    if not isinstance(inner, str):
+        fit_to_images(inner, None, images, channel_axis, masks, targets)
+        if not hasattr(inner, "_transform_block"):
+            raise ValueError(
+                f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
+                "CustomFeatures with a halo"
+            )
+    check_images(inner, images)
+
+
+def inner_halo(inner: Any, ndim: int) -> Margin:
+    """Return the pixels that maps see left and right of their own, per spatial axis."""
+    return ((0, 0),) * ndim if isinstance(inner, str) else inner.halo_
+
+
+class InnerMapsTransformer(FeatureImageTransformer):
+    """A transformer with a fitted `inner_` that makes `_n_maps` maps, which are its first features."""
+
+    inner_: Any
+    n_jobs: int | None
+    ndim_: int
+    channel_axis_: int | None
+    n_channels_in_: int
+    n_features_out_: int
+    _n_maps: int
+
+    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
+        """Return the features of every pixel.
+
+        Parameters
+        ----------
+        X : array_like or list of array_like
+            One image, a batch or a list of images, with the channels seen at fit.
+
+        Returns
+        -------
+        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
+            float32, in the form of `X`.
+
+        Raises
+        ------
+        NotFittedError
+            If `fit` has not been called.
+        TypeError, ValueError
+            If the images cannot be used, as in :meth:`fit`.
+        """
+        check_is_fitted(self)
+        images = as_images(X, self.ndim_, self.channel_axis_)
+        check_n_channels(images, self.n_channels_in_, self)
+        self._check_images(images)
+        shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
+        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
+        for image, shape, out in zip(images.arrays, shapes, outputs, strict=True):
+            prepared = self._for_image(image)
+
+            def work(block: Block, prepared: Any = prepared, image: Any = image, out: Any = out) -> None:
+                prepared._fill(image, block, out[block])
+
+            run_tasks(work, list(blocks_of(shape, self.n_features_out_, n_jobs)), n_jobs)
+        return result
+
+    def _map_names(self) -> list[str]:
+        """Return the names of the maps."""
+        if isinstance(self.inner_, str):
+            return [f"channel_{index}" for index in range(self._n_maps)]
+        return [str(name) for name in self.inner_.get_feature_names_out()]
+
+    def _map_keys(self) -> list[tuple[str, str, str]]:
+        """Return plane, group and scale of the maps."""
+        if hasattr(self.inner_, "_feature_keys"):
+            return list(self.inner_._feature_keys())
+        return [("maps", "maps", "maps")] * self._n_maps
+
+    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
+        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
+        check_images(self.inner_, images)
+        return images.spatial_shapes
+
+    def _for_image(self, image: Any) -> Self:
+        """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
+        raise NotImplementedError
+
+    def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
+        """Write the features of a block to `out` (*block, n_features_out_)."""
+        raise NotImplementedError
