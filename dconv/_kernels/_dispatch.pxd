@@ -38,7 +38,6 @@ cdef extern from "activation_rows.h" nogil:
     enum:
         DCONV_RUN_UNIT
     ctypedef struct dconv_activation_rows:
-        void (*relu)(float *x, Py_ssize_t n) noexcept nogil
         void (*exponential)(float *x, Py_ssize_t n) noexcept nogil
         void (*logistic)(float *x, Py_ssize_t n) noexcept nogil
         void (*tanh)(float *x, Py_ssize_t n) noexcept nogil

@@ -12,8 +12,6 @@
 enum { DCONV_RUN_UNIT = 16 }; /* floats; a multiple of any vector */
 
 typedef struct {
-    /* max(x, 0) */
-    void (*relu)(float *x, ptrdiff_t n);
     /* e^x, within 2 units in the last place; below -87 and above 88 it is what it is there */
     void (*exponential)(float *x, ptrdiff_t n);
     /* 1 / (1 + e^-x) */

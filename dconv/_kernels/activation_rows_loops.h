@@ -27,11 +27,6 @@ INLINE float exponential(float x) {
     return sum * power;
 }
 
-static void relu_row(float *restrict x, ptrdiff_t n) {
-    n = whole_vectors(n);
-    for (ptrdiff_t i = 0; i < n; i++) x[i] = x[i] < 0 ? 0 : x[i];
-}
-
 static void exponential_row(float *restrict x, ptrdiff_t n) {
     n = whole_vectors(n);
     for (ptrdiff_t i = 0; i < n; i++) x[i] = exponential(x[i]);
@@ -136,8 +131,7 @@ static int finite_row(const float *restrict x, ptrdiff_t n) {
 }
 
 #define ACTIVATION_ROWS                                                                                              \
-    {.relu = relu_row,                                                                                               \
-     .exponential = exponential_row,                                                                                 \
+    {.exponential = exponential_row,                                                                                 \
      .logistic = logistic_row,                                                                                       \
      .tanh = tanh_row,                                                                                               \
      .pair = pair_rows,                                                                                              \
