@@ -23,6 +23,7 @@ class Tap(NamedTuple):
 
     per_position: int  # entries for one kernel position of a group
     n_channels: int  # that one entry covers
+    in_runs: bool  # whether entries of neighbouring positions along the last axis follow each other, not those of one
 
 
 class Rows(NamedTuple):
@@ -35,6 +36,7 @@ class Rows(NamedTuple):
     phases: np.ndarray
     offsets: np.ndarray
     out_step: int
+    apart: int  # output pixels from an entry to the next, where those of a row follow each other; 0 where they do not
     piece: int
     scratch_row: int
     scratch_size: int
@@ -103,6 +105,7 @@ def _rows(
         phases=_phases_table(row, [math.prod(len(phase.taps) for phase in each) for each in phases]),
         offsets=np.stack([np.concatenate([_tap_offsets(each, *space, tap) for each in phases]) for space in spaces]),
         out_step=row.out_step,
+        apart=row.apart if order[2] == 2 and (tap.in_runs or tap.per_position == 1) else 0,
         piece=piece,
         scratch_row=scratch_row,
         scratch_size=n_outer * scratch_row * n_channels if any(map(any, beyond)) else 0,
@@ -150,14 +153,23 @@ def _border(axis: Axis, pads: tuple[int, int], mode: str) -> np.ndarray | None:
 
 
 def _tap_offsets(phases: Sequence[Phase], spacings: Sequence[int], steps: Sequence[int], tap: Tap) -> np.ndarray:
-    """Return where each (kernel position, tap) of a group lies from the first, where positions along an axis are
-    `spacings` samples apart, and neighbours along the spatial axes and channels `steps` elements.
+    """Return where each (kernel position, tap) of a group lies from the first, in the order of :func:`order_taps`.
+
+    Positions along an axis are `spacings` samples apart, neighbours along the spatial axes and channels `steps`
+    elements.
     """
     offsets = np.zeros((), np.intp)
     counts = (*(len(phase.taps) for phase in phases), tap.per_position)
     for n, spacing, step in zip(counts, (*spacings, tap.n_channels), steps, strict=True):
         offsets = offsets[..., np.newaxis] + np.arange(n, dtype=np.intp) * (spacing * step)
-    return offsets.ravel()
+    return order_taps(offsets[..., np.newaxis], tap).ravel()
+
+
+def order_taps(taps: np.ndarray, tap: Tap) -> np.ndarray:
+    """Return (..., positions along the last axis, entries at each, numbers of an entry) in the order that outputs add
+    them.
+    """
+    return taps.swapaxes(-2, -3) if tap.in_runs else taps
 
 
 def _piece(n_pixels: int, bytes_per_pixel: int) -> int:

@@ -34,6 +34,11 @@ class Axis(NamedTuple):
     spacing: int  # samples between neighbouring taps of a phase
     phases: tuple[Phase, ...]
 
+    @property
+    def apart(self) -> int:
+        """Return how far apart two outputs of a phase are that read one sample by neighbouring taps; 0: none do."""
+        return 0 if self.spacing % self.in_step else self.spacing // self.in_step
+
     def span(self, phase: Phase) -> int:
         """Return the samples from the first to the last that an output reads."""
         return (len(phase.taps) - 1) * self.spacing + 1 if phase.taps else 0

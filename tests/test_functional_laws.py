@@ -168,7 +168,7 @@ def test_borders_of_images_with_an_interior(size, channels, filters, groups, mod
 def test_only_the_border_is_copied(size):
     case = Case((1, *size, 2), (1, *(3,) * len(size), 2), False, (1,), ((2, 2),) * len(size), (2,), 1, "zeros", float)
     plan = plan_of(dataclasses.replace(case, stride=(1,) * len(size), dilation=(2,) * len(size)))
-    (rows,) = _conv_layout.rows_of(plan, 2, _conv_layout.Tap(2, 1), (0, 0, 0, 1), 4)
+    (rows,) = _conv_layout.rows_of(plan, 2, _conv_layout.Tap(2, 1, False), (0, 0, 0, 1), 4)
     assert 0 < rows.scratch_size < np.prod(size) / 10
 
 

@@ -21,6 +21,7 @@ KERNELS = Path(__file__).resolve().parents[1] / "dconv" / "_kernels"
 SOURCE = KERNELS / "microkernel.c"
 TYPES = {"f32": ("float", np.float32), "f64": ("double", np.float64)}
 RELU, STREAM = 1, 2  # DCONV_RELU, DCONV_STREAM
+RUNS = [(3, 1), (3, 2), (3, 4), (3, 8), (2, 1), (2, 2)]  # how many taps, how far apart, have tiles of their own
 LONG_TAPS = 256  # from which on tiles of 64-byte vectors are larger
 GUARD = 64  # numbers before and after every array, which no loop may write
 rng = np.random.default_rng(0)
@@ -93,6 +94,12 @@ def guarded(size, dtype):
     return memory[GUARD:-GUARD], check
 
 
+def runs_of_taps(n, n_taps, n_run, step):
+    """Return offsets below n, `step` from one to the next within every run of `n_run`."""
+    place = np.arange(n_taps) % n_run * step
+    return np.repeat(rng.integers(0, n - place.max(), n_taps // n_run), n_run) + place
+
+
 def check_row(out, out_step, expected, products, n_taps):
     """Compare pixels (n_pixels, n) of a row; the numbers between them must be untouched."""
     n_pixels, n = expected.shape
@@ -125,13 +132,20 @@ def test_conv_row(library, suffix, with_bias):
     block, lanes = getattr(library, f"block_{suffix}")(), getattr(library, f"lanes_{suffix}")()
     filters = [*range(1, lanes + 2), block - 1, block, block + 1, block + lanes, 2 * block + lanes + 1]
     sizes = itertools.chain(
-        itertools.product(filters, [1, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 19], [1, 2, 5]),
-        itertools.product([block, block + 1], [3, 7, 12, 17, 27], [LONG_TAPS - 1, LONG_TAPS]),
+        itertools.product(filters, [1, 3, 4, 5, 6, 7, 8, 9, 12, 13, 16, 19], [1, 2, 5], [(1, 0)]),
+        itertools.product([block, block + 1], [3, 7, 12, 17, 27], [LONG_TAPS - 1, LONG_TAPS], [(1, 0)]),
+        itertools.product(
+            [lanes // 2, lanes - 1, lanes, block + lanes],
+            [11, 12, 13, 21, 24],
+            [12, 30],
+            [*RUNS, (6, 1), (3, 3), (2, 5)],
+        ),
+        itertools.product([lanes // 2, lanes], [11, 12, 25], [35], [(5, 1), (5, 2), (7, 1), (5, 3)]),
     )
-    for n_filters, n_pixels, n_taps in sizes:
+    for n_filters, n_pixels, n_taps, (n_run, apart) in sizes:
         x_step, out_step = 3, n_filters + 2
         x = normal(200, dtype)
-        offsets = rng.integers(0, 200 - n_pixels * x_step, n_taps)
+        offsets = runs_of_taps(200 - n_pixels * x_step, n_taps, n_run, apart * x_step)
         taps = normal((n_taps, n_filters), dtype)
         bias = normal(n_filters, dtype) if with_bias else None
         padded = np.zeros((n_taps, -(-n_filters // lanes) * lanes), dtype)
@@ -140,8 +154,8 @@ def test_conv_row(library, suffix, with_bias):
         padded_bias = None if bias is None else np.concatenate([bias, np.zeros(-n_filters % lanes, dtype)])
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)
         call(
-            library, f"conv_row_{suffix}", x, x_step, offsets, n_taps, packed, padded_bias, n_filters, out, out_step,
-            n_pixels, 0,
+            library, f"conv_row_{suffix}", x, x_step, offsets, n_taps, n_run, apart, packed, padded_bias, n_filters,
+            out, out_step, n_pixels, 0,
         )  # fmt: skip
         read = x[np.arange(n_pixels)[:, np.newaxis] * x_step + offsets]
         check_row(out, out_step, *sum_of_taps(read, taps, bias), n_taps)
@@ -177,23 +191,22 @@ def test_lanewise_row(library, suffix, with_bias):
     dtype = TYPES[suffix][1]
     lanes = getattr(library, f"lanes_{suffix}")()
     widths = [1, lanes - 1, lanes, lanes + 1, 4 * lanes - 1, 4 * lanes, 4 * lanes + 1, 9 * lanes + 3]
-    scattered = itertools.product(widths, [1, 2, 3, 6], [1, 2, 5], [None])
-    sliding = itertools.product(
-        widths[2:4], [7, 8, 9, 16, 19], [3, 15, 14], [(3, 1), (3, 2), (3, 4), (5, 1), (5, 2), (7, 1)]
-    )
-    for n_lanes, n_pixels, n_taps, runs in itertools.chain(scattered, sliding):
+    scattered = itertools.product(widths, [1, 2, 3, 6], [1, 2, 5], [(1, 0)])
+    sliding = [
+        (*size, (n_run, apart))
+        for n_run, apart in [(3, 1), (3, 2), (3, 4), (5, 1), (5, 2), (7, 1), (3, 5)]
+        for size in itertools.product(widths[2:4], [7, 8, 9, 16, 19], [n_run, 2 * n_run])
+    ]
+    for n_lanes, n_pixels, n_taps, (n_run, apart) in itertools.chain(scattered, sliding):
         x_step, out_step, weight_step = n_lanes + 1, n_lanes + 2, n_lanes + 3
         x = normal((n_pixels + 14) * x_step, dtype)
-        offsets = rng.integers(0, 2 * x_step, n_taps)
-        if runs:  # of taps that lie whole pixels apart
-            run, apart = runs
-            offsets = offsets[np.arange(n_taps) // run] + np.arange(n_taps) % run * apart * x_step
+        offsets = runs_of_taps(13 * x_step, n_taps, n_run, apart * x_step)
         weight = normal((n_taps, weight_step), dtype)
         bias = normal(n_lanes, dtype) if with_bias else None
         out, check_guards = guarded(n_pixels * out_step - 2, dtype)
         call(
-            library, f"lanewise_row_{suffix}", x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
-            out_step, n_pixels, 0,
+            library, f"lanewise_row_{suffix}", x, x_step, offsets, n_taps, n_run, apart, weight, weight_step, bias,
+            n_lanes, out, out_step, n_pixels, 0,
         )  # fmt: skip
         starts = np.arange(n_pixels)[:, np.newaxis, np.newaxis] * x_step + offsets[:, np.newaxis] + np.arange(n_lanes)
         terms = x[starts].astype(np.float64) * weight[:, :n_lanes]  # (pixel, tap, lane)
@@ -263,14 +276,15 @@ def test_results_are_finished_as_asked_for(library, suffix, begins, finish):
     x[40] = np.nan
     offsets, weight = np.array([0, 3, 7]), normal((3, 3 * line), dtype)
     calls = {
-        "conv": (2 * line, (x, 5, offsets, 3, weight, bias, 2 * line)),
-        "conv one vector": (line, (x, 5, offsets, 3, weight, bias, line)),
-        "conv part of a vector": (3, (x, 5, offsets, 3, weight, bias, 3)),
+        "conv": (2 * line, (x, 5, offsets, 3, 1, 0, weight, bias, 2 * line)),
+        "conv one vector": (line, (x, 5, offsets, 3, 1, 0, weight, bias, line)),
+        "conv runs of taps": (line, (x, 5, np.array([0, 5, 10]), 3, 3, 1, weight, bias, line)),
+        "conv part of a vector": (3, (x, 5, offsets, 3, 1, 0, weight, bias, 3)),
         "shared": (line, (x, 5, 3, 2, offsets, 3, weight, bias, line // 2)),
         "shared part of a vector": (6, (x, 5, 3, 2, offsets, 3, weight, bias, 3)),
         "dot": (3, (x, lanes, offsets, 3, weight, bias, 3)),
-        "lanewise": (3 * line, (x, 5, offsets, 3, weight, 3 * line, bias, 3 * line)),
-        "lanewise part of a vector": (3, (x, 5, offsets, 3, weight, 3 * line, bias, 3)),
+        "lanewise": (3 * line, (x, 5, offsets, 3, 1, 0, weight, 3 * line, bias, 3 * line)),
+        "lanewise part of a vector": (3, (x, 5, offsets, 3, 1, 0, weight, 3 * line, bias, 3)),
     }
     for name, (n, arguments) in calls.items():
         results = []

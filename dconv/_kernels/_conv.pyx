@@ -65,6 +65,7 @@ cdef struct Rows:
     int lanes
     Py_ssize_t n_beside  # with lanes of pixels: samples in one step of a row; shared: pixels or groups in a vector
     Py_ssize_t taps_per_position, weights_per_position, weights_per_block
+    Py_ssize_t apart  # output pixels from a tap of a row to the next; 0: they do not follow each other, or not by pixels
     int finish  # how results are written, see microkernel.h
 
 
@@ -125,23 +126,25 @@ cdef void copy_windows(
 
 cdef void compute_depthwise(
     const dconv_microkernel *kernel, const Rows *rows, const real_t *window, Py_ssize_t pixel_step,
-    const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, real_t *out,
-    Py_ssize_t out_step, Py_ssize_t n_pixels,
+    const Py_ssize_t *offsets, Py_ssize_t n_taps, Py_ssize_t n_run, const real_t *weight, const real_t *bias,
+    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
 ) noexcept nogil:
     """Compute neighbours with lanes of pixels, a step of one or several at a time."""
     cdef Py_ssize_t per_step = rows.n_beside // rows.n_groups
+    if per_step > 1:
+        n_run = 1  # neighbouring taps are parts of a step apart
     cdef Py_ssize_t n_steps = n_pixels // per_step, n_left = n_pixels % per_step * rows.n_groups
-    lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, weight, rows.n_beside, bias, rows.n_beside, out,
-                 out_step * per_step, n_steps, rows.finish)
+    lanewise_row(kernel, window, pixel_step * per_step, offsets, n_taps, n_run, rows.apart, weight, rows.n_beside, bias,
+                 rows.n_beside, out, out_step * per_step, n_steps, rows.finish)
     if n_left:
-        lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, weight, rows.n_beside,
+        lanewise_row(kernel, window + n_steps * per_step * pixel_step, 0, offsets, n_taps, 1, 0, weight, rows.n_beside,
                      bias, n_left, out + n_steps * per_step * out_step, 0, 1, rows.finish)
 
 
 cdef void compute_shared(
     const dconv_microkernel *kernel, const Rows *rows, const real_t *window, Py_ssize_t pixel_step,
-    const Py_ssize_t *offsets, Py_ssize_t n_taps, const real_t *weight, const real_t *bias, Py_ssize_t bias_step,
-    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+    const Py_ssize_t *offsets, Py_ssize_t n_taps, Py_ssize_t n_run, const real_t *weight, const real_t *bias,
+    Py_ssize_t bias_step, real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
 ) noexcept nogil:
     """Compute neighbours with vectors that groups share or, of one group, pixels; too few of these by themselves."""
     cdef Py_ssize_t block, group, n_steps, n_done
@@ -150,8 +153,8 @@ cdef void compute_shared(
         n_done = n_steps * rows.n_beside if n_steps >= DCONV_SHARED_TILE else 0
         shared_row(kernel, window, pixel_step * rows.n_beside, pixel_step, rows.n_beside, offsets, n_taps, weight, bias,
                    rows.n_filters, out, out_step * rows.n_beside, n_done // rows.n_beside, rows.finish)
-        conv_row(kernel, window + n_done * pixel_step, pixel_step, offsets, n_taps, weight, bias, rows.n_filters,
-                 out + n_done * out_step, out_step, n_pixels - n_done, rows.finish)
+        conv_row(kernel, window + n_done * pixel_step, pixel_step, offsets, n_taps, n_run, rows.apart, weight, bias,
+                 rows.n_filters, out + n_done * out_step, out_step, n_pixels - n_done, rows.finish)
         return
     for block in range(rows.n_blocks):  # the last ends with the groups, and may compute some again
         group = min(block * rows.n_beside, rows.n_groups - rows.n_beside)
@@ -169,15 +172,17 @@ cdef void compute_pixels(
 ) noexcept nogil:
     """Compute `n_pixels` neighbours of one phase; `window` is where the first tap of the first of them lies."""
     cdef Py_ssize_t n_taps = rows.axis[0].n_taps * rows.axis[1].n_taps * phase.n_taps * rows.taps_per_position
+    cdef Py_ssize_t n_run = phase.n_taps if rows.apart else 1
     cdef Py_ssize_t out_step = rows.out_step * rows.out_strides[3]
     cdef Py_ssize_t group
     offsets += phase.position * rows.taps_per_position
     weight += phase.position * rows.weights_per_position
     if rows.lanes == _PIXELS:
-        compute_depthwise(kernel, rows, window, pixel_step, offsets, n_taps, weight, bias, out, out_step, n_pixels)
+        compute_depthwise(kernel, rows, window, pixel_step, offsets, n_taps, n_run, weight, bias, out, out_step,
+                          n_pixels)
         return
     if rows.lanes == _SHARED:
-        compute_shared(kernel, rows, window, pixel_step, offsets, n_taps, weight, bias, bias_step, out, out_step,
+        compute_shared(kernel, rows, window, pixel_step, offsets, n_taps, n_run, weight, bias, bias_step, out, out_step,
                        n_pixels)
         return
     for group in range(rows.n_groups):
@@ -185,8 +190,8 @@ cdef void compute_pixels(
             dot_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step, n_pixels,
                     rows.finish)
         else:
-            conv_row(kernel, window, pixel_step, offsets, n_taps, weight, bias, rows.n_filters, out, out_step,
-                     n_pixels, rows.finish)
+            conv_row(kernel, window, pixel_step, offsets, n_taps, n_run, rows.apart, weight, bias, rows.n_filters, out,
+                     out_step, n_pixels, rows.finish)
         window += rows.n_channels * channel_step
         weight += rows.weights_per_block
         out += rows.n_filters
@@ -266,6 +271,7 @@ def conv_rows(
     Py_ssize_t scratch_row,  # pixels in a row of the scratch
     Py_ssize_t taps_per_position,  # offsets at each kernel position
     Py_ssize_t out_step,  # pixels from one of a phase to the next
+    Py_ssize_t apart,  # output pixels from a tap to the next, where those of a row follow each other in the tables; or 0
     Py_ssize_t groups,
     int lanes,  # FILTERS, CHANNELS (a multiple of a vector per group, beside each other), PIXELS (depthwise) or SHARED
     Py_ssize_t n_beside,  # PIXELS: samples in a step of a row; SHARED: groups or, of one group, pixels in a vector
@@ -313,7 +319,7 @@ def conv_rows(
         rows.x_offsets, rows.scratch_offsets = &offsets[0, 0], &offsets[1, 0]
     rows.weights_per_block = weight.shape[1]
     rows.weights_per_position = weight.shape[1] // max(n_positions, 1)
-    rows.scratch_row = scratch_row
+    rows.scratch_row, rows.apart = scratch_row, apart
     cdef const real_t *first_bias = NULL
     bias_step = 0
     if bias is not None:

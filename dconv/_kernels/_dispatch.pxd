@@ -171,11 +171,13 @@ cdef extern from "microkernel.h" nogil:
         Py_ssize_t lanes_f32
         Py_ssize_t lanes_f64
         void (*conv_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-                             const float *weight, const float *bias, Py_ssize_t n_filters, float *out,
-                             Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
+                             Py_ssize_t n_run, Py_ssize_t apart, const float *weight, const float *bias,
+                             Py_ssize_t n_filters, float *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+                             int finish) noexcept nogil
         void (*conv_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-                             const double *weight, const double *bias, Py_ssize_t n_filters, double *out,
-                             Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
+                             Py_ssize_t n_run, Py_ssize_t apart, const double *weight, const double *bias,
+                             Py_ssize_t n_filters, double *out, Py_ssize_t out_step, Py_ssize_t n_pixels,
+                             int finish) noexcept nogil
         void (*dot_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
                             const float *weight, const float *bias, Py_ssize_t n_filters, float *out,
                             Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
@@ -183,10 +185,12 @@ cdef extern from "microkernel.h" nogil:
                             const double *weight, const double *bias, Py_ssize_t n_filters, double *out,
                             Py_ssize_t out_step, Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*lanewise_row_f32)(const float *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-                                 const float *weight, Py_ssize_t weight_step, const float *bias, Py_ssize_t n_lanes, float *out, Py_ssize_t out_step,
+                                 Py_ssize_t n_run, Py_ssize_t apart, const float *weight, Py_ssize_t weight_step,
+                                 const float *bias, Py_ssize_t n_lanes, float *out, Py_ssize_t out_step,
                                  Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*lanewise_row_f64)(const double *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-                                 const double *weight, Py_ssize_t weight_step, const double *bias, Py_ssize_t n_lanes, double *out, Py_ssize_t out_step,
+                                 Py_ssize_t n_run, Py_ssize_t apart, const double *weight, Py_ssize_t weight_step,
+                                 const double *bias, Py_ssize_t n_lanes, double *out, Py_ssize_t out_step,
                                  Py_ssize_t n_pixels, int finish) noexcept nogil
         void (*shared_row_f32)(const float *x, Py_ssize_t x_step, Py_ssize_t share_step, Py_ssize_t n_shares,
                                const Py_ssize_t *offsets, Py_ssize_t n_taps, const float *weight, const float *bias,
@@ -211,13 +215,15 @@ cdef const dconv_microkernel *get_level(str level) except NULL
 
 cdef inline void conv_row(
     const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-    const real_t *weight, const real_t *bias, Py_ssize_t n_filters, real_t *out, Py_ssize_t out_step,
-    Py_ssize_t n_pixels, int finish,
+    Py_ssize_t n_run, Py_ssize_t apart, const real_t *weight, const real_t *bias, Py_ssize_t n_filters, real_t *out,
+    Py_ssize_t out_step, Py_ssize_t n_pixels, int finish,
 ) noexcept nogil:
     if real_t is float:
-        kernel.conv_row_f32(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels, finish)
+        kernel.conv_row_f32(x, x_step, offsets, n_taps, n_run, apart, weight, bias, n_filters, out, out_step, n_pixels,
+                            finish)
     else:
-        kernel.conv_row_f64(x, x_step, offsets, n_taps, weight, bias, n_filters, out, out_step, n_pixels, finish)
+        kernel.conv_row_f64(x, x_step, offsets, n_taps, n_run, apart, weight, bias, n_filters, out, out_step, n_pixels,
+                            finish)
 
 
 cdef inline void dot_row(
@@ -233,14 +239,14 @@ cdef inline void dot_row(
 
 cdef inline void lanewise_row(
     const dconv_microkernel *kernel, const real_t *x, Py_ssize_t x_step, const Py_ssize_t *offsets, Py_ssize_t n_taps,
-    const real_t *weight, Py_ssize_t weight_step, const real_t *bias, Py_ssize_t n_lanes,
-    real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels, int finish,
+    Py_ssize_t n_run, Py_ssize_t apart, const real_t *weight, Py_ssize_t weight_step, const real_t *bias,
+    Py_ssize_t n_lanes, real_t *out, Py_ssize_t out_step, Py_ssize_t n_pixels, int finish,
 ) noexcept nogil:
     if real_t is float:
-        kernel.lanewise_row_f32(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
+        kernel.lanewise_row_f32(x, x_step, offsets, n_taps, n_run, apart, weight, weight_step, bias, n_lanes, out,
                                 out_step, n_pixels, finish)
     else:
-        kernel.lanewise_row_f64(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out,
+        kernel.lanewise_row_f64(x, x_step, offsets, n_taps, n_run, apart, weight, weight_step, bias, n_lanes, out,
                                 out_step, n_pixels, finish)
 
 

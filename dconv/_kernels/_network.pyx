@@ -211,7 +211,7 @@ def network_rows(
                     dot_row(kernel, h, layer.n_channels, &offsets[1, 0], layer.n_taps, &weights[layer.weight],
                             &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, fused)
                 else:
-                    conv_row(kernel, h, layer.n_channels, &offsets[0, 0], layer.n_taps, &weights[layer.weight],
+                    conv_row(kernel, h, layer.n_channels, &offsets[0, 0], layer.n_taps, 1, 0, &weights[layer.weight],
                              &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, fused)
                 if index < n_layers - 1:
                     activate_hidden(kernel, layer.activation, target, n * layer.n_filters)

@@ -95,7 +95,7 @@ cdef void compute_block(
         n_filters = min(tiles.chunk, tiles.n_filters - filter)
         for factor in range(16):
             conv_row[float](
-                kernel, v + factor * tiles.v_step, tiles.v_row, tiles.offsets, tiles.n_channels,
+                kernel, v + factor * tiles.v_step, tiles.v_row, tiles.offsets, tiles.n_channels, 1, 0,
                 tiles.weight + factor * tiles.weights_per_factor + filter * tiles.n_channels, NULL, n_filters,
                 m + factor * tiles.m_step, tiles.chunk, n, 0,
             )

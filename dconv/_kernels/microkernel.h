@@ -4,6 +4,8 @@
  * A tap k of the output pixel p is read at x[p * x_step + offsets[k]]: dilation, borders, strides and channels are
  * all in the offsets, and the loops know of none of them. Every output adds its taps in the order k = 0 ... K - 1,
  * then its bias; so neither tiles nor threads nor the choice of loop can change a bit of it.
+ * Taps come in runs of n_run (K is a multiple of it), each `apart` pixels from the one before in its run:
+ * offsets[k + 1] = offsets[k] + apart * x_step. Where nothing is known of them n_run is 1.
  */
 #ifndef DCONV_MICROKERNEL_H
 #define DCONV_MICROKERNEL_H
@@ -39,8 +41,8 @@ enum { DCONV_SHARED_TILE = 8 };
      * weight is packed: blocks of filters one after another, each [K][block], the last [K][lanes] if that is        \
      * enough. bias (F padded to lanes) may be NULL. */                                                                        \
     void (*conv_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,              \
-                              const T *weight, const T *bias, ptrdiff_t n_filters, T *out, ptrdiff_t out_step,       \
-                              ptrdiff_t n_pixels, int finish);                                                       \
+                              ptrdiff_t n_run, ptrdiff_t apart, const T *weight, const T *bias, ptrdiff_t n_filters, \
+                              T *out, ptrdiff_t out_step, ptrdiff_t n_pixels, int finish);                                                       \
     /* The same for few filters and many channels: a tap is a vector of channels, weight is [F][K][lanes]. A sum is    \
      * taken over the taps, then over the lanes. */                                                                  \
     void (*dot_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,               \
@@ -49,8 +51,9 @@ enum { DCONV_SHARED_TILE = 8 };
     /* out[p * out_step + l] = bias[l] + sum_k weight[k * weight_step + l] * x[p * x_step + offsets[k] + l]:         \
      * a filter of its own for every lane l, which is depthwise convolution. */                                      \
     void (*lanewise_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,          \
-                                  const T *weight, ptrdiff_t weight_step, const T *bias, ptrdiff_t n_lanes, T *out,  \
-                                  ptrdiff_t out_step, ptrdiff_t n_pixels, int finish);                               \
+                                  ptrdiff_t n_run, ptrdiff_t apart, const T *weight, ptrdiff_t weight_step,          \
+                                  const T *bias, ptrdiff_t n_lanes, T *out, ptrdiff_t out_step, ptrdiff_t n_pixels,  \
+                                  int finish);                               \
     /* out[v * out_step + s * F + f] = bias[s * F + f]                                                               \
      *     + sum_k weight[k * lanes + s * F + f] * x[v * x_step + s * share_step + offsets[k]]:                      \
      * vectors of F filters for each of `n_shares` pixels or groups. n_shares * F and (n_shares - 1) * share_step + 1 \

@@ -94,24 +94,17 @@ DEFINE_LANE_BLOCK(12, 1)
 #define EACH_SLIDE(DO) DO(3, 1) DO(3, 2) DO(3, 4) DO(5, 1) DO(5, 2) DO(7, 1)
 EACH_SLIDE(DEFINE_SLIDE_TILE)
 
-/* Tell whether the taps are runs of `n` that lie `step` apart. */
-INLINE int FN(has_runs)(const ptrdiff_t *offsets, ptrdiff_t n_taps, ptrdiff_t n, ptrdiff_t step) {
-    int runs = n_taps % n == 0;
-    for (ptrdiff_t k = 1; k < n_taps; k++) runs &= k % n == 0 || offsets[k] - offsets[k - 1] == step;
-    return runs;
-}
-
-/* Compute a row, of at least a tile and a vector of lanes, and return 1, or 0 if its taps are no such runs. */
+/* Compute a row, of at least a tile and a vector of lanes, and return 1, or 0 if there is no tile for its runs of taps. */
 static int FN(slide_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
-                         const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
+                         ptrdiff_t n_run, ptrdiff_t apart, const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
                          ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {
-#define SLIDE_RUNS(n, apart)                                                                                         \
-    if (FN(has_runs)(offsets, n_taps, n, apart * x_step)) {                                                          \
+#define SLIDE_RUNS(N, APART)                                                                                         \
+    if (n_run % N == 0 && apart == APART) {                                                                          \
         for (ptrdiff_t p = 0; p < n_pixels; p += SLIDE) {                                                            \
             if (p > n_pixels - SLIDE) p = n_pixels - SLIDE; /* ends with the row, as in DEFINE_BLOCK */              \
             for (ptrdiff_t l = 0; l < n_lanes; l += L) {                                                             \
                 if (l > n_lanes - L) l = n_lanes - L; /* and with the lanes */                                       \
-                FN(slide_tile_##n##_##apart)(x + p * x_step + l, x_step, offsets, n_taps, weight + l, weight_step,   \
+                FN(slide_tile_##N##_##APART)(x + p * x_step + l, x_step, offsets, n_taps, weight + l, weight_step,   \
                                              bias ? bias + l : NULL, out + p * out_step + l, out_step, finish);      \
             }                                                                                                        \
         }                                                                                                            \
@@ -125,12 +118,13 @@ static int FN(slide_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offse
 /* Many lanes are walked for three pixels at a time, so that x and out are read and written in order; few lanes, which are
  * one block or two, for the whole row: each measured faster than the other. */
 static void FN(lanewise_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
-                             const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
-                             ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {
+                             ptrdiff_t n_run, ptrdiff_t apart, const REAL *weight, ptrdiff_t weight_step,
+                             const REAL *bias, ptrdiff_t n_lanes, REAL *out, ptrdiff_t out_step, ptrdiff_t n_pixels,
+                             int finish) {
     finish = FN(finish_for)(finish, out, out_step, n_lanes);
     const int slid = n_lanes >= L && n_lanes <= 2 * L && n_pixels >= SLIDE
-                     && FN(slide_row)(x, x_step, offsets, n_taps, weight, weight_step, bias, n_lanes, out, out_step,
-                                      n_pixels, finish);
+                     && FN(slide_row)(x, x_step, offsets, n_taps, n_run, apart, weight, weight_step, bias, n_lanes, out,
+                                      out_step, n_pixels, finish);
     const ptrdiff_t step = n_lanes > 4 * L && n_pixels > 3 ? 3 : n_pixels;
     for (ptrdiff_t p = slid ? n_pixels : 0; p < n_pixels; p += step) {
         if (p > n_pixels - step) p = n_pixels - step; /* ends with the row, as in DEFINE_BLOCK */
