@@ -370,7 +370,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         features, columns = (None, None) if cheaper is None else cheaper
         student, agreement, frugal = distill(classifier, practice_rows, course.random_state, columns)
         self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
-        return Stage(classifier, trusted(self.distill, student, agreement), agreement, features if frugal else None)
+        student = trusted(self.distill, student, agreement)
+        return Stage(classifier, student, agreement, features if frugal and student is not None else None)
 
     def _rules(self) -> Rules:
         """Return the checked parameters that say which pixels are learnt from."""

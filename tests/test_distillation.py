@@ -158,6 +158,7 @@ def test_a_bad_student_gives_way_or_is_warned_of(monkeypatch):
     assert doubted.student_ is not None
     automatic = PixelClassifier(BANK, TREES, distill="auto", random_state=0).fit(image, scribble(labels))
     assert automatic.student_ is None
+    assert automatic.student_features_ is automatic.features_
     assert automatic.distillation_agreement_ == doubted.distillation_agreement_
     np.testing.assert_array_equal(automatic.predict(image), automatic.predict(image, exact=True))
 
