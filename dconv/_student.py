@@ -27,7 +27,7 @@ _BATCH = 256
 _RATE = 2e-3
 _DECAYS = 0.9, 0.999  # of the means of gradients and of their squares
 _SMALLEST = 1e-8  # root of a mean square that is divided by
-_NOISE = np.float32(0.3)  # standard deviation
+_NOISE = np.float32(0.2)  # standard deviation
 
 Layers = list[tuple[np.ndarray, np.ndarray]]  # weight (inputs, outputs) and bias of each
 
