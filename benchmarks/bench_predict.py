@@ -170,8 +170,9 @@ def check(sections: Sections, threads: int) -> None:
         segmenter = side.fit(sections.train[0], strokes, image)
         labels = side.predict(segmenter, image)
         if name != "skimage":
-            features = segmenter.features_.transform(image)
-            classifier = segmenter.student_ or segmenter.classifier_
+            distilled = segmenter.student_ is not None
+            features = (segmenter.student_features_ if distilled else segmenter.features_).transform(image)
+            classifier = segmenter.student_ if distilled else segmenter.classifier_
             expected = classifier.predict(features.reshape(-1, features.shape[-1])).reshape(truth.shape)
             # What is compiled has other last digits: a pixel or two may lie on a border between classes.
             if np.mean(labels != expected) > 1e-5:

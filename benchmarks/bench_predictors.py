@@ -110,16 +110,17 @@ def prepare(case: Case, n_threads: int, tile: int, with_peers: bool) -> dict[str
                 case.classifier.set_params(n_jobs=n_threads)
         classifier = case.classifier.fit(x[:n_fitted], y[:n_fitted])
     predictor = compile_predictor(classifier)
-    out = np.empty((N_ROWS, case.n_classes), np.float32)
+    of_tile = np.empty((len(x[:tile]), case.n_classes), np.float32)
 
     def run() -> np.ndarray:
+        out = np.empty((N_ROWS, case.n_classes), np.float32)  # anew for each call, as scikit-learn's is
         starts = range(0, N_ROWS, tile)
         run_tasks(lambda i: predictor.predict_proba(x[i : i + tile], out[i : i + tile]), starts, n_threads)
         return out
 
     def run_tile() -> np.ndarray:
-        predictor.predict_proba(x[:tile], out[:tile])
-        return out
+        predictor.predict_proba(x[:tile], of_tile)
+        return of_tile
 
     calls: dict[str, Callable[[], np.ndarray]] = {}
     if with_peers and isinstance(case.classifier, RandomForestClassifier | ExtraTreesClassifier):

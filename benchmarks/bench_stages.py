@@ -112,7 +112,7 @@ def main() -> None:
         )
         model.fit(sections.train[0], strokes, **({"X_unlabeled": image} if "distill" in more else {}))
         classifier = model.student_ if "distill" in more else model.classifier_
-        features = model.features_._for_image(last)
+        features = (model.student_features_ if "distill" in more else model.features_)._for_image(last)
         bank = features._bank
         blocks = list(blocks_of(labels.shape, bank.n_features))
         compiled = compiled_or_none(classifier, "predict")

@@ -19,6 +19,7 @@ from dconv._stencils import scale_of
 from dconv._validation import Images, check_finite, check_min_size
 
 _FAST_GROUPS = ("level", "wavelet", "gradient", "hessian", "std")  # the cheapest, with most of the accuracy
+_COSTLY_GROUPS = ("structure_tensor", "lines")
 _COLOR_GROUPS = ("level", "wavelet", "std")
 _BRIGHTNESS_GROUPS = ("level", "std")  # of the color_groups: what tells how bright it is, and how contrasted
 _SERIES_GROUPS = ("level", "wavelet", "slope", "curvature", "std", "extrema", "zero_crossings", "ppv", "activity")
@@ -95,6 +96,11 @@ def plan_bank(
     if repeated:
         raise ValueError(f"filters are named like features of the bank: {repeated} occur twice; rename the filters")
     return bank, normalize
+
+
+def cheap_groups(groups: Sequence[str]) -> tuple[str, ...]:
+    """Return some groups of images without those that take more than the others together."""
+    return tuple(group for group in groups if group not in _COSTLY_GROUPS)
 
 
 def check_causal(causal: Any, ndim: int) -> None:

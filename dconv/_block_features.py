@@ -16,8 +16,10 @@ values that features cannot take or of their size, and returns the spatial shape
 `_fit_images(images)`, which is `fit` with images that know which of their pixels hold data, and may have to be read
 piece by piece; or `_fit_labelled(images, masks, targets)` in its place, which is given the labelled pixels too, as
 PixelSets, and their labels, or None, and `_learns_from_labels`, which tells before it is fitted whether they make a
-difference. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if features
-may change though the transformer's attributes do not. Every other transformer is given whole images.
+difference. It may have `_cheaper()`, which returns after fit a transformer without those of its features that cost
+most, and the numbers of those left, or None. `spacing_` is how far apart pixels are, in units of the finest, or None.
+`_cacheable` is False if features may change though the transformer's attributes do not. Every other transformer is
+given whole images.
 """
 
 from __future__ import annotations

@@ -106,13 +106,6 @@ def _dense_lanes(n_filters: int, n_channels: int, lanes: int) -> int:
     return _conv.CHANNELS if n_filters <= _FEW_FILTERS and n_channels % lanes == 0 else _conv.FILTERS
 
 
-def dense_channels(n_filters: int, n_channels: int, width: int) -> int:
-    """Return how many channels a pixel should have, with zeros, for a 1 x 1 convolution: few filters of 98 channels
-    take half the time with vectors of 104.
-    """
-    return -(-n_channels // width) * width if n_filters <= _FEW_FILTERS and n_channels > width else n_channels
-
-
 def pack_dense(weight: np.ndarray, bias: np.ndarray, level: str | None) -> tuple[np.ndarray, np.ndarray, bool]:
     """Return the weights (filters, channels) and the bias of a 1 x 1 convolution, packed, and whether its taps are
     vectors of channels, for the loop that sums lanes, or single channels.

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dconv._affine import Affine, bias_about
-from dconv._conv_run import dense_channels, pack_dense
+from dconv._conv_run import pack_dense
 from dconv._kernels import _dispatch
 from dconv._kernels._network import EXPONENTIAL, IDENTITY, PAIR, RUN_UNIT, SQUARE
 from dconv._network import Layer, Network
@@ -17,6 +17,7 @@ from dconv._predictor import NotCompilable
 
 # Where rounding to float32 would change a sum by more, it is computed in float64.
 _COARSE = 1e-5
+_FEW_FILTERS = 4  # of a layer whose lanes are channels
 _NOTHING = 1e-30
 
 
@@ -36,15 +37,11 @@ def tables_of(network: Network, level: str | None) -> Tables:
     layers = _with_pair(network)
     dtype = _dtype_for(network, layers)
     first, *others = (layer.affine for layer in layers)
-    _, width = _dispatch.block_sizes(level, dtype.itemsize)
-    n_filters, n_channels = first.weight.shape
-    n_more = dense_channels(n_filters, n_channels, width) - n_channels
     # Subtracting the centre first takes up to 5 % of a perceptron's time, and none where the tile comes from memory.
     centre, scale, weight, bias = _first_step(network, first, dtype)
-    weight = np.pad(_rounded(weight, dtype, first.spread), ((0, 0), (0, n_more)))
-    weights = [weight, *(_rounded(affine.weight, dtype) for affine in others)]
+    weights = [_rounded(weight, dtype, first.spread), *(_rounded(affine.weight, dtype) for affine in others)]
     biases = [_rounded(each, dtype) for each in (bias, *(bias_about(affine, None) for affine in others))]
-    if centre is None and (n_more or dtype == np.float64):
+    if centre is None and dtype == np.float64:
         centre = np.zeros(network.n_features, dtype)  # a copy it must be
     centre, scale = (None if each is None else _runs(each) for each in (centre, scale))
     return Tables(centre, scale, *_pack(weights, biases, [layer.activation for layer in layers], dtype, level))
@@ -112,18 +109,36 @@ def _pack(
     dtype: np.dtype,
     level: str | None,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Return the table of layers, their weights and biases one after another, and the offsets of taps."""
+    """Return the table of layers, their weights and biases one after another, and the offsets of their taps."""
     _, width = _dispatch.block_sizes(level, dtype.itemsize)
-    rows, packed_weights, packed_biases = [], [], []
+    rows, packed_weights, packed_biases, taps = [], [], [], []
     at_weight, at_bias = 0, 0
     for weight, bias, activation in zip(weights, biases, activations, strict=True):
-        packed, packed_bias, of_vectors = pack_dense(weight, bias, level)
         n_filters, n_channels = weight.shape
-        n_taps = n_channels // width if of_vectors else n_channels
-        rows.append((n_filters, n_taps, n_channels, of_vectors, at_weight, at_bias, activation))
+        of_taps = np.arange(n_channels)
+        if n_filters <= _FEW_FILTERS and n_channels >= width:
+            weight, of_taps = _by_vectors(weight, width)
+        packed, packed_bias, of_vectors = pack_dense(weight, bias, level)
+        rows.append((n_filters, len(of_taps), n_channels, of_vectors, at_weight, at_bias, activation))
         packed_weights.append(packed)
         packed_biases.append(packed_bias)
+        taps.append(of_taps)
         at_weight, at_bias = at_weight + packed.size, at_bias + packed_bias.size
-    table = np.array(rows, np.intp)
-    offsets = np.outer([1, width], np.arange(table[:, 1].max())).astype(np.intp)
-    return table, np.concatenate(packed_weights), np.concatenate(packed_biases), offsets
+    offsets = np.zeros((len(taps), max(map(len, taps))), np.intp)
+    for row, of_taps in zip(offsets, taps, strict=True):
+        row[: len(of_taps)] = of_taps
+    return np.array(rows, np.intp), np.concatenate(packed_weights), np.concatenate(packed_biases), offsets
+
+
+def _by_vectors(weight: np.ndarray, width: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return weights for vectors of channels, and where these vectors begin: the last one ends with the channels, and
+    has zeros for those that the one before has had.
+    """
+    n_filters, n_channels = weight.shape
+    taps = np.minimum(np.arange(0, n_channels, width), n_channels - width)
+    n_whole = n_channels - n_channels % width
+    spread = np.zeros((n_filters, len(taps) * width), weight.dtype)
+    spread[:, :n_whole] = weight[:, :n_whole]
+    if n_whole < n_channels:
+        spread[:, n_whole - n_channels :] = weight[:, n_whole:]
+    return spread, taps

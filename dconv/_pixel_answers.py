@@ -57,6 +57,7 @@ class PixelAnswers:
     features_: Any
     classifier_: Any
     student_: Any
+    student_features_: Any
     refine_: Any
     classes_: np.ndarray
     ndim_: int
@@ -271,7 +272,7 @@ class PixelAnswers:
             self._write("predict", images, False, predicted)
             return weigh_right_labels(predicted, labels, masks, weights)
         return weigh_right_pixels(
-            self.features_,
+            self._features_seen(exact=False),
             images,
             self.channel_axis_,
             self._responder("predict", exact=False),
@@ -290,6 +291,10 @@ class PixelAnswers:
     def _n_columns(self) -> int:
         """Columns of the rows that the classifier answers for."""
         return self.n_features_
+
+    def _features_seen(self, exact: bool) -> Any:
+        """Return what computes the features from which answers are given."""
+        return self.features_ if exact or self.student_ is None else self.student_features_
 
     def _responder(self, method: str, exact: bool) -> Respond:
         """Return what answers for rows of pixels: the classifier, or its student."""
@@ -327,11 +332,11 @@ class PixelAnswers:
 
     def _writer(self, method: str, exact: bool) -> Write:
         """Return what writes the classifier's answers for every pixel, for which it is compiled once."""
-        respond = self._responder(method, exact)
+        features, respond = self._features_seen(exact), self._responder(method, exact)
 
         def write(images: Images, outputs: list[np.ndarray]) -> None:
             n_jobs, progress = effective_n_jobs(self.n_jobs), self._progress(method)
-            respond_everywhere(self.features_, images, self.channel_axis_, respond, outputs, n_jobs, progress)
+            respond_everywhere(features, images, self.channel_axis_, respond, outputs, n_jobs, progress)
 
         return write
 
@@ -348,7 +353,8 @@ class PixelAnswers:
         def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:
             answer_box(reader, 0, box, answerers, out, n_jobs)
 
-        halo = ((0, 0),) * self.ndim_ if isinstance(self.features_, str) else self.features_.halo_
+        features = self._features_seen(exact=False)
+        halo = ((0, 0),) * self.ndim_ if isinstance(features, str) else features.halo_
         return BoxAnswers(halo, write)
 
     def _progress(self, method: str) -> Callable[[int], Callable[[], None]]:

@@ -28,13 +28,17 @@ def response_of(classifier: Any, method: str) -> Respond:
     """Return `method` ("predict", "predict_proba", ...) of a fitted classifier, safe to call from several threads.
 
     The answers are those of the classifier itself, in float32 where it is compiled. "predict_entropy" is made from
-    "predict_proba".
+    "predict_proba". The scikit-learn configuration is that of the thread here.
     """
+    return _response_of(classifier, method, get_config())
+
+
+def _response_of(classifier: Any, method: str, config: dict[str, Any]) -> Respond:
     if method == "predict_entropy":
-        proba = response_of(classifier, "predict_proba")
+        proba = _response_of(classifier, "predict_proba", config)
         return lambda rows: entropy_of(proba(rows))
-    compiled, own = compiled_or_none(classifier, method), _own_response(classifier, method)
-    return own if compiled is None else partial(_compiled_answers, compiled, method, own)
+    compiled, own = compiled_or_none(classifier, method), partial(_own_response, classifier, method, config)
+    return own() if compiled is None else partial(_compiled_answers, compiled, method, own)
 
 
 class Responder:
@@ -55,22 +59,25 @@ class Responder:
         return Responder, (self._classifier, self._method)
 
 
-def _compiled_answers(compiled: Predictor | Scorer, method: str, own: Respond, rows: np.ndarray) -> np.ndarray:
+def _compiled_answers(
+    compiled: Predictor | Scorer, method: str, own: Callable[[], Respond], rows: np.ndarray
+) -> np.ndarray:
     rows = np.ascontiguousarray(rows, np.float32)
     if not all_finite(rows):
-        return own(rows)  # which refuses such values, or knows what they mean
+        return own()(rows)  # which refuses such values, or knows what they mean
     if method == "predict":
         return predict(compiled, rows)
     answer = answer_of(compiled, rows)
     return answer[:, 0] if method == "decision_function" and answer.shape[1] == 1 else answer
 
 
-def _own_response(classifier: Any, method: str) -> Respond:
+def _own_response(classifier: Any, method: str, config: dict[str, Any]) -> Respond:
     """Return a method of the classifier itself."""
     if isinstance(classifier, Pipeline) and len(classifier.steps) > 1:
-        prepare, respond = _one_at_a_time(classifier[:-1].transform), response_of(classifier[-1], method)
+        prepare = _one_at_a_time(classifier[:-1].transform, config)
+        respond = _response_of(classifier[-1], method, config)
         return lambda rows: respond(prepare(rows))
-    respond = _one_at_a_time(getattr(classifier, method))
+    respond = _one_at_a_time(getattr(classifier, method), config)
     if method == "predict":
         return lambda rows: np.asarray(respond(rows)).reshape(len(rows))  # CatBoost's labels are in a column
     return respond
@@ -99,9 +106,8 @@ def entropy_of(probabilities: np.ndarray) -> np.ndarray:
     return scipy.special.entr(probabilities).sum(axis=-1) / np.log(2)
 
 
-def _one_at_a_time(function: Respond) -> Respond:
-    """Return `function` for one thread at a time, run with the scikit-learn configuration of the thread here."""
-    config = get_config()
+def _one_at_a_time(function: Respond, config: dict[str, Any]) -> Respond:
+    """Return `function` for one thread at a time, run with a scikit-learn configuration."""
 
     def alone(rows: np.ndarray) -> np.ndarray:
         with scikit_learn_alone(), config_context(**config):

@@ -25,11 +25,14 @@ class Course(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A fitted classifier, the student that answers in its place or None, and how far that agrees with it."""
+    """A fitted classifier, the student that answers in its place or None, how far that agrees with it, and what
+    computes the features that the student sees, if these are not the classifier's.
+    """
 
     classifier: Any
     student: Any = None
     agreement: Agreement | None = None
+    features: Any = None
 
     def responder(self, method: str, exact: bool) -> Respond:
         """Return what answers for rows of pixels: the classifier, or its student."""

@@ -183,6 +183,8 @@ class ContextClassifier(PixelClassifier):
         """Return stages, each fitted on all labelled pixels, in the context of models that do not know them."""
         lesson, practice = course.lesson, course.practice
         automatic, most = self.n_stages == "auto", self._most_stages()
+        if most == 1:
+            return super()._fit_stages(course)
         weights = next(iter(lesson.weighting.values()), None)
         folds = new_folds(lesson.masks, lesson.targets, weights, as_int(self.cv, "cv")) if most > 1 else None
         if folds is None and most > 1:

@@ -331,7 +331,8 @@ def _answer_block(
     except ValueError as error:
         starts = [part.start for part in region]
         raise ValueError(f"block of x that begins at {starts}, its first pixel being (0, ...): {error}") from error
-    features = model.features_ if intensity is None else model.features_._for_intensity(intensity)
+    features = model._features_seen(exact=False)
+    features = features if intensity is None else features._for_intensity(intensity)
     found = np.empty(sizes(box) + out[0], out[1])
     answers.write(reader_of_one(features, window), window, box, found, 1)
     valid = valid_pixels(window)

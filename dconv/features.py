@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
 from dconv import _memory
-from dconv._bank_plan import check_bank_images, plan_bank
+from dconv._bank import Bank
+from dconv._bank_plan import cheap_groups, check_bank_images, plan_bank
 from dconv._base import FeatureImageTransformer
 from dconv._blocks import choose_block_shape, split
 from dconv._intensity import BY_ITSELF, Intensity, intensity_of
@@ -278,14 +279,18 @@ class AtrousFeatures(FeatureImageTransformer):
             padding_mode=self.padding_mode,
             causal=self.causal,
         )
-        self._bank, self.normalize_ = bank, normalize
+        self.normalize_ = normalize
         self.ndim_, self.channel_axis_ = ndim, channel_axis
-        self.spacing_ = bank.spacing
         self.n_channels_in_ = images.n_channels
+        self._set_bank(bank)
+        return self
+
+    def _set_bank(self, bank: Bank) -> None:
+        """Set what computes the features, and what follows from it."""
+        self._bank, self.spacing_ = bank, bank.spacing
         self.n_features_out_ = bank.n_features
         self.halo_ = bank.halo()
         self.receptive_field_ = tuple(left + 1 + right for left, right in self.halo_)
-        return self
 
     def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
         """Return the features of every pixel.
@@ -362,6 +367,23 @@ class AtrousFeatures(FeatureImageTransformer):
         transformer = copy(self)
         transformer._bank = self._bank._replace(scaling=intensity)
         return transformer
+
+    def _cheaper(self) -> tuple[Self, np.ndarray] | None:
+        """Return a transformer without the features that cost most, and which are left, as described in
+        :mod:`dconv._block_features`. In 2-D; in 3-D it has not been tried.
+        """
+        planes = tuple(plane._replace(groups=cheap_groups(plane.groups)) for plane in self._bank.planes)
+        if self.ndim_ != 2 or planes == self._bank.planes or not all(plane.groups for plane in planes):
+            return None
+        transformer = copy(self)
+        for plane in planes:
+            if plane.name == "intensity":
+                transformer.groups = plane.groups
+            elif plane.normalized:  # brightness has those of color_groups that it can use
+                transformer.color_groups = plane.groups
+        transformer._set_bank(self._bank._replace(planes=planes))
+        names = set(transformer._bank.feature_names())
+        return transformer, np.flatnonzero([name in names for name in self._bank.feature_names()])
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""

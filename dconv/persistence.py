@@ -317,6 +317,10 @@ def _warn_of_version(header: dict[str, Any]) -> None:
 def _mend(estimator: Any) -> None:
     """Make anew what skops reads as plain tuples: named tuples that derive from others."""
     _mend_features(estimator.features_)
+    if hasattr(estimator, "student_features_"):
+        _mend_features(estimator.student_features_)
+    else:  # a file of an older version, whose students see all features
+        estimator.student_features_ = estimator.features_
     if isinstance(estimator, ContextClassifier):
         spacing = spacing_of(estimator.features_)
         estimator._context = ContextFeatures(estimator.ndim_, len(estimator.classes_), spacing)

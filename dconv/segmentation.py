@@ -77,7 +77,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     distill : bool or "auto", default=False
         Whether `fit` also trains a small network, the student, to answer as the classifier does, on pixels of the
         images whether labelled or not, and predictions are the student's: much faster, and on most images as good.
-        It takes some seconds more in `fit`. With "auto" predictions stay the classifier's if the student agrees with
+        Of AtrousFeatures in 2-D it does without those that cost most, if it can: see `student_features_`. It takes some
+        seconds more in `fit`. With "auto" predictions stay the classifier's if the student agrees with
         it on less than 95 % of the pixels that it did not learn from; with True there is a warning.
     refine : DenseCRF or None, default=None
         A fully connected CRF that pulls probabilities, and with them labels and entropies, to the edges of each image
@@ -101,6 +102,10 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         The fitted classifier.
     student_ : Pipeline or None
         The network that predicts in place of the classifier, if there is one.
+    student_features_ : transformer or "passthrough"
+        The transformer whose features it sees: of AtrousFeatures in 2-D all but structure tensor and lines, which take
+        most of their time, unless that makes it agree with the classifier on less than 95 % of pixels and clearly less
+        than with all; else `features_`.
     distillation_agreement_ : Agreement or None
         The share of `labels` that student and classifier agree on, and the mean absolute difference of their
         `probabilities`, on pixels that the student did not learn from; None without `distill`.
@@ -340,10 +345,21 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
 
     def _fit_stages(self, course: Course) -> list[Stage]:
         """Return what has been learnt; the last stage is what answers."""
-        return [self._fit_stage(course, course.rows, None if course.practice is None else course.practice.rows)]
+        if course.practice is None:
+            return [self._fit_stage(course, course.rows, None)]
+        cheaper = course.features._cheaper() if hasattr(course.features, "_cheaper") else None
+        return [self._fit_stage(course, course.rows, course.practice.rows, cheaper)]
 
-    def _fit_stage(self, course: Course, rows: np.ndarray, practice_rows: np.ndarray | None) -> Stage:
-        """Return a stage that has learnt from `rows`, and its student, if there is one, from `practice_rows`."""
+    def _fit_stage(
+        self,
+        course: Course,
+        rows: np.ndarray,
+        practice_rows: np.ndarray | None,
+        cheaper: tuple[Any, np.ndarray] | None = None,
+    ) -> Stage:
+        """Return a stage that has learnt from `rows`, and its student, if there is one, from `practice_rows`, or from
+        those of their columns that a `cheaper` transformer gives.
+        """
         classifier, lesson = clone(course.classifier), course.lesson
         start = perf_counter()
         lesson.teach(classifier, rows)
@@ -351,9 +367,11 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         if practice_rows is None:
             return Stage(classifier)
         start = perf_counter()
-        student, agreement = distill(classifier, practice_rows, course.random_state)
+        features, columns = (None, None) if cheaper is None else cheaper
+        student, agreement, frugal = distill(classifier, practice_rows, course.random_state, columns)
         self._say(f"student agrees on {agreement.labels:.1%} of pixels: {perf_counter() - start:.2f} s")
-        return Stage(classifier, trusted(self.distill, student, agreement), agreement)
+        student = trusted(self.distill, student, agreement)
+        return Stage(classifier, student, agreement, features if frugal and student is not None else None)
 
     def _rules(self) -> Rules:
         """Return the checked parameters that say which pixels are learnt from."""
@@ -392,8 +410,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         n_features: int,
     ) -> None:
         """Set the fitted attributes, all at once: what fails before leaves those of the last fit."""
-        self.classifier_, self.student_, self.distillation_agreement_ = stages[-1]
+        self.classifier_, self.student_, self.distillation_agreement_, student_features = stages[-1]
         self.features_, self.classes_, self.refine_ = features, self.classifier_.classes_, refine
+        self.student_features_ = features if student_features is None else student_features
         self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.ignore_label_, self.nodata_ = rules.ignore_label, rules.nodata
         self.prior_factors_ = lesson.prior_factors

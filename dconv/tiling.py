@@ -146,7 +146,7 @@ def predict_blocks(
     n_bytes = max(image.dtype.itemsize * image.shape[-1], answers.n_bytes)
     block_shape = block_shape_for(block_shape, out, spatial, margin_of(pixels, answers.margin), n_bytes)
     check_images(estimator.features_, Images([pixels], "image"))
-    prepared = prepared_for(estimator.features_, pixels)
+    prepared = prepared_for(estimator._features_seen(exact=False), pixels)
     path = journal_path(out)
     facts = {} if path is None else _facts(estimator, image, mask, method, out, block_shape)
     journal = Journal(path, facts, resume)
@@ -221,6 +221,7 @@ def _facts(
             "features_",
             "classifier_",
             "student_",
+            "student_features_",
             "stages_",
             "classes_",
             "prior_factors_",

@@ -1,9 +1,12 @@
 """Distillation: the student stands for its teacher, says how well, and gives way where it does not; entropy."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import scipy.stats
 from images import make_image, make_images, scribble
+from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.svm import LinearSVC
@@ -12,6 +15,7 @@ from dconv import _distillation
 from dconv._distillation import draw_pixels
 from dconv._validation import as_images
 from dconv.features import AtrousFeatures
+from dconv.filters import gaussian
 from dconv.segmentation import PixelClassifier
 
 BANK = AtrousFeatures(2)
@@ -35,7 +39,83 @@ def test_student_answers_as_its_teacher(distilled):
     assert 0.95 < same.mean() < 1
     rows = distilled.features_.transform(image).reshape(-1, distilled.n_features_)
     np.testing.assert_array_equal(distilled.predict(image, exact=True).ravel(), distilled.classifier_.predict(rows))
-    np.testing.assert_array_equal(distilled.predict(image).ravel(), distilled.student_.predict(rows))
+    seen = distilled.student_features_.transform(image).reshape(len(rows), -1)
+    np.testing.assert_array_equal(distilled.predict(image).ravel(), distilled.student_.predict(seen))
+
+
+def test_student_sees_the_cheaper_features(distilled, monkeypatch):
+    """But not so the classifier, and not where it needs all."""
+    image, labels = make_image((150, 160))
+    cheaper = distilled.student_features_
+    names, all_names = (each.get_feature_names_out().tolist() for each in (cheaper, distilled.features_))
+    assert names == [name for name in all_names if "lines" not in name and "line_" not in name and "tensor" not in name]
+    assert distilled.student_.n_features_in_ == len(names) == cheaper.n_features_out_ < distilled.n_features_
+    assert cheaper.halo_ < distilled.features_.halo_
+    assert cheaper.get_params()["groups"] == ("level", "wavelet", "gradient", "hessian", "std", "extrema")
+    assert distilled.features_.get_params()["groups"] is None
+    numbers = [all_names.index(name) for name in names]
+    np.testing.assert_array_equal(cheaper.transform(image), distilled.features_.transform(image)[..., numbers])
+    assert distilled.score(image, labels) == np.mean(distilled.predict(image) == labels)
+    monkeypatch.setattr(_distillation, "MIN_AGREEMENT", 1.1)
+    monkeypatch.setattr(_distillation, "MAY_LOSE", -1)
+    with pytest.warns(UserWarning, match="less than 110%"):
+        needing = PixelClassifier(BANK, TREES, distill=True, random_state=0).fit(image, scribble(labels))
+    assert needing.student_features_ is needing.features_
+    assert needing.student_.n_features_in_ == needing.n_features_
+    assert needing.classifier_.predict(np.zeros((1, needing.n_features_))).shape == (1,)
+
+
+@pytest.mark.parametrize(
+    "features",
+    [
+        AtrousFeatures(2, groups=["level", "std"]),  # nothing is left out
+        AtrousFeatures(2, groups=["lines"]),  # nothing is left
+        "passthrough",
+    ],
+    ids=str,
+)
+def test_student_of_features_without_cheaper_ones(features):
+    image, labels = make_image((60, 60))
+    x = image[..., np.newaxis] if isinstance(features, str) else image
+    segmenter = PixelClassifier(features, TREES, distill=True, random_state=0)
+    with mock.patch.object(_distillation, "MIN_AGREEMENT", 0):
+        segmenter.fit(x, scribble(labels))
+    assert segmenter.student_features_ is segmenter.features_
+    assert segmenter.student_.n_features_in_ == segmenter.n_features_
+
+
+def test_student_of_colours_and_own_filters_keeps_them():
+    image, labels = make_image((60, 60))
+    image = np.stack([image, image[::-1], image[:, ::-1]], axis=-1)
+    bank = AtrousFeatures(2, color_groups=["level", "lines"], filters=gaussian(1.0), channel_axis=-1)
+    segmenter = PixelClassifier(bank, TREES, distill=True, random_state=0)
+    with mock.patch.object(_distillation, "MIN_AGREEMENT", 0):
+        segmenter.fit(image, scribble(labels))
+    names = segmenter.student_features_.get_feature_names_out().tolist()
+    assert {name.split("_level")[0] for name in names if "level" in name} == {"intensity", "red_green", "yellow_blue"}
+    assert sum("gaussian" in name for name in names) == 2
+    assert not any("line" in name for name in names)
+    again = clone(segmenter.student_features_).fit(image)
+    np.testing.assert_array_equal(again.transform(image), segmenter.student_features_.transform(image))
+    assert segmenter.predict(image).shape == labels.shape
+
+
+def test_choice_of_the_features_that_a_student_sees():
+    """Some if they are enough, without a try of all; and if all are hardly better."""
+    rng = np.random.default_rng(0)
+    rows = rng.normal(size=(4000, 3)).astype(np.float32)
+    teacher = GaussianNB().fit(rows, rows[:, 0] + rows[:, 1] > 0)
+    for columns, seen in (([0, 1], 2), ([0, 2], 3)):
+        with mock.patch.object(_distillation, "train", side_effect=_distillation.train) as train:
+            student, agreement, frugal = _distillation.distill(
+                teacher, rows, np.random.RandomState(0), np.array(columns)
+            )
+        assert student.n_features_in_ == seen
+        assert frugal == (seen == 2)
+        assert agreement.labels > 0.97
+        assert train.call_count == seen - 1
+    with mock.patch.object(_distillation, "MIN_AGREEMENT", 1.1), mock.patch.object(_distillation, "MAY_LOSE", 0.5):
+        assert _distillation.distill(teacher, rows, np.random.RandomState(0), np.array([0, 2]))[2]
 
 
 def test_agreement_is_that_of_held_out_pixels():
@@ -47,7 +127,7 @@ def test_agreement_is_that_of_held_out_pixels():
 
     rows = np.random.default_rng(0).normal(size=(5000, 4)).astype(np.float32)
     teacher = Flat().fit(rows, np.arange(5000) % 2)
-    student, agreement = _distillation.distill(teacher, rows, np.random.RandomState(0))
+    student, agreement, _ = _distillation.distill(teacher, rows, np.random.RandomState(0))
     assert agreement.labels == 1
     assert agreement.probabilities < 0.03  # soft targets: 0.7 is learnt, not 1
     np.testing.assert_allclose(student.predict_proba(rows).mean(axis=0), [0.7, 0.3], atol=0.03)
@@ -78,6 +158,7 @@ def test_a_bad_student_gives_way_or_is_warned_of(monkeypatch):
     assert doubted.student_ is not None
     automatic = PixelClassifier(BANK, TREES, distill="auto", random_state=0).fit(image, scribble(labels))
     assert automatic.student_ is None
+    assert automatic.student_features_ is automatic.features_
     assert automatic.distillation_agreement_ == doubted.distillation_agreement_
     np.testing.assert_array_equal(automatic.predict(image), automatic.predict(image, exact=True))
 

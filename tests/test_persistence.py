@@ -8,6 +8,7 @@ import pickle
 import sys
 import warnings
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -198,6 +199,15 @@ def test_classifiers_of_scikit_learn(tmp_path, classifier):
     before = model(classifier, max_samples=40)
     dconv.save(before, tmp_path / "m.dconv")
     assert_array_equal(dconv.load(tmp_path / "m.dconv").predict(IMAGE), before.predict(IMAGE))
+
+
+def test_student_of_an_older_file_sees_all_features(tmp_path):
+    with mock.patch("dconv._distillation.MIN_AGREEMENT", 0):
+        before = model(features=dconv.AtrousFeatures(3, groups=["level", "gradient"]), distill=True)
+    expected = before.predict(IMAGE)
+    del before.student_features_
+    dconv.save(before, tmp_path / "m.dconv")
+    assert_array_equal(dconv.load(tmp_path / "m.dconv").predict(IMAGE), expected)
 
 
 def test_header_tells_what_a_model_is(tmp_path):

@@ -172,7 +172,7 @@ def network_rows(
     const Py_ssize_t[:, ::1] layers,  # IN (layers, fields of Layer)
     const real_t[::1] weights,  # IN all layers one after another, each packed as in microkernel.h
     const real_t[::1] biases,  # IN all layers, each F padded to whole vectors
-    const Py_ssize_t[:, ::1] offsets,  # IN (2, the most taps): of channels 0, 1, ..., of vectors 0, lanes, ...
+    const Py_ssize_t[:, ::1] offsets,  # IN (layers, the most taps): channels where the taps of a layer begin
     bint normalise,
     double floor,  # with a normalised LOGISTIC: below it all is zero to the classifier
     float[:, ::1] out,  # OUT (n, F of the last layer; after PAIR 2)
@@ -208,10 +208,10 @@ def network_rows(
                 target = &scratch[(index + 1) % 2, 0]
                 fused = DCONV_RELU if layer.activation == _RELU else 0
                 if layer.of_vectors:
-                    dot_row(kernel, h, layer.n_channels, &offsets[1, 0], layer.n_taps, &weights[layer.weight],
+                    dot_row(kernel, h, layer.n_channels, &offsets[index, 0], layer.n_taps, &weights[layer.weight],
                             &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, fused)
                 else:
-                    conv_row(kernel, h, layer.n_channels, &offsets[0, 0], layer.n_taps, 1, 0, &weights[layer.weight],
+                    conv_row(kernel, h, layer.n_channels, &offsets[index, 0], layer.n_taps, 1, 0, &weights[layer.weight],
                              &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, fused)
                 if index < n_layers - 1:
                     activate_hidden(kernel, layer.activation, target, n * layer.n_filters)
