@@ -103,7 +103,7 @@ class AtrousContext(InnerMapsTransformer):
     bit, wherever blocks are cut, as far as the classifier can be compiled (:mod:`dconv.predictors`).
 
     Where a class depends on where in an image a pixel lies, let the first classifier know it too:
-    ``AtrousContext(make_features(None, PixelPosition()))`` was better on street scenes than a position beside the context.
+    ``AtrousContext(make_features(None, PixelPosition()))`` did better on street scenes than positions beside it.
 
     Examples
     --------
