@@ -47,6 +47,10 @@ def check_scores() -> None:
         threshold = scores.best_threshold(truth, probability)
         tried = [jaccard_score(truth, probability >= t) for t in np.unique(probability)]
         same(scores.binary_iou(truth, probability >= threshold), max(tried))
+        threshold = scores.best_threshold(truth, probability, share=0.03)
+        weights = np.where(truth, 0.03 / truth.mean(), 0.97 / (~truth).mean())
+        tried = [jaccard_score(truth, probability >= t, sample_weight=weights) for t in np.unique(probability)]
+        same(jaccard_score(truth, probability >= threshold, sample_weight=weights), max(tried))
         classes = [0, 2, 3, 7]
         true, predicted = rng.choice(classes[:3], size), rng.choice(classes, size)  # class 7 is not in the truth
         found = scores.class_scores(scores.confusion_matrix(true, predicted, classes))

@@ -50,6 +50,16 @@ class Learnt(NamedTuple):
     factors: np.ndarray
 
 
+class HeldOut(NamedTuple):
+    """Labelled pixels of an image with two classes: whether they are class 1, the probability of that, predicted from
+    other labelled pixels, and the mean of this probability over the whole image.
+    """
+
+    truth: np.ndarray
+    probability: np.ndarray
+    share: float
+
+
 @dataclass
 class Clock:
     """Seconds that the fits and predictions behind the scored answers took."""
@@ -107,18 +117,15 @@ def _run_scribbles(
     lesson = draw_scribbles(dataset, n_sites, pool, draw)
     threshold = None
     if dataset.binary:
-        parts = list(_group_answers(dataset.train, make, lesson))
-        threshold = _threshold_of(parts) if parts else 0.5
+        threshold = choose_threshold_of_strokes(list(_group_answers(dataset.train, make, lesson)))
     learnt = learn(make, dataset.train, lesson.labels, clock)
     scored, numbers = (dataset.train, held) if held else (dataset.test, range(len(dataset.test.names)))
     for answer in answers(learnt, scored, numbers, dataset.binary, clock):
         yield answer._replace(threshold=threshold)
 
 
-def _group_answers(train: Pictures, make: Make, lesson: Lesson) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Yield the labelled pixels of every group of a lesson with two classes: whether they are class 1, and the
-    probability of that, predicted from the other groups.
-    """
+def _group_answers(train: Pictures, make: Make, lesson: Lesson) -> Iterator[HeldOut]:
+    """Yield the labelled pixels of every group of a lesson with two classes, predicted from the other groups."""
     for group in range(max(int(groups.max()) for groups in lesson.groups) + 1):
         pairs = zip(lesson.labels, lesson.groups, strict=True)
         others = [np.where(groups == group, VOID, labels) for labels, groups in pairs]
@@ -128,16 +135,29 @@ def _group_answers(train: Pictures, make: Make, lesson: Lesson) -> Iterator[tupl
         for image, labels, groups in zip(train.images, lesson.labels, lesson.groups, strict=True):
             inside = groups == group
             if inside.any():
-                yield labels[inside] == 1, probability_of_one(learnt, predict(learnt, image, Clock()))[inside]
+                probability = probability_of_one(learnt, predict(learnt, image, Clock()))
+                yield HeldOut(labels[inside] == 1, probability[inside], float(probability.mean()))
 
 
 def choose_threshold(answers: Iterable[Answer]) -> float:
     """Return the threshold of the largest IoU of all these pixels."""
-    return _threshold_of((answer.truth, answer.predicted) for answer in answers)
+    pairs = [(answer.truth, answer.predicted) for answer in answers]
+    return scores.best_threshold(*map(np.concatenate, zip(*pairs, strict=True)))
 
 
-def _threshold_of(parts: Iterable[tuple[np.ndarray, np.ndarray]]) -> float:
-    return scores.best_threshold(*(np.concatenate(part) for part in zip(*parts, strict=True)))
+def choose_threshold_of_strokes(parts: Sequence[HeldOut]) -> float:
+    """Return the threshold of the largest IoU of these pixels, as if each class had the share of them that it seems to
+    have of the images: strokes show both alike, and where one is rare that threshold is far too low.
+
+    The mean probability still takes a rare class for more frequent than it is, but expectation maximization, which goes
+    on from there, at times finds that there is none of it.
+    """
+    if not parts:
+        return 0.5
+    truth, probability = (np.concatenate(each) for each in list(zip(*parts, strict=True))[:2])
+    if truth.all() or not truth.any():
+        return 0.5
+    return scores.best_threshold(truth, probability, float(np.mean([part.share for part in parts])))
 
 
 def generator(*key: Any) -> np.random.Generator:

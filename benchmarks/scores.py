@@ -22,12 +22,19 @@ def binary_iou(truth: np.ndarray, predicted: np.ndarray) -> float:
     return np.count_nonzero(truth & predicted) / union if union else float("nan")
 
 
-def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
-    """Return the threshold `t` of the largest IoU of ``probability >= t``: halfway between two of the values."""
+def best_threshold(truth: np.ndarray, probability: np.ndarray, share: float | None = None) -> float:
+    """Return the threshold `t` of the largest IoU of ``probability >= t``: halfway between two of the values.
+
+    With `share` pixels count as if so many of all were of the positive class; both classes are in `truth` then.
+    """
     order = np.argsort(-probability, kind="stable")
-    values, hits = probability[order], np.cumsum(truth[order])
+    values, truth = probability[order], truth[order]
+    weights = np.ones(len(truth))
+    if share is not None:
+        weights = np.where(truth, share / truth.mean(), (1 - share) / (~truth).mean())
+    hits, chosen = np.cumsum(weights * truth), np.cumsum(weights)
     ends = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # equal values fall on one side together
-    iou = hits[ends] / (hits[-1] + (ends + 1 - hits[ends]))
+    iou = hits[ends] / (hits[-1] + chosen[ends] - hits[ends])
     best = ends[np.argmax(iou)]
     below = values[best + 1] if best + 1 < len(values) else values[best]
     return float((float(values[best]) + float(below)) / 2)

@@ -102,6 +102,9 @@ class AtrousContext(InnerMapsTransformer):
     A block is computed with all that its context sees around it, so that a pixel has the same features, to the last
     bit, wherever blocks are cut, as far as the classifier can be compiled (:mod:`dconv.predictors`).
 
+    Where a class depends on where in an image a pixel lies, let the first classifier know it too:
+    ``AtrousContext(make_features(None, PixelPosition()))`` did better on street scenes than positions beside it.
+
     Examples
     --------
     >>> import numpy as np

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import index
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +22,10 @@ class PixelPosition(FeatureImageTransformer):
 
     Parameters
     ----------
+    axes : None or sequence of int, default=None
+        The spatial axes along which positions are features, in this order; None is all. Street scenes may look the same
+        left and right, and a place that says nothing misleads who learns from few scenes: of these take ``(0,)``, how
+        high a pixel lies.
     ndim : {1, 2, 3}, default=2
         Number of spatial axes.
     channel_axis : int or None, default=None
@@ -32,7 +38,7 @@ class PixelPosition(FeatureImageTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of features of a pixel, `ndim`.
+        Number of features of a pixel: one for each of `axes`.
     halo_ : tuple of (int, int)
         Pixels that the features see around their own, per spatial axis: none.
 
@@ -58,7 +64,8 @@ class PixelPosition(FeatureImageTransformer):
     array(['position_axis0', 'position_axis1'], dtype=object)
     """
 
-    def __init__(self, *, ndim: int = 2, channel_axis: int | None = None) -> None:
+    def __init__(self, *, axes: Sequence[int] | None = None, ndim: int = 2, channel_axis: int | None = None) -> None:
+        self.axes = axes
         self.ndim = ndim
         self.channel_axis = channel_axis
 
@@ -86,8 +93,9 @@ class PixelPosition(FeatureImageTransformer):
     def _fit_images(self, images: Images) -> Self:
         """Fit to images, as :mod:`dconv._block_features` describes."""
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
+        self._taken = _as_taken(self.axes, ndim)
         self.ndim_, self.channel_axis_ = ndim, channel_axis
-        self.n_channels_in_, self.n_features_out_ = images.n_channels, ndim
+        self.n_channels_in_, self.n_features_out_ = images.n_channels, len(self._taken)
         self.halo_ = ((0, 0),) * ndim
         return self
 
@@ -101,7 +109,7 @@ class PixelPosition(FeatureImageTransformer):
 
         Returns
         -------
-        features : ndarray of shape (*spatial, ndim), with (n_images,) in front for a batch, or list
+        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
             float32, in the form of `X`.
 
         Raises
@@ -114,7 +122,8 @@ class PixelPosition(FeatureImageTransformer):
         check_is_fitted(self)
         images = as_images(X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
-        result, outputs = images.allocate([(*shape, self.ndim_) for shape in images.spatial_shapes], np.float32)
+        shapes = [(*shape, self.n_features_out_) for shape in images.spatial_shapes]
+        result, outputs = images.allocate(shapes, np.float32)
         for image, out in zip(images.arrays, outputs, strict=True):
             out[...] = self._transform_block(image, tuple(slice(0, size) for size in image.shape[:-1]))
         return result
@@ -137,7 +146,7 @@ class PixelPosition(FeatureImageTransformer):
             If `fit` has not been called.
         """
         check_is_fitted(self)
-        return np.array([f"position_axis{axis}" for axis in range(self.ndim_)], dtype=object)
+        return np.array([f"position_axis{axis}" for axis in self._taken], dtype=object)
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""
@@ -145,4 +154,19 @@ class PixelPosition(FeatureImageTransformer):
             ((np.arange(part.start, part.stop) + 0.5) / size).astype(np.float32)
             for part, size in zip(block, image.shape[:-1], strict=True)
         ]
-        return np.stack(np.meshgrid(*along, indexing="ij"), axis=-1)
+        by_axis = np.meshgrid(*along, indexing="ij")
+        return np.stack([by_axis[axis] for axis in self._taken], axis=-1)
+
+
+def _as_taken(axes: Any, ndim: int) -> tuple[int, ...]:
+    """Return the axes to take positions along, checked."""
+    if axes is None:
+        return tuple(range(ndim))
+    rule = f"axes must be None or different spatial axes from 0 to {ndim - 1}, one at least, got {axes!r:.60}"
+    try:
+        taken = tuple(map(index, axes))
+    except TypeError:
+        raise TypeError(rule) from None
+    if not taken or len(set(taken)) < len(taken) or not set(taken) <= set(range(ndim)):
+        raise ValueError(rule)
+    return taken

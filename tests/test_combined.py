@@ -74,6 +74,25 @@ def test_positions_by_hand(ndim):
         )
 
 
+def test_positions_along_chosen_axes():
+    image = np.zeros((5, 4))
+    everywhere = PixelPosition().fit_transform(image)
+    across = PixelPosition(axes=(1, 0))
+    np.testing.assert_array_equal(across.fit_transform(image), everywhere[..., ::-1])
+    assert across.get_feature_names_out().tolist() == ["position_axis1", "position_axis0"]
+    height = PixelPosition(axes=[0]).fit(image)
+    np.testing.assert_array_equal(height.transform(image), everywhere[..., :1])
+    assert height.n_features_out_ == 1
+
+
+@pytest.mark.parametrize(
+    ("axes", "error"), [((), ValueError), ((2,), ValueError), ((-1,), ValueError), ((0, 0), ValueError), (0, TypeError)]
+)
+def test_axes_that_positions_cannot_be_along(axes, error):
+    with pytest.raises(error, match="axes must be None or different spatial axes from 0 to 1"):
+        PixelPosition(axes=axes).fit(np.zeros((5, 4)))
+
+
 def test_positions_let_a_classifier_tell_what_looks_alike():
     image = np.zeros((40, 40))
     labels = np.zeros((40, 40), int)
