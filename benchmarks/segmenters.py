@@ -72,6 +72,13 @@ def _(dataset: Dataset, seed: int) -> Any:
     return dconv.PixelClassifier(fitting_features(dataset), **common(dataset, seed))
 
 
+@candidate("dconv with context")
+def _(dataset: Dataset, seed: int) -> Any:
+    # As the default where labels are many, also on sets that have to be given their levels or spacing.
+    features = dconv.AtrousContext(fitting_features(dataset), random_state=seed)
+    return dconv.PixelClassifier(features, **common(dataset, seed))
+
+
 @candidate("dconv context")
 def _(dataset: Dataset, seed: int) -> Any:
     return dconv.ContextClassifier(fitting_features(dataset), **common(dataset, seed))

@@ -39,8 +39,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     ----------
     features : None, "passthrough" or transformer, default=None
         Turns images into feature images (*spatial, n_features). None is ``AtrousFeatures(normalize="auto")``, and of
-        10,000 labelled pixels or more of 2-D images, without weights, :class:`~dconv.AtrousContext` of that: also what
-        a small perceptron says around every pixel; where `partial_fit` comes first, the bank alone.
+        10,000 labelled pixels or more, but of series, without weights, :class:`~dconv.AtrousContext` of that: also
+        what a small perceptron says around every pixel; where `partial_fit` comes first, the bank alone.
         "passthrough" means that `X` are feature images already, as in the last step of a Pipeline whose
         transformers return them. A transformer from outside dconv is applied to one whole image at a time.
     classifier : classifier or None, default=None
@@ -387,13 +387,12 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
     def _suited(self, features: Any, lesson: Lesson, random_state: np.random.RandomState) -> Any:
         """Return the transformer to fit: of the default one, what suits the labelled pixels."""
         # A first classifier has to learn from them too, which few do not teach it; it would not know their weights.
-        # In 3-D, where its context is slow, and on series it has not been tried.
-        if self.features is not None or not are_many(len(lesson.targets)) or lesson.weighting:
-            return features
-        if lesson.images.n_axes != 2:
+        # On series it has not been tried.
+        if self.features is not None or features.ndim == 1 or not are_many(len(lesson.targets)) or lesson.weighting:
             return features
         seed = int(random_state.randint(np.iinfo(np.int32).max))
-        return AtrousContext(features, random_state=seed, channel_axis=features.channel_axis, n_jobs=self.n_jobs)
+        where = {"ndim": features.ndim, "channel_axis": features.channel_axis}
+        return AtrousContext(features, random_state=seed, **where, n_jobs=self.n_jobs)
 
     def _check_parts(self, features: Any, classifier: Any) -> None:
         """Check, before any work, that features and a classifier can be what a stage needs."""

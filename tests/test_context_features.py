@@ -162,6 +162,19 @@ def test_it_is_the_default_where_labels_are_many():
     assert type(model.features_) is AtrousFeatures
 
 
+def test_it_is_the_default_of_volumes_too():
+    volume, labels = make_image((36, 34, 33))  # as small as five levels take
+    model = dconv.PixelClassifier(classifier=GaussianNB(), ndim=3, channel_axis=0, random_state=0)
+    model.fit(volume[np.newaxis], labels)
+    assert type(model.features_) is AtrousContext
+    assert (model.features_.ndim_, model.features_.channel_axis_) == (3, 0)
+    found = np.zeros(volume.shape, labels.dtype)
+    dconv.predict_blocks(model, volume[np.newaxis], found, block_shape=(36, 20, 33))
+    np.testing.assert_array_equal(found, model.predict(volume[np.newaxis]))
+    few = dconv.PixelClassifier(classifier=GaussianNB(), ndim=3).fit(volume, scribble(labels))
+    assert type(few.features_) is AtrousFeatures
+
+
 def test_bad_input():
     def fails(match, error=ValueError, y=SCRIBBLES, **parameters):
         with pytest.raises(error, match=match):
