@@ -26,10 +26,9 @@ _FEW_FILTERS = 4
 # So many pixels or groups must share a vector: picking what they read out of one of x costs as much as they save at 2.
 _SHARES = 4
 # Results from so many bytes on are written past the caches, where the kernel can. Smaller ones often lie in the cache
-# already, in memory used before, and are read from there: up to 16 MB streaming was slower as often as faster, from 32
-# MB on it took half to two thirds of the time. Depthwise, which does little but write, gained 10 to 25 % at 16 MB.
+# already, in memory used before, and are read from there: up to 16 MB streaming was slower as often as faster, and of
+# depthwise by a fifth; from 32 MB on it took half to two thirds of the time.
 _STREAMED_BYTES = 3 << 23
-_STREAMED_DEPTHWISE_BYTES = 1 << 24
 
 # One weight and its bias as the loops have read them before, so that they need not be packed again.
 Packings: TypeAlias = dict[tuple, tuple[np.ndarray, np.ndarray | None]]
@@ -86,7 +85,7 @@ def run_plan(
             x.transpose(order), packed, biases, target.transpose(order), rows.axes, rows.borders, rows.phases,
             rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row,
             tap.per_position, rows.out_step, rows.apart, plan.groups, loop, n_beside, rows.piece, threads, level, relu,
-            out.nbytes >= (_STREAMED_DEPTHWISE_BYTES if lanes == _conv.PIXELS else _STREAMED_BYTES),
+            out.nbytes >= _STREAMED_BYTES,
         )  # fmt: skip
 
 
