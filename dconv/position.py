@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from dconv._axes import as_int
 from dconv._base import FeatureImageTransformer
 from dconv._validation import Images, as_axes, as_images, check_n_channels
 
@@ -164,7 +164,7 @@ def _as_taken(axes: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     rule = f"axes must be None or different spatial axes from 0 to {ndim - 1}, one at least, got {axes!r:.60}"
     try:
-        taken = tuple(map(index, axes))
+        taken = tuple(as_int(axis, "axes") for axis in axes)
     except TypeError:
         raise TypeError(rule) from None
     if not taken or len(set(taken)) < len(taken) or not set(taken) <= set(range(ndim)):
