@@ -69,6 +69,13 @@ class PixelPosition(FeatureImageTransformer):
         self.ndim = ndim
         self.channel_axis = channel_axis
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state that a file or a pickle holds; in older ones are positions along all axes."""
+        before: dict[str, Any] = {"axes": None}
+        if "ndim_" in state:
+            before["_taken"] = _as_taken(None, state["ndim_"])
+        super().__setstate__({**before, **state})
+
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Check the parameters against images; nothing is learnt from them.
 
