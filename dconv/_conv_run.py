@@ -22,7 +22,7 @@ from dconv._kernels import _conv, _dispatch
 # Below this many multiply-adds a second thread costs more than it does (starting a team takes microseconds).
 _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
-_FEW_FILTERS = 4
+FEW_FILTERS = 4
 # So many pixels or groups must share a vector: picking what they read out of one of x costs as much as they save at 2.
 _SHARES = 4
 # Results from so many bytes on are written past the caches, where the kernel can. Smaller ones often lie in the cache
@@ -104,7 +104,7 @@ def _choose_lanes(plan: ConvPlan, weight: np.ndarray, level: str | None) -> int:
 
 
 def _dense_lanes(n_filters: int, n_channels: int, lanes: int) -> int:
-    return _conv.CHANNELS if n_filters <= _FEW_FILTERS and n_channels % lanes == 0 else _conv.FILTERS
+    return _conv.CHANNELS if n_filters <= FEW_FILTERS and n_channels % lanes == 0 else _conv.FILTERS
 
 
 def pack_dense(weight: np.ndarray, bias: np.ndarray, level: str | None) -> tuple[np.ndarray, np.ndarray, bool]:
