@@ -31,6 +31,7 @@ def best_threshold(truth: np.ndarray, probability: np.ndarray, share: float | No
     values, truth = probability[order], truth[order]
     weights = np.ones(len(truth))
     if share is not None:
+        share = max(share, 1e-9)  # some were labelled, even if nothing seems to be of it
         weights = np.where(truth, share / truth.mean(), (1 - share) / (~truth).mean())
     hits, chosen = np.cumsum(weights * truth), np.cumsum(weights)
     ends = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # equal values fall on one side together

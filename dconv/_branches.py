@@ -120,6 +120,7 @@ def choose_pixels(
         order = random_state.permutation(len(places))
         if targets is not None and share < len(places):
             _, first = np.unique(targets[done : done + len(places)][order], return_index=True)
+            first.sort()  # by chance, not by label: where there is room for a few, these are of any class
             order = np.concatenate([order[first], np.delete(order, first)])
         kept = np.sort(order[:share])
         chosen.append(PixelSet(shape, places[kept]))

@@ -22,9 +22,13 @@ from dconv._kernels import _conv, _dispatch
 # Below this many multiply-adds a second thread costs more than it does (starting a team takes microseconds).
 _MULTIPLY_ADDS_PER_THREAD = 1 << 19
 # Up to so many filters, vectors of channels beat vectors of filters that are mostly empty.
-_FEW_FILTERS = 4
+FEW_FILTERS = 4
 # So many pixels or groups must share a vector: picking what they read out of one of x costs as much as they save at 2.
 _SHARES = 4
+# Results from so many bytes on are written past the caches, where the kernel can. Smaller ones often lie in the cache
+# already, in memory used before, and are read from there: up to 16 MB streaming was slower as often as faster, and of
+# depthwise by a fifth; from 32 MB on it took half to two thirds of the time.
+_STREAMED_BYTES = 3 << 23
 
 # One weight and its bias as the loops have read them before, so that they need not be packed again.
 Packings: TypeAlias = dict[tuple, tuple[np.ndarray, np.ndarray | None]]
@@ -53,9 +57,6 @@ def run_plan(
     if x.strides[axis] != x.itemsize and (axis == -1 or plan.axes[-1].in_step == 1):
         x = np.ascontiguousarray(x)
     x, weight, out = _as_3d(x), _as_3d(weight), _as_3d(out)
-    # Written past the caches, where the kernel can, if they cannot hold both: memory used before is found there else.
-    # Streaming took up to 20 % longer with 34 to 68 MB of x and result, and a third less from 96 MB on.
-    stream = x.nbytes + out.nbytes > _memory.cache_size()
     lanes = _choose_lanes(plan, weight, level)
     tap = _tap(plan.groups, lanes, weight, level)
     loop, n_beside = lanes, 0
@@ -84,7 +85,7 @@ def run_plan(
             x.transpose(order), packed, biases, target.transpose(order), rows.axes, rows.borders, rows.phases,
             rows.offsets, np.empty((threads, max(rows.scratch_size, 1)), x.dtype), rows.scratch_row,
             tap.per_position, rows.out_step, rows.apart, plan.groups, loop, n_beside, rows.piece, threads, level, relu,
-            stream,
+            out.nbytes >= _STREAMED_BYTES,
         )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _choose_lanes(plan: ConvPlan, weight: np.ndarray, level: str | None) -> int:
 
 
 def _dense_lanes(n_filters: int, n_channels: int, lanes: int) -> int:
-    return _conv.CHANNELS if n_filters <= _FEW_FILTERS and n_channels % lanes == 0 else _conv.FILTERS
+    return _conv.CHANNELS if n_filters <= FEW_FILTERS and n_channels % lanes == 0 else _conv.FILTERS
 
 
 def pack_dense(weight: np.ndarray, bias: np.ndarray, level: str | None) -> tuple[np.ndarray, np.ndarray, bool]:

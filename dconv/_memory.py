@@ -7,10 +7,8 @@ to the system when its last array dies, but kept for the next one of about its s
 
 from __future__ import annotations
 
-import functools
 import math
 import threading
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,21 +16,9 @@ import numpy as np
 _CACHE_LINE = 64
 _SMALL = 1 << 20  # below this the C library itself recycles memory
 _LIMIT = (1 << 28) + _CACHE_LINE  # bytes kept at most: results of 256 MiB
-_CACHE = 1 << 25  # bytes of the last cache where the system does not tell
-_CACHE_SHARE = 5 << 24  # bytes of it that one can hope for at most: large ones serve many
 
 _kept: list[np.ndarray] = []  # oldest first
 _lock = threading.Lock()
-
-
-@functools.cache
-def cache_size() -> int:
-    """Return how many bytes are likely to stay in the last cache until they are used again."""
-    try:  # Linux
-        sizes = [path.read_text() for path in Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")]
-        return min(max(int(size.strip().removesuffix("K")) for size in sizes) << 10, _CACHE_SHARE)
-    except (OSError, ValueError):
-        return _CACHE
 
 
 class _Lease:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from dconv._affine import Affine, bias_about
-from dconv._conv_run import pack_dense
+from dconv._conv_run import FEW_FILTERS, pack_dense
 from dconv._kernels import _dispatch
 from dconv._kernels._network import EXPONENTIAL, IDENTITY, PAIR, RUN_UNIT, SQUARE
 from dconv._network import Layer, Network
@@ -17,7 +17,6 @@ from dconv._predictor import NotCompilable
 
 # Where rounding to float32 would change a sum by more, it is computed in float64.
 _COARSE = 1e-5
-_FEW_FILTERS = 4  # of a layer whose lanes are channels
 _NOTHING = 1e-30
 
 
@@ -116,7 +115,7 @@ def _pack(
     for weight, bias, activation in zip(weights, biases, activations, strict=True):
         n_filters, n_channels = weight.shape
         of_taps = np.arange(n_channels)
-        if n_filters <= _FEW_FILTERS and n_channels >= width:
+        if n_filters <= FEW_FILTERS and n_channels >= width:
             weight, of_taps = _by_vectors(weight, width)
         packed, packed_bias, of_vectors = pack_dense(weight, bias, level)
         rows.append((n_filters, len(of_taps), n_channels, of_vectors, at_weight, at_bias, activation))

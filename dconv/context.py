@@ -186,8 +186,8 @@ class ContextClassifier(PixelClassifier):
         if most == 1:
             return super()._fit_stages(course)
         weights = next(iter(lesson.weighting.values()), None)
-        folds = new_folds(lesson.masks, lesson.targets, weights, as_int(self.cv, "cv")) if most > 1 else None
-        if folds is None and most > 1:
+        folds = new_folds(lesson.masks, lesson.targets, weights, as_int(self.cv, "cv"))
+        if folds is None:
             most = 1 if automatic else most
             self._warn_of_no_folds(most)
         n_classes = len(np.unique(lesson.targets))

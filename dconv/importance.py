@@ -66,7 +66,7 @@ def group_importance(
     Parameters
     ----------
     estimator : PixelClassifier
-        Fitted, with `predict_proba` and without `refine`.
+        Fitted, with `predict_proba` and without `refine`. If it has a student, features are those that this sees.
     X, y : array_like or list of array_like
         Images and label images, best such as `estimator` has not learnt from.
     mask : array_like of bool or list of array_like, default=None
@@ -130,7 +130,8 @@ def group_importance(
     if len(strangers):
         raise ValueError(f"y has labels {strangers.tolist()}, which the classifier does not know")
     n_jobs = effective_n_jobs(estimator.n_jobs)
-    rows = gather_rows(estimator.features_, images, estimator.channel_axis_, lesson.masks, n_jobs)
+    features = estimator._features_seen(exact=False)
+    rows = gather_rows(features, images, estimator.channel_axis_, lesson.masks, n_jobs)
     # Without `class_prior`: pixels are drawn from all classes alike.
     respond = response_of(estimator.student_ or estimator.classifier_, "predict_proba")
 
@@ -138,7 +139,7 @@ def group_importance(
         return _log_loss(lesson.targets, respond(rows), estimator.classes_)
 
     columns: dict[str, list[int]] = {}
-    for index, key in enumerate(_keys(estimator.features_, rows.shape[1])):
+    for index, key in enumerate(_keys(features, rows.shape[1])):
         columns.setdefault("_".join(key[KEYS.index(name)] for name in wanted), []).append(index)
     plain, increases = loss(rows), {}
     for name, of_group in columns.items():

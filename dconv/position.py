@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from operator import index
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.validation import check_is_fitted
 
+from dconv._axes import as_int
 from dconv._base import FeatureImageTransformer
 from dconv._validation import Images, as_axes, as_images, check_n_channels
 
@@ -68,6 +68,13 @@ class PixelPosition(FeatureImageTransformer):
         self.axes = axes
         self.ndim = ndim
         self.channel_axis = channel_axis
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Take the state that a file or a pickle holds; in older ones are positions along all axes."""
+        before: dict[str, Any] = {"axes": None}
+        if "ndim_" in state:
+            before["_taken"] = _as_taken(None, state["ndim_"])
+        super().__setstate__({**before, **state})
 
     def fit(self, X: ArrayLike, y: Any = None) -> Self:
         """Check the parameters against images; nothing is learnt from them.
@@ -164,7 +171,7 @@ def _as_taken(axes: Any, ndim: int) -> tuple[int, ...]:
         return tuple(range(ndim))
     rule = f"axes must be None or different spatial axes from 0 to {ndim - 1}, one at least, got {axes!r:.60}"
     try:
-        taken = tuple(map(index, axes))
+        taken = tuple(as_int(axis, "axes") for axis in axes)
     except TypeError:
         raise TypeError(rule) from None
     if not taken or len(set(taken)) < len(taken) or not set(taken) <= set(range(ndim)):

@@ -126,7 +126,7 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             check_classification_targets(labels)
             classes = np.unique(labels)
             if len(classes) < 2:
-                raise ValueError(f"y holds one class, {classes[0]!r}, but a classifier needs two")
+                raise ValueError(f"y holds one class, {classes[0]}, but a classifier needs two")
             weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
             members = {"forest": self.forest, "perceptron": self.perceptron}
             losses = None

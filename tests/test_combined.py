@@ -86,7 +86,16 @@ def test_positions_along_chosen_axes():
 
 
 @pytest.mark.parametrize(
-    ("axes", "error"), [((), ValueError), ((2,), ValueError), ((-1,), ValueError), ((0, 0), ValueError), (0, TypeError)]
+    ("axes", "error"),
+    [
+        ((), ValueError),
+        ((2,), ValueError),
+        ((-1,), ValueError),
+        ((0, 0), ValueError),
+        (0, TypeError),
+        ((False, True), TypeError),  # which is no mask of the axes
+        ("01", TypeError),
+    ],
 )
 def test_axes_that_positions_cannot_be_along(axes, error):
     with pytest.raises(error, match="axes must be None or different spatial axes from 0 to 1"):

@@ -56,6 +56,12 @@ def test_a_class_of_one_pixel_is_learnt():
         np.testing.assert_array_equal(model.classes_, [1, 2])
 
 
+def test_a_pixel_of_each_image_is_of_any_class():
+    for seed in range(5):
+        model = context(random_state=seed, n_samples=12).fit([IMAGE] * 12, [SCRIBBLES] * 12)
+        np.testing.assert_array_equal(model.classes_, [1, 2])
+
+
 def test_same_seed_same_features():
     one, other, third = (context(random_state=seed).fit(IMAGE, SCRIBBLES).transform(IMAGE) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, other)

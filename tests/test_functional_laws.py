@@ -251,7 +251,7 @@ def test_large_results_past_the_caches_are_those_of_small_ones(channels, filters
     for limit in (1 << 62, 0):
         out = _memory.empty((1, 9, 48, filters), np.dtype(dtype))
         out[...] = np.nan
-        with mock.patch.object(_memory, "cache_size", lambda limit=limit: limit), small_threads():
+        with mock.patch.object(_conv_run, "_STREAMED_BYTES", limit), small_threads():
             _conv_run.run_plan(plan_of(case), x, weight, bias, out, 2, level)
         results.append(out)
     assert_bitwise(*results)

@@ -59,6 +59,16 @@ def test_names_of_groups():
     assert "atrousfeatures__intensity" in names("plane")
 
 
+def test_a_student_is_asked_with_the_features_that_it_sees(monkeypatch):
+    monkeypatch.setattr("dconv._distillation.MIN_AGREEMENT", 0)
+    bank = AtrousFeatures(2, groups=["level", "std", "lines"])
+    model = PixelClassifier(bank, TREES, distill=True, random_state=0).fit(X[:2], Y[:2])
+    assert model.student_features_.n_features_out_ < model.n_features_
+    importance = group_importance(model, X[2:], Y[2:], random_state=0)
+    assert importance.names == ["std", "level"]
+    assert importance.mean[0] > 0.1
+
+
 def test_single_columns_are_permuted_as_scikit_learn_does():
     rng = np.random.default_rng(0)
     labels = rng.integers(1, 3, size=(60, 50))

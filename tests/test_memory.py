@@ -34,21 +34,6 @@ def owner(array):
     return array.memory
 
 
-def test_cache_size_is_what_the_system_tells(monkeypatch, tmp_path):
-    told = []
-    monkeypatch.setattr(_memory.Path, "glob", lambda *_: told)
-    for name, text in [("index0", "48K\n"), ("index3", "32768K\n")]:
-        (tmp_path / name).write_text(text)
-        told.append(tmp_path / name)
-    assert _memory.cache_size.__wrapped__() == 32768 << 10
-    (tmp_path / "index3").write_text("307200K\n")
-    assert _memory.cache_size.__wrapped__() == _memory._CACHE_SHARE
-    (tmp_path / "index3").write_text("unknown")
-    assert _memory.cache_size.__wrapped__() == _memory._CACHE
-    told.clear()
-    assert _memory.cache_size.__wrapped__() == _memory._CACHE
-
-
 @pytest.mark.parametrize("shape", [(), (0,), (1,), (7, 0, 3), (5, 3), (1000, 3), LARGE, (3, 700, 901), (1 << 18, 2)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_arrays_are_aligned_contiguous_and_writeable(shape, dtype):

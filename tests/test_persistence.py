@@ -210,6 +210,21 @@ def test_student_of_an_older_file_sees_all_features(tmp_path):
     assert_array_equal(dconv.load(tmp_path / "m.dconv").predict(IMAGE), expected)
 
 
+def test_positions_of_an_older_file_are_along_all_axes(tmp_path):
+    with mock.patch("dconv.PixelPosition.__getstate__", lambda self: {"ndim": 2, "channel_axis": None, **fitted(self)}):
+        before = model(features=dconv.make_features(dconv.PixelPosition(), ATROUS))
+        dconv.save(before, tmp_path / "m.dconv")
+    after = dconv.load(tmp_path / "m.dconv")
+    assert_array_equal(after.predict_proba(IMAGE), before.predict_proba(IMAGE))
+    assert after.features.get_params()["pixelposition__axes"] is None
+
+
+def fitted(position):
+    """Return what a fitted PixelPosition had before it had `axes`."""
+    names = ["ndim_", "channel_axis_", "n_channels_in_", "n_features_out_", "halo_"]
+    return {name: getattr(position, name) for name in names if hasattr(position, name)}
+
+
 def test_header_tells_what_a_model_is(tmp_path):
     dconv.save(model(features=ATROUS), tmp_path / "m.dconv")
     header = persistence.read_header(tmp_path / "m.dconv")

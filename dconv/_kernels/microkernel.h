@@ -39,11 +39,11 @@ enum { DCONV_SHARED_TILE = 8 };
     ptrdiff_t lanes_##SUFFIX;                                                                                        \
     /* out[p * out_step + f] = bias[f] + sum_k weight[k, f] * x[p * x_step + offsets[k]]                             \
      * weight is packed: blocks of filters one after another, each [K][block], the last [K][lanes] if that is        \
-     * enough. bias (F padded to lanes) may be NULL. */                                                                        \
+     * enough. bias (F padded to lanes) may be NULL. */                                                              \
     void (*conv_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,              \
                               ptrdiff_t n_run, ptrdiff_t apart, const T *weight, const T *bias, ptrdiff_t n_filters, \
-                              T *out, ptrdiff_t out_step, ptrdiff_t n_pixels, int finish);                                                       \
-    /* The same for few filters and many channels: a tap is a vector of channels, weight is [F][K][lanes]. A sum is    \
+                              T *out, ptrdiff_t out_step, ptrdiff_t n_pixels, int finish);                           \
+    /* The same for few filters and many channels: a tap is a vector of channels, weight is [F][K][lanes]. A sum is  \
      * taken over the taps, then over the lanes. */                                                                  \
     void (*dot_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,               \
                              const T *weight, const T *bias, ptrdiff_t n_filters, T *out, ptrdiff_t out_step,        \
@@ -53,11 +53,11 @@ enum { DCONV_SHARED_TILE = 8 };
     void (*lanewise_row_##SUFFIX)(const T *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,          \
                                   ptrdiff_t n_run, ptrdiff_t apart, const T *weight, ptrdiff_t weight_step,          \
                                   const T *bias, ptrdiff_t n_lanes, T *out, ptrdiff_t out_step, ptrdiff_t n_pixels,  \
-                                  int finish);                               \
+                                  int finish);                                                                       \
     /* out[v * out_step + s * F + f] = bias[s * F + f]                                                               \
      *     + sum_k weight[k * lanes + s * F + f] * x[v * x_step + s * share_step + offsets[k]]:                      \
-     * vectors of F filters for each of `n_shares` pixels or groups. n_shares * F and (n_shares - 1) * share_step + 1 \
-     * are at most `lanes`. Half a vector beyond weight and bias may be read. The weight of one pixel's filters is    \
+     * vectors of F filters for each of `n_shares` pixels or groups. n_shares * F and (n_shares - 1) * share_step + 1\
+     * are at most `lanes`. Half a vector beyond weight and bias may be read. The weight of one pixel's filters is   \
      * one for conv_row, too. */                                                                                     \
     void (*shared_row_##SUFFIX)(const T *x, ptrdiff_t x_step, ptrdiff_t share_step, ptrdiff_t n_shares,              \
                                 const ptrdiff_t *offsets, ptrdiff_t n_taps, const T *weight, const T *bias,          \

@@ -113,8 +113,9 @@ INLINE int FN(finish_for)(int finish, const REAL *out, ptrdiff_t step, ptrdiff_t
             }                                                                                                        \
         }
 
-/* The runs of taps that have tiles: 3, 5 or 7 taps along a row, dilated, or as many times 3; and pairs, which phases of a
- * transposed convolution have. More would not fit in the registers, or lie so far apart that tiles share nothing. */
+/* DO(N, APART, ...) for each kind of run that has a tile: of N taps along a row, or a multiple of it, APART pixels apart.
+ * Pairs are for phases of transposed convolutions. More would not fit in the registers, or lie so far apart that the
+ * results of a tile share nothing. */
 #if DCONV_VECTOR_BYTES >= 64
 #define EACH_RUN(DO, ...)                                                                                            \
     EACH_SHORT_RUN(DO, __VA_ARGS__) DO(5, 1, __VA_ARGS__) DO(5, 2, __VA_ARGS__) DO(7, 1, __VA_ARGS__)
@@ -150,7 +151,7 @@ INLINE int FN(finish_for)(int finish, const REAL *out, ptrdiff_t step, ptrdiff_t
                          ptrdiff_t n_run, ptrdiff_t apart, const REAL *weight, const REAL *bias,                     \
                          ptrdiff_t n_filters, REAL *out, ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {       \
         ptrdiff_t p = 0;                                                                                             \
-        RUNS(WALK_RUN, name, PX, V)                                                                                   \
+        RUNS(WALK_RUN, name, PX, V)                                                                                  \
         WALK(JOIN(name, tile), PX)                                                                                   \
         for (; n_pixels > p && n_pixels >= 4; p += 4) {                                                              \
             if (p > n_pixels - 4) p = n_pixels - 4;                                                                  \
