@@ -261,7 +261,7 @@ def test_compiled_or_none():
 def test_wrong_tiles():
     x, y = make_tile(3)
     compiled = compile_any(fitted(LOGISTIC, x, y))
-    out = np.empty((len(x), 3), np.float32)
+    out = np.zeros((len(x), 3), np.float32)
     for tile, target, message in [
         (x.astype(np.float64), out, "tile must be C-contiguous float32 .* got float64"),
         (np.asfortranarray(x), out, "tile must be C-contiguous"),
