@@ -150,6 +150,11 @@ def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Rea
     return reader
 
 
+def halo_of(features: Any, ndim: int) -> Margin:
+    """Return the pixels that fitted features, block by block or "passthrough", see around their own on each axis."""
+    return ((0, 0),) * ndim if isinstance(features, str) else features.halo_
+
+
 def _feature_image_reader(arrays: Mapping[int, Any]) -> Reader:
     """Return a reader of images that are features."""
     image = next(iter(arrays.values()))

@@ -12,7 +12,6 @@ from sklearn.utils.validation import check_is_fitted
 from dconv._base import FeatureImageTransformer
 from dconv._block_features import check_images, fit_to_images
 from dconv._pixels import Block, PixelSet, blocks_of
-from dconv._receptive import Margin
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_images, check_n_channels
 
@@ -29,11 +28,6 @@ def fit_inner(
                 "CustomFeatures with a halo"
             )
     check_images(inner, images)
-
-
-def inner_halo(inner: Any, ndim: int) -> Margin:
-    """Return the pixels that maps see left and right of their own, per spatial axis."""
-    return ((0, 0),) * ndim if isinstance(inner, str) else inner.halo_
 
 
 class InnerMapsTransformer(FeatureImageTransformer):

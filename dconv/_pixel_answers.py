@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int, check_bool
-from dconv._block_features import Reader, check_images, images_for
+from dconv._block_features import Reader, check_images, halo_of, images_for
 from dconv._going_on import last_step
 from dconv._lesson import no_label_message, with_label
 from dconv._nodata import blank, fill_nodata, valid_pixels
@@ -353,9 +353,7 @@ class PixelAnswers:
         def write(reader: Reader, image: Any, box: Block, out: np.ndarray, n_jobs: int) -> None:
             answer_box(reader, 0, box, answerers, out, n_jobs)
 
-        features = self._features_seen(exact=False)
-        halo = ((0, 0),) * self.ndim_ if isinstance(features, str) else features.halo_
-        return BoxAnswers(halo, write)
+        return BoxAnswers(halo_of(self._features_seen(exact=False), self.ndim_), write)
 
     def _progress(self, method: str) -> Callable[[int], Callable[[], None]]:
         """Return what makes a progress bar of a number of blocks."""

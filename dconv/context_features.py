@@ -20,6 +20,7 @@ from dconv import _memory
 from dconv._axes import as_int
 from dconv._block_features import (
     gather_rows,
+    halo_of,
     labelled_pixels,
     prepared_for,
     reader_of_one,
@@ -28,7 +29,7 @@ from dconv._block_features import (
 from dconv._boxes import grown, moved, overlap, sizes, within
 from dconv._branches import choose_pixels
 from dconv._context_bank import ContextFeatures
-from dconv._inner_maps import InnerMapsTransformer, fit_inner, inner_halo
+from dconv._inner_maps import InnerMapsTransformer, fit_inner
 from dconv._parts import check_may_look_ahead, check_probabilities, new_features
 from dconv._pixels import Block, PixelSet
 from dconv._responses import Responder
@@ -189,9 +190,7 @@ class AtrousContext(InnerMapsTransformer):
         self.n_channels_in_, self._n_maps = images.n_channels, rows.shape[1]
         context = self._context()
         self.n_features_out_ = self._n_maps + context.n_features_out_
-        self.halo_ = tuple(
-            (a + c, b + d) for (a, b), (c, d) in zip(inner_halo(inner, ndim), context.halo_, strict=True)
-        )
+        self.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in zip(halo_of(inner, ndim), context.halo_, strict=True))
         return self
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:

@@ -14,6 +14,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int, as_tuple, items_of
 from dconv._block_features import (
+    halo_of,
     labelled_pixels,
     learns_from_labels,
     prepared_for,
@@ -27,7 +28,7 @@ from dconv._branches import (
     maps_around,
     smoothing_branches,
 )
-from dconv._inner_maps import InnerMapsTransformer, fit_inner, inner_halo
+from dconv._inner_maps import InnerMapsTransformer, fit_inner
 from dconv._parts import new_features
 from dconv._pixels import Block, PixelSet, blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
@@ -191,7 +192,7 @@ class AtrousPyramid(InnerMapsTransformer):
         trial._branches = trial._new_branches(images, dilations, masks, targets)
         of_branches = sum(len(branch.weight) for branch in trial._branches)
         trial.n_features_out_ = trial._n_maps * (1 + self.pool) + of_branches
-        trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in inner_halo(inner, ndim))
+        trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in halo_of(inner, ndim))
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
 

@@ -96,8 +96,9 @@ EACH_SLIDE(DEFINE_SLIDE_TILE)
 
 /* Compute a row, of at least a tile and a vector of lanes, and return 1, or 0 if there is no tile for its runs of taps. */
 static int FN(slide_row)(const REAL *x, ptrdiff_t x_step, const ptrdiff_t *offsets, ptrdiff_t n_taps,
-                         ptrdiff_t n_run, ptrdiff_t apart, const REAL *weight, ptrdiff_t weight_step, const REAL *bias, ptrdiff_t n_lanes, REAL *out,
-                         ptrdiff_t out_step, ptrdiff_t n_pixels, int finish) {
+                         ptrdiff_t n_run, ptrdiff_t apart, const REAL *weight, ptrdiff_t weight_step,
+                         const REAL *bias, ptrdiff_t n_lanes, REAL *out, ptrdiff_t out_step, ptrdiff_t n_pixels,
+                         int finish) {
 #define SLIDE_RUNS(N, APART)                                                                                         \
     if (n_run % N == 0 && apart == APART) {                                                                          \
         for (ptrdiff_t p = 0; p < n_pixels; p += SLIDE) {                                                            \
