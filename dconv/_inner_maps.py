@@ -6,14 +6,12 @@ from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
-from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from dconv._base import FeatureImageTransformer
 from dconv._block_features import check_images, fit_to_images
 from dconv._pixels import Block, PixelSet, blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_images, check_n_channels
+from dconv._validation import Images
 
 
 def fit_inner(
@@ -35,46 +33,18 @@ class InnerMapsTransformer(FeatureImageTransformer):
 
     inner_: Any
     n_jobs: int | None
-    ndim_: int
-    channel_axis_: int | None
-    n_channels_in_: int
-    n_features_out_: int
     _n_maps: int
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the features of every pixel.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        self._check_images(images)
-        shapes, n_jobs = images.spatial_shapes, effective_n_jobs(self.n_jobs)
-        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
-        for image, shape, out in zip(images.arrays, shapes, outputs, strict=True):
+    def _write(self, images: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Write the features of images, as :class:`~dconv._base.FeatureImageTransformer` describes."""
+        n_jobs = effective_n_jobs(self.n_jobs)
+        for image, out in zip(images, outputs, strict=True):
             prepared = self._for_image(image)
 
             def work(block: Block, prepared: Any = prepared, image: Any = image, out: Any = out) -> None:
                 prepared._fill(image, block, out[block])
 
-            run_tasks(work, list(blocks_of(shape, self.n_features_out_, n_jobs)), n_jobs)
-        return result
+            run_tasks(work, list(blocks_of(image.shape[:-1], self.n_features_out_, n_jobs)), n_jobs)
 
     def _map_names(self) -> list[str]:
         """Return the names of the maps."""

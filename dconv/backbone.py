@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int, as_ndim, as_tuple
 from dconv._base import FeatureImageTransformer
@@ -26,7 +25,6 @@ from dconv._validation import (
     as_images,
     check_finite,
     check_min_size,
-    check_n_channels,
 )
 
 _MEGAPIXEL = {1: (1_000_000,), 2: (1000, 1000), 3: (100, 100, 100)}
@@ -80,7 +78,7 @@ class AtrousBackbone(FeatureImageTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of features of a pixel: the channels of all taps.
+        Number of features of a pixel: the channels of all taps, named ``<layer>_<channel>``.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis: the farthest that any sees.
     receptive_field_ : tuple of int
@@ -208,30 +206,10 @@ class AtrousBackbone(FeatureImageTransformer):
         self.receptive_field_ = tuple(left + 1 + right for left, right in self.halo_)
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the features of every pixel.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        images = self._checked(X)
-        n_jobs, shapes = effective_n_jobs(self.n_jobs), images.spatial_shapes
-        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
-        for image, out in zip(images.arrays, outputs, strict=True):
+    def _write(self, images: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Write the features of images, as :class:`~dconv._base.FeatureImageTransformer` describes."""
+        n_jobs = effective_n_jobs(self.n_jobs)
+        for image, out in zip(images, outputs, strict=True):
             tiled = self._tiled_maps(image)
             for tile in tiled.tiles:  # one after another, each on all threads
                 sizes = tuple(part.stop - part.start for part in tile)
@@ -244,7 +222,6 @@ class AtrousBackbone(FeatureImageTransformer):
                     tiled.write(image, block, out[block])
 
                 run_tasks(work, blocks, n_jobs)
-        return result
 
     def maps(self, X: ArrayLike) -> dict[str, np.ndarray] | list[dict[str, np.ndarray]]:
         """Return the maps of all taps as the net has them, before they are brought to full size.
@@ -266,7 +243,8 @@ class AtrousBackbone(FeatureImageTransformer):
         TypeError, ValueError
             If the images cannot be used, as in :meth:`fit`.
         """
-        images = self._checked(X)
+        images = self._images_as_fitted(X)
+        self._check_images(images)
         found = [self._whole_maps(image, self._n_threads()) for image in images.arrays]
         return found[0] if images.kind == "image" else found
 
@@ -294,26 +272,9 @@ class AtrousBackbone(FeatureImageTransformer):
         _check_images(Images([np.broadcast_to(np.uint8(0), (*sizes, 1))], "image"), net)
         return cost_of(net, sizes, as_int(self.tile_memory, "tile_memory", 1), self._n_threads())
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature: ``<layer>_<channel>``.
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
-        names = [f"{tap.name}_{channel}" for tap in self._net.taps for channel in range(tap.n_channels)]
-        return np.array(names, dtype=object)
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
+        return [f"{tap.name}_{channel}" for tap in self._net.taps for channel in range(tap.n_channels)]
 
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature: a layer is a group, its stride a scale."""
@@ -327,13 +288,6 @@ class AtrousBackbone(FeatureImageTransformer):
     def _n_threads(self) -> int:
         """Return the threads of the net's kernels: one in a forked child, whatever `n_jobs` says."""
         return effective_n_threads(effective_n_jobs(self.n_jobs))
-
-    def _checked(self, X: Any) -> Images:
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        self._check_images(images)
-        return images
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""

@@ -9,7 +9,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.metaestimators import _BaseComposition, available_if
-from sklearn.utils.validation import check_is_fitted
 
 from dconv._bank import widest
 from dconv._base import FeatureImageTransformer
@@ -17,7 +16,7 @@ from dconv._block_features import fit_to_images, labelled_pixels, learns_from_la
 from dconv._nodata import as_given
 from dconv._parts import new_features
 from dconv._pixels import PixelSet
-from dconv._validation import FLOAT64_MAX, Images, as_images, check_finite, check_n_channels
+from dconv._validation import FLOAT64_MAX, Images, as_images, check_finite
 
 
 def _by_blocks(self: FeatureImageUnion) -> bool:
@@ -56,7 +55,8 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of features of a pixel. Not there if a transformer does not tell its own.
+        Number of features of a pixel, named ``<transformer>__<feature>``. Not there if a transformer does not tell its
+        own.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis. Likewise.
 
@@ -193,9 +193,7 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         TypeError, ValueError
             If the images cannot be used, or transformers return feature images of different sizes.
         """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
+        images = self._images_as_fitted(X)
         self._check_images(images)
         given = as_given(images, self.channel_axis_)
         each = [given] if images.kind == "image" else list(given)
@@ -204,27 +202,10 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
             return joined
         return joined[0] if images.kind == "image" else np.stack(joined)
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature: ``<transformer>__<feature>``.
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
         pairs = zip(self.transformers, self.parts_, strict=True)
-        names = [f"{name}__{feature}" for (name, _), part in pairs for feature in part.get_feature_names_out()]
-        return np.array(names, dtype=object)
+        return [f"{name}__{feature}" for (name, _), part in pairs for feature in part.get_feature_names_out()]
 
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature; those of transformers that have none are one group."""

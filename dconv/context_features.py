@@ -13,7 +13,6 @@ from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from threadpoolctl import threadpool_limits
 
 from dconv import _memory
@@ -86,7 +85,7 @@ class AtrousContext(InnerMapsTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of features of a pixel, those of `inner_` first.
+        Number of features of a pixel: those of `inner_`, then ``context_<feature of probabilities>``.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis.
 
@@ -193,27 +192,9 @@ class AtrousContext(InnerMapsTransformer):
         self.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in zip(halo_of(inner, ndim), context.halo_, strict=True))
         return self
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature: those of `inner`, ``context_<feature of probabilities>``.
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
-        return np.array(
-            [*self._map_names(), *(f"context_{name}" for name in self._context().feature_names())], dtype=object
-        )
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
+        return [*self._map_names(), *(f"context_{name}" for name in self._context().feature_names())]
 
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature; the context is one group."""

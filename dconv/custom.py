@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_tuple
 from dconv._base import FeatureImageTransformer
@@ -17,7 +16,7 @@ from dconv._blocks import check_padding_mode, read_block
 from dconv._nodata import as_given
 from dconv._pixels import blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import FLOAT64_MAX, Images, as_axes, as_images, check_finite, check_n_channels
+from dconv._validation import FLOAT64_MAX, Images, as_axes, as_images, check_finite
 
 _TRIED = 8  # pixels along an axis of the block that the declared halo is tried on
 
@@ -62,7 +61,7 @@ class CustomFeatures(FeatureImageTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of features of a pixel.
+        Number of features of a pixel, named by `names`.
     halo_ : tuple of (int, int) or None
         Pixels that the features see left and right of their own, per spatial axis, as declared.
 
@@ -154,66 +153,27 @@ class CustomFeatures(FeatureImageTransformer):
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the features of every pixel.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        check_finite(images, FLOAT64_MAX)
-        shapes = images.spatial_shapes
-        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
+    def _write(self, images: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Write the features of images, as :class:`~dconv._base.FeatureImageTransformer` describes."""
         if self.halo_ is None:
-            for image, out in zip(images.arrays, outputs, strict=True):
+            for image, out in zip(images, outputs, strict=True):
                 out[...] = self._call(image)
-            return result
+            return
 
         def work(task: tuple[int, tuple[slice, ...]]) -> None:
             index, block = task
-            outputs[index][block] = self._transform_block(images.arrays[index], block)
+            outputs[index][block] = self._transform_block(images[index], block)
 
         tasks = [
-            (index, block) for index, shape in enumerate(shapes) for block in blocks_of(shape, self.n_features_out_)
+            (index, block)
+            for index, image in enumerate(images)
+            for block in blocks_of(image.shape[:-1], self.n_features_out_)
         ]
         run_tasks(work, tasks, effective_n_jobs(self.n_jobs))
-        return result
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature.
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
-        return np.array(self._names, dtype=object)
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
+        return self._names
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from dconv import _memory
 from dconv._bank import Bank
@@ -18,7 +17,7 @@ from dconv._base import FeatureImageTransformer
 from dconv._blocks import choose_block_shape, split
 from dconv._intensity import BY_ITSELF, Intensity, intensity_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import Images, as_axes, as_images, check_n_channels
+from dconv._validation import Images, as_axes, as_images
 
 _BLOCK_PIXELS = 1 << 18  # beyond this the halo is a small part of the work in 2-D ...
 _BLOCK_HALOS = 2  # ... but 3-D wants blocks at least so many halos wide ...
@@ -120,7 +119,7 @@ class AtrousFeatures(FeatureImageTransformer):
         `spacing` in units of the finest; None if pixels are alike along all axes.
     n_features_out_ : int
         Number of features of a pixel: 66 for grey and 98 for RGB images by default, 86 for series, and
-        11 more with brightness.
+        11 more with brightness. Named ``<plane>_<feature>_d<dilation>``, or ``_s<stride>`` of a pyramid.
     halo_ : tuple of (int, int)
         Pixels that the features see left and right of their own, per spatial axis; exact. In a pyramid that depends
         on where a pixel lies between the samples, and this is the farthest that any sees.
@@ -292,61 +291,23 @@ class AtrousFeatures(FeatureImageTransformer):
         self.halo_ = bank.halo()
         self.receptive_field_ = tuple(left + 1 + right for left, right in self.halo_)
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the features of every pixel.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        self._check_images(images)
-        n_jobs, shapes = effective_n_jobs(self.n_jobs), images.spatial_shapes
-        result, outputs = images.allocate([(*shape, self.n_features_out_) for shape in shapes], np.float32)
-        banks = [self._for_image(image)._bank for image in images.arrays]
-        tasks = [(index, block) for index, shape in enumerate(shapes) for block in self._blocks(shape, n_jobs)]
+    def _write(self, images: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Write the features of images, as :class:`~dconv._base.FeatureImageTransformer` describes."""
+        n_jobs = effective_n_jobs(self.n_jobs)
+        banks = [self._for_image(image)._bank for image in images]
+        tasks = [
+            (index, block) for index, image in enumerate(images) for block in self._blocks(image.shape[:-1], n_jobs)
+        ]
 
         def work(task: tuple[int, tuple[slice, ...]]) -> None:
             index, block = task
-            banks[index].fill(images.arrays[index], block, outputs[index][block])
+            banks[index].fill(images[index], block, outputs[index][block])
 
         run_tasks(work, tasks, n_jobs)
-        return result
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature: ``<plane>_<feature>_d<dilation>``, or ``_s<stride>`` of a pyramid.
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
-        return np.array(self._bank.feature_names(), dtype=object)
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
+        return self._bank.feature_names()
 
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature."""

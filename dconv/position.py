@@ -7,11 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int
 from dconv._base import FeatureImageTransformer
-from dconv._validation import Images, as_axes, as_images, check_n_channels
+from dconv._validation import Images, as_axes, as_images
 
 
 class PixelPosition(FeatureImageTransformer):
@@ -38,7 +37,7 @@ class PixelPosition(FeatureImageTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of features of a pixel: one for each of `axes`.
+        Number of features of a pixel: one for each of `axes`, named ``position_axis<axis>``.
     halo_ : tuple of (int, int)
         Pixels that the features see around their own, per spatial axis: none.
 
@@ -106,54 +105,18 @@ class PixelPosition(FeatureImageTransformer):
         self.halo_ = ((0, 0),) * ndim
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the position of every pixel.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        shapes = [(*shape, self.n_features_out_) for shape in images.spatial_shapes]
-        result, outputs = images.allocate(shapes, np.float32)
-        for image, out in zip(images.arrays, outputs, strict=True):
+    def _write(self, images: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Write the features of images, as :class:`~dconv._base.FeatureImageTransformer` describes."""
+        for image, out in zip(images, outputs, strict=True):
             out[...] = self._transform_block(image, tuple(slice(0, size) for size in image.shape[:-1]))
-        return result
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature, ``position_axis<axis>``.
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
+        return [f"position_axis{axis}" for axis in self._taken]
 
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
-        return np.array([f"position_axis{axis}" for axis in self._taken], dtype=object)
+    def _check_images(self, images: Images) -> list[tuple[int, ...]]:
+        """Return the spatial shapes of features, as :mod:`dconv._block_features` describes: values do not matter."""
+        return images.spatial_shapes
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:
         """Return the features of one block, as described in :mod:`dconv._block_features`."""

@@ -10,7 +10,6 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_int, as_tuple, items_of
 from dconv._block_features import (
@@ -85,7 +84,8 @@ class AtrousPyramid(InnerMapsTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of features of a pixel: the maps, the branches and, with `pool`, the means of the maps.
+        Number of features of a pixel: the maps, the branches, named ``<projection>_<number>_d<dilation>``, and, with
+        `pool`, the means of the maps, ``mean_<map>``.
     halo_ : tuple of (int, int)
         Pixels that the maps and the branches see left and right of their own, per spatial axis. The means see all.
 
@@ -196,29 +196,13 @@ class AtrousPyramid(InnerMapsTransformer):
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature: those of the maps, ``<projection>_<number>_d<dilation>``, ``mean_<map>``.
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
         maps = self._map_names()
         names = list(maps)
         for branch in self._branches:
             names += [f"{self._kind}_{index}_d{branch.dilation}" for index in range(len(branch.weight))]
-        return np.array([*names, *(f"mean_{name}" for name in maps if self._pool)], dtype=object)
+        return [*names, *(f"mean_{name}" for name in maps if self._pool)]
 
     def _feature_keys(self) -> list[tuple[str, str, str]]:
         """Return plane, group and scale of every feature."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import check_is_fitted
 
 from dconv import shapes
 from dconv._axes import as_tuple, items_of
@@ -16,7 +16,7 @@ from dconv._blocks import check_padding_mode, read_block
 from dconv._filter_bank import as_filter_bank
 from dconv._receptive import Margin, axis_halos
 from dconv._threads import effective_n_jobs
-from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size, check_n_channels
+from dconv._validation import Images, as_axes, as_images, check_finite, check_min_size
 from dconv.functional import conv
 
 
@@ -64,7 +64,9 @@ class DilatedConv(FeatureImageTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Number of dilations times filters, and times channels if every channel is filtered by itself.
+        Number of dilations times filters, and times channels if every channel is filtered by itself. Named
+        ``<filter>_d<dilation>``, ``<filter>_c<channel>_d<dilation>`` in the latter case, and with a dilation that
+        differs between axes as in "d1x2".
     halo_ : tuple of (int, int)
         Pixels that a response sees left and right of its own, per spatial axis, with ``padding="same"``.
 
@@ -176,62 +178,18 @@ class DilatedConv(FeatureImageTransformer):
         self._check_images(images)
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the responses of all filters.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        sizes = self._check_images(images)
+    def _write(self, images: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Write the features of images, as :class:`~dconv._base.FeatureImageTransformer` describes."""
         n_threads = effective_n_jobs(self.n_jobs)
-        result, outputs = images.allocate([(*size, self.n_features_out_) for size in sizes], np.float32)
-        for image, out in zip(images.arrays, outputs, strict=True):
+        for image, out in zip(images, outputs, strict=True):
             sources = [image] * len(self.dilations_)
             self._respond(sources, out, stride=self.strides_, padding=self.padding_, n_threads=n_threads)
-        return result
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every feature: ``<filter>_c<channel>_d<dilation>``.
-
-        The channel is named where every channel is filtered by itself; a dilation that differs between axes is
-        written as in "d1x2".
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
         channels = [f"_c{channel}" for channel in range(self._n_groups)] if self._n_groups > 1 else [""]
         steps = ["x".join(map(str, d if len(set(d)) > 1 else d[:1])) for d in self.dilations_]
-        names = [f"{name}{channel}_d{step}" for step in steps for channel in channels for name in self.bank_.names]
-        return np.array(names, dtype=object)
+        return [f"{name}{channel}_d{step}" for step in steps for channel in channels for name in self.bank_.names]
 
     @property
     def _n_groups(self) -> int:

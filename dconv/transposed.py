@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from dconv._axes import as_tuple
 from dconv._base import FeatureImageTransformer
@@ -16,7 +15,7 @@ from dconv._blocks import check_padding_mode
 from dconv._filter_bank import FilterBank, as_filter_bank, as_finite, filter_bank
 from dconv._threads import effective_n_jobs
 from dconv._transpose_fit import MAX_WEIGHTS, Layout, NormalEquations
-from dconv._validation import LARGEST, Images, as_array, as_axes, as_images, check_finite, check_n_channels, real_dtype
+from dconv._validation import LARGEST, Images, as_array, as_axes, as_images, check_finite, real_dtype
 from dconv.functional import conv_transpose
 
 
@@ -72,7 +71,7 @@ class TransposedConv(FeatureImageTransformer):
     n_channels_in_ : int
         Channels of the images seen at fit.
     n_features_out_ : int
-        Channels of the result.
+        Channels of the result, named "c0", "c1", ...; its sizes are those of :func:`dconv.shapes.conv_transpose_shape`.
 
     See Also
     --------
@@ -195,34 +194,11 @@ class TransposedConv(FeatureImageTransformer):
         self.n_features_out_ = bank.weight.shape[-1] * self._n_groups
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the transposed convolution of images.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        images : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`; sizes as given by :func:`dconv.shapes.conv_transpose_shape`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, as in :meth:`fit`.
-        """
-        check_is_fitted(self)
-        images = as_images(X, self.ndim_, self.channel_axis_)
-        check_n_channels(images, self.n_channels_in_, self)
-        sizes = self._check_images(images)
+    def _write(self, images: Sequence[Any], outputs: Sequence[np.ndarray]) -> None:
+        """Write the features of images, as :class:`~dconv._base.FeatureImageTransformer` describes."""
         n_threads = effective_n_jobs(self.n_jobs)
-        result, outputs = images.allocate([(*size, self.n_features_out_) for size in sizes], np.float32)
         weight = np.tile(self.bank_.weight, (self._n_groups, *(1,) * (self.ndim_ + 1)))
-        for image, out in zip(images.arrays, outputs, strict=True):
+        for image, out in zip(images, outputs, strict=True):
             conv_transpose(
                 np.asarray(image, np.float32)[np.newaxis],
                 weight,
@@ -235,27 +211,10 @@ class TransposedConv(FeatureImageTransformer):
                 out=out[np.newaxis],
                 n_threads=n_threads,
             )
-        return result
 
-    def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
-        """Return the name of every channel of the result: "c0", "c1", ...
-
-        Parameters
-        ----------
-        input_features : Any, default=None
-            Not used; pixels have no names.
-
-        Returns
-        -------
-        names : ndarray of str objects of shape (n_features_out_,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        """
-        check_is_fitted(self)
-        return np.array([f"c{channel}" for channel in range(self.n_features_out_)], dtype=object)
+    def _feature_names(self) -> Sequence[str]:
+        """Return the name of every feature."""
+        return [f"c{channel}" for channel in range(self.n_features_out_)]
 
     @property
     def _n_groups(self) -> int:
