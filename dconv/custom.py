@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Iterable, Sequence
 from typing import Any, Self
 
@@ -16,7 +17,7 @@ from dconv._blocks import check_padding_mode, read_block
 from dconv._nodata import as_given
 from dconv._pixels import blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
-from dconv._validation import FLOAT64_MAX, Images, as_axes, as_images, check_finite
+from dconv._validation import FLOAT64_MAX, Images, as_array, as_axes, as_images, check_finite, real_dtype
 
 _TRIED = 8  # pixels along an axis of the block that the declared halo is tried on
 
@@ -138,7 +139,7 @@ class CustomFeatures(FeatureImageTransformer):
         check_padding_mode(self.padding_mode)
         halo = None if self.halo is None else tuple((n, n) for n in as_tuple(self.halo, ndim, "halo", 0))
         is_transformer = hasattr(self.function, "fit") and hasattr(self.function, "transform")
-        if not is_transformer and not callable(self.function):
+        if not (is_transformer or callable(self.function)) or (is_transformer and inspect.isclass(self.function)):
             raise TypeError(f"function must be a callable or a transformer of images, got {self.function!r:.60}")
         check_finite(images, FLOAT64_MAX)
         # Tried on a copy: what fails leaves the attributes of the last fit.
@@ -199,10 +200,14 @@ class CustomFeatures(FeatureImageTransformer):
         spatial = image.shape[:-1]
         given = np.array(image, np.float64 if image.dtype == np.float64 else np.float32)  # its own, to do what it likes
         given = given[..., 0] if self.channel_axis_ is None else np.moveaxis(given, -1, self.channel_axis_)
-        features = np.asarray(self.function_(given), np.float32)
+        returned = f"what function {self._function_name} returns"
+        features = as_array(self.function_(given), returned)
+        real_dtype(features, returned)
+        features = features.astype(np.float32, copy=False)
         if features.shape == spatial:
             features = features[..., np.newaxis]
-        if features.shape[:-1] != spatial or features.shape[-1] != getattr(self, "n_features_out_", features.shape[-1]):
+        n_features = features.shape[-1] if features.ndim else 0
+        if features.shape[:-1] != spatial or n_features != getattr(self, "n_features_out_", max(n_features, 1)):
             expected = f"{spatial} or {(*spatial, getattr(self, 'n_features_out_', 'n_features'))}"
             raise ValueError(
                 f"function {self._function_name} returned an array of shape {features.shape} for an image of spatial "
@@ -218,9 +223,10 @@ class CustomFeatures(FeatureImageTransformer):
         block = tuple(slice(a, min(a + _TRIED, n)) for a, n in zip(middles, image.shape[:-1], strict=True))
         features = self._around(image, block, self.halo_)
         farther = self._around(image, block, [(left + _TRIED, right + _TRIED) for left, right in self.halo_])
-        scale = float(np.abs(farther).max(initial=0)) or 1.0
+        finite = np.isfinite(features) & np.isfinite(farther)
+        scale = float(np.abs(farther[finite]).max(initial=0)) or 1.0
         if not np.allclose(features, farther, rtol=1e-3, atol=1e-4 * scale, equal_nan=True):
-            worst = float(np.nanmax(np.abs(features - farther)))
+            worst = float(np.abs(features[finite] - farther[finite]).max(initial=0)) or np.nan
             raise ValueError(
                 f"halo={self.halo!r} is too small: features of function {self._function_name} differ by up to "
                 f"{worst:g} if it sees {_TRIED} pixels more; give the distance of the farthest pixel that a feature "
