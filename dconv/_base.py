@@ -79,7 +79,7 @@ class FeatureImageTransformer(ImageInput, TransformerMixin, BaseEstimator, auto_
         Returns
         -------
         features : ndarray of shape (*spatial, n_features_out_), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
+            float32, in the form of `X`. `spatial` is that of the image, unless a stride or padding changes it.
 
         Raises
         ------

@@ -253,11 +253,13 @@ def check_finite(images: Images, largest: float = LARGEST, name: str = "X") -> N
             if found is None:
                 continue
             value, place = found
-            remedy = (
-                f"features are float32 and need values up to {largest:g}: rescale the image"
-                if np.isfinite(value)
-                else "features need finite numbers: fill such pixels, for instance with numpy.nan_to_num or the median"
-            )
+            if np.isfinite(value):
+                remedy = f"features are float32 and need values up to {largest:g}: rescale the image"
+            else:
+                remedy = (
+                    "features need finite numbers: fill such pixels, for instance with the median of the others, or "
+                    f"leave them out, as by PixelClassifier(nodata=-1){'' if np.isnan(value) else ' and mask'}"
+                )
             raise ValueError(f"{images.describe(index, name)} holds {value} at (*pixel, channel) {place}; {remedy}")
         known["at most"] = largest
 

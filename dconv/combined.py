@@ -16,6 +16,7 @@ from dconv._block_features import fit_to_images, labelled_pixels, learns_from_la
 from dconv._nodata import as_given
 from dconv._parts import new_features
 from dconv._pixels import PixelSet
+from dconv._threads import effective_n_jobs
 from dconv._validation import FLOAT64_MAX, Images, as_images, check_finite
 
 
@@ -160,6 +161,7 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
 
     def _fit_labelled(self, images: Images, masks: Sequence[PixelSet] | None, targets: np.ndarray | None) -> Self:
         """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
+        effective_n_jobs(self.n_jobs)
         parts, ndim, channel_axis = self._new_parts()
         for part in parts:
             fit_to_images(part, None, images, channel_axis, masks, targets)

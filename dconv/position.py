@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike
 
 from dconv._axes import as_int
 from dconv._base import FeatureImageTransformer
-from dconv._validation import Images, as_axes, as_images
+from dconv._validation import FLOAT64_MAX, Images, as_axes, as_images, check_finite
 
 
 class PixelPosition(FeatureImageTransformer):
@@ -81,7 +81,7 @@ class PixelPosition(FeatureImageTransformer):
         Parameters
         ----------
         X : array_like or list of array_like
-            One image, a batch or a list of images.
+            One image, a batch or a list of images, finite real numbers.
         y : Any, default=None
             Not used.
 
@@ -99,7 +99,9 @@ class PixelPosition(FeatureImageTransformer):
     def _fit_images(self, images: Images) -> Self:
         """Fit to images, as :mod:`dconv._block_features` describes."""
         ndim, channel_axis = as_axes(self.ndim, self.channel_axis)
-        self._taken = _as_taken(self.axes, ndim)
+        taken = _as_taken(self.axes, ndim)
+        self._check_images(images)
+        self._taken = taken
         self.ndim_, self.channel_axis_ = ndim, channel_axis
         self.n_channels_in_, self.n_features_out_ = images.n_channels, len(self._taken)
         self.halo_ = ((0, 0),) * ndim
@@ -115,7 +117,8 @@ class PixelPosition(FeatureImageTransformer):
         return [f"position_axis{axis}" for axis in self._taken]
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
-        """Return the spatial shapes of features, as :mod:`dconv._block_features` describes: values do not matter."""
+        """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""
+        check_finite(images, FLOAT64_MAX)  # values do not matter, but NaN is a pixel without data to all estimators
         return images.spatial_shapes
 
     def _transform_block(self, image: np.ndarray, block: tuple[slice, ...]) -> np.ndarray:

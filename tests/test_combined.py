@@ -102,6 +102,26 @@ def test_axes_that_positions_cannot_be_along(axes, error):
         PixelPosition(axes=axes).fit(np.zeros((5, 4)))
 
 
+def test_positions_are_of_pixels_that_hold_data():
+    """Values do not matter, but to no estimator NaN is one, lest a mistake stays unseen."""
+    image = np.zeros((5, 4))
+    holes = np.where(np.eye(5, 4, dtype=bool), np.nan, image)
+    labels = np.repeat([1, 2], [10, 10]).reshape(5, 4)
+    for run in (
+        lambda: PixelPosition().fit(holes),
+        lambda: PixelPosition().fit(image).transform(holes),
+        lambda: PixelClassifier(PixelPosition(), GaussianNB()).fit(holes, labels),
+        lambda: PixelClassifier(PixelPosition(), GaussianNB()).fit(image, labels).predict(holes),
+        lambda: make_features(PixelPosition()).fit(holes),
+    ):
+        with pytest.raises(ValueError, match=r"X holds nan at .*PixelClassifier\(nodata=-1\)$"):
+            run()
+    found = PixelClassifier(PixelPosition(), GaussianNB(), nodata=-1).fit(holes, labels).predict(holes)
+    np.testing.assert_array_equal(found == -1, np.isnan(holes))
+    with pytest.raises(TypeError, match="n_jobs must be None or an int, got 'two'"):
+        make_features(PixelPosition(), n_jobs="two").fit(image)
+
+
 def test_positions_let_a_classifier_tell_what_looks_alike():
     image = np.zeros((40, 40))
     labels = np.zeros((40, 40), int)
@@ -244,6 +264,11 @@ def test_function_is_asked_again_at_the_next_fit():
     ("parameters", "error", "pattern"),
     [
         ({"function": 3}, TypeError, "function must be a callable or a transformer"),
+        ({"function": Centred}, TypeError, "function must be a callable or a transformer"),
+        ({"function": lambda image: image * 1j}, TypeError, "returns must hold real numbers, got dtype complex64"),
+        ({"function": lambda image: image.astype(str)}, TypeError, "returns must hold real numbers, got dtype <U"),
+        ({"function": lambda image: np.zeros((*image.shape, 0))}, ValueError, r"shape \(60, 70, 0\) for an image"),
+        ({"function": lambda image: np.zeros((*image.shape, 0)), "halo": 1}, ValueError, r"shape \(10, 10, 0\) for"),
         ({"function": np.negative, "halo": -1}, ValueError, "halo"),
         ({"function": np.negative, "halo": (1, 2, 3)}, ValueError, "halo"),
         ({"function": np.negative, "names": "a"}, TypeError, r"one name is \['a'\]"),
@@ -258,6 +283,18 @@ def test_function_is_asked_again_at_the_next_fit():
 def test_custom_features_refused(parameters, error, pattern):
     with pytest.raises(error, match=pattern):
         CustomFeatures(**parameters).fit(IMAGE)
+
+
+def test_features_that_are_not_finite():
+    """Some classifiers take them. That the others are the same with a larger halo is still looked at."""
+
+    bright = np.median(IMAGE)
+    for value in (np.nan, np.inf):
+        custom = CustomFeatures(lambda image, value=value: np.where(image > bright, value, image), halo=0).fit(IMAGE)
+        expected = np.where(bright < IMAGE, value, IMAGE).astype(np.float32)
+        np.testing.assert_array_equal(custom.transform(IMAGE)[..., 0], expected)
+        with pytest.raises(ValueError, match="halo=0 is too small"):
+            CustomFeatures(lambda image, value=value: np.where(image > bright, value, image.mean()), halo=0).fit(IMAGE)
 
 
 def test_function_that_changes_its_mind():
