@@ -22,8 +22,8 @@ def fit_inner(
         fit_to_images(inner, None, images, channel_axis, masks, targets)
         if not hasattr(inner, "_transform_block"):
             raise ValueError(
-                f"inner must work block by block, but {type(inner).__name__} computes whole images; use "
-                "CustomFeatures with a halo"
+                f"inner must work block by block, but {type(inner).__name__} computes whole images; use CustomFeatures "
+                "with a halo, or a bank of filters with stride=1 and padding='same'"
             )
     check_images(inner, images)
 

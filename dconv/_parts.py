@@ -21,8 +21,11 @@ def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs:
     """Return the classifier to fit: a clone of the user's, or the default one."""
     # Drawn for every classifier, so that the pixels drawn next do not depend on which it is.
     seed = random_state.randint(np.iinfo(np.int32).max)
-    if classifier is None:
-        return default_classifier(n_jobs=n_jobs, random_state=seed)
+    return default_classifier(n_jobs=n_jobs, random_state=seed) if classifier is None else clone_of(classifier)
+
+
+def clone_of(classifier: Any) -> Any:
+    """Return a clone of the user's classifier, checked."""
     _check_estimator(classifier, "classifier", "None or a scikit-learn classifier", ("fit", "predict", "get_params"))
     if not is_classifier(classifier):
         raise TypeError(

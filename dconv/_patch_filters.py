@@ -7,10 +7,10 @@ import numpy as np
 from numpy.random import RandomState
 from numpy.typing import ArrayLike, NDArray
 from sklearn.decomposition import PCA
-from sklearn.utils import check_random_state
 
 from dconv._axes import Ints, as_int, as_tuple, items_of
 from dconv._filter_bank import FilterBank, filter_bank
+from dconv._random_state import as_random_state
 from dconv._validation import as_array, real_dtype
 from dconv.shapes import conv_shape, span
 
@@ -86,7 +86,7 @@ def pca_patches(
     """
     n_filters = as_int(n_filters, "n_filters", 1)
     kernel = as_tuple(kernel_size, None, "kernel_size", 1)
-    patches = _sample_patches(images, kernel, dilation, n_patches, check_random_state(random_state))
+    patches = _sample_patches(images, kernel, dilation, n_patches, as_random_state(random_state))
     n, taps, channels = patches.shape
     pca = PCA(svd_solver="covariance_eigh").fit(patches.reshape(n, taps * channels))
     # Removing means leaves eigenvalues that are zero up to rounding, whose vectors are arbitrary and no filters.
@@ -159,7 +159,7 @@ def kmeans_patches(
     """
     n_filters = as_int(n_filters, "n_filters", 1)
     kernel = as_tuple(kernel_size, None, "kernel_size", 1)
-    rng = check_random_state(random_state)
+    rng = as_random_state(random_state)
     patches = _sample_patches(images, kernel, dilation, n_patches, rng)
     n, taps, channels = patches.shape
     variances = np.square(patches).mean(axis=(1, 2), keepdims=True)

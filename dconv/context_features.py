@@ -9,10 +9,8 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
 from threadpoolctl import threadpool_limits
 
 from dconv import _memory
@@ -29,8 +27,9 @@ from dconv._boxes import grown, moved, overlap, sizes, within
 from dconv._branches import choose_pixels
 from dconv._context_bank import ContextFeatures
 from dconv._inner_maps import InnerMapsTransformer, fit_inner
-from dconv._parts import check_may_look_ahead, check_probabilities, new_features
+from dconv._parts import check_may_look_ahead, check_probabilities, clone_of, new_features
 from dconv._pixels import Block, PixelSet
+from dconv._random_state import as_random_state
 from dconv._responses import Responder
 from dconv._threads import effective_n_jobs, scikit_learn_alone
 from dconv._validation import Images, as_images
@@ -159,7 +158,7 @@ class AtrousContext(InnerMapsTransformer):
             If a parameter, the images or the labels cannot be used; if `inner` does not work block by block or looks
             at no sample ahead; if there are no labels, or those of one class only.
         """
-        _, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        _, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs, "inner")
         images = as_images(X, ndim, channel_axis)
         return self._fit_labelled(images, *((None, None) if y is None else labelled_pixels(y, images)))
 
@@ -169,15 +168,15 @@ class AtrousContext(InnerMapsTransformer):
         """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
         n_jobs = effective_n_jobs(self.n_jobs)
         n_samples = as_int(self.n_samples, "n_samples", 2)
-        random_state = check_random_state(self.random_state)
+        random_state = as_random_state(self.random_state)
         if targets is None or len(np.unique(targets)) < 2:
             raise ValueError(
                 "AtrousContext needs labelled pixels of two classes at least: fit it with label images, as "
                 "PixelClassifier.fit does"
             )
-        first = _simple(random_state) if self.classifier is None else clone(self.classifier)
+        first = _simple(random_state) if self.classifier is None else clone_of(self.classifier)
         check_probabilities(first, "AtrousContext needs a classifier with probabilities")
-        inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs)
+        inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs, "inner")
         check_may_look_ahead(inner, "the context of AtrousContext")
         fit_inner(inner, images, channel_axis, masks, targets)
         chosen, labels = choose_pixels(images.spatial_shapes, n_samples, masks, targets, random_state)

@@ -12,7 +12,6 @@ from collections.abc import Iterable
 
 import numpy as np
 from numpy.random import RandomState
-from sklearn.utils import check_random_state
 
 from dconv._axes import Ints, as_int, as_ndim, as_tuple, check_bool
 from dconv._derivative_filters import derivatives, directional, laplacian
@@ -29,6 +28,7 @@ from dconv._filter_bank import (
     single_channel,
 )
 from dconv._patch_filters import kmeans_patches, pca_patches
+from dconv._random_state import as_random_state
 from dconv._upsampling_filters import b3_spline_upsampling, bilinear_upsampling
 
 __all__ = [
@@ -312,7 +312,7 @@ def random_normal(
     check_bool(unit_norm, "unit_norm")
     if zero_mean and math.prod(kernel) == 1:
         raise ValueError(f"zero_mean needs at least 2 taps, but got kernel_size={kernel}; pass zero_mean=False")
-    weight = check_random_state(random_state).normal(size=(n_filters, math.prod(kernel), in_channels))
+    weight = as_random_state(random_state).normal(size=(n_filters, math.prod(kernel), in_channels))
     if zero_mean:
         weight -= weight.mean(axis=1, keepdims=True)
     if unit_norm:

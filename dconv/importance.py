@@ -12,7 +12,6 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, has_fit_parameter
 
 from dconv._axes import as_int, check_bool
@@ -22,6 +21,7 @@ from dconv._feature_groups import FEATURE_COST, GROUPS
 from dconv._lesson import check_two_classes, groups_of, new_lesson
 from dconv._parts import check_probabilities, new_classifier, new_features
 from dconv._pixels import as_max_samples
+from dconv._random_state import as_random_state
 from dconv._responses import response_of
 from dconv._threads import effective_n_jobs, scikit_learn_alone
 from dconv.features import AtrousFeatures
@@ -114,7 +114,7 @@ def group_importance(
     unknown = [name for name in wanted if not isinstance(name, str) or name not in KEYS]
     if unknown or not wanted:
         raise ValueError(f"by must be one or several of {', '.join(map(repr, KEYS))}, got {by!r}")
-    n_repeats, rng = as_int(n_repeats, "n_repeats", 1), check_random_state(random_state)
+    n_repeats, rng = as_int(n_repeats, "n_repeats", 1), as_random_state(random_state)
     images = estimator._known_images(X, mask)
     rules = estimator._rules()._replace(
         ignore_label=estimator.ignore_label_,
@@ -239,7 +239,7 @@ def select_features(
     check_bool(cost_aware, "cost_aware")
     if not isinstance(tolerance, int | float | np.number) or not 0 <= tolerance < np.inf:
         raise ValueError(f"tolerance must be a finite number, 0 or more, got {tolerance!r}")
-    cv, rng = as_int(cv, "cv", 2), check_random_state(random_state)
+    cv, rng = as_int(cv, "cv", 2), as_random_state(random_state)
     n_jobs = effective_n_jobs(estimator.n_jobs)
     classifier = new_classifier(estimator.classifier, rng, n_jobs)
     check_probabilities(classifier, "select_features needs a classifier with probabilities")

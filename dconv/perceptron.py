@@ -16,6 +16,7 @@ from sklearn.utils.validation import _check_sample_weight, check_is_fitted, vali
 from threadpoolctl import threadpool_limits
 
 from dconv._axes import as_int, items_of
+from dconv._random_state import as_random_state
 from dconv._threads import scikit_learn_alone
 
 _BATCH_SIZE = 200  # scikit-learn's own, or all rows if there are fewer
@@ -163,9 +164,10 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             if isinstance(value, bool) or not isinstance(value, int | float | np.number) or not 0 <= value < np.inf:
                 raise ValueError(f"{name} must be a finite number, 0 or more, got {value!r}")
         as_int(self.max_iter, "max_iter", 1)
+        as_random_state(self.random_state)
         layers = items_of(self.hidden_layer_sizes)  # None of one number, which scikit-learn takes for one layer
         for size in (self.hidden_layer_sizes,) if layers is None else layers:
-            as_int(size, "hidden_layer_sizes", 1)
+            as_int(size, "hidden_layer_sizes", 1, rule="an int or a sequence of ints")
         first = not (goes_on and hasattr(self, "network_"))
         if first and goes_on and classes is None:
             raise ValueError("the first partial_fit needs classes: all labels that will ever be seen")
@@ -178,7 +180,7 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
             known = np.unique(labels) if classes is None else np.unique(np.asarray(classes))
             if first and len(known) < 2:
                 owner = "y holds" if classes is None else "classes hold"
-                raise ValueError(f"{owner} one class, {known[0]!r}, but a classifier needs two")
+                raise ValueError(f"{owner} one class, {known[0]}, but a classifier needs two")
             before = known if first else self.network_.classes_
             if classes is not None and not np.array_equal(known, before):
                 raise ValueError(

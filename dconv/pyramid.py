@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.utils import check_random_state
 
 from dconv._axes import as_int, as_tuple, items_of
 from dconv._block_features import (
@@ -30,6 +29,7 @@ from dconv._branches import (
 from dconv._inner_maps import InnerMapsTransformer, fit_inner
 from dconv._parts import new_features
 from dconv._pixels import Block, PixelSet, blocks_of
+from dconv._random_state import as_random_state
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images, as_images
 from dconv.functional import conv
@@ -175,7 +175,7 @@ class AtrousPyramid(InnerMapsTransformer):
     def _fit_labelled(self, images: Images, masks: Sequence[PixelSet] | None, targets: np.ndarray | None) -> Self:
         """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
         effective_n_jobs(self.n_jobs)
-        dilations = self._checked()
+        dilations, random_state = self._checked(), as_random_state(self.random_state)
         if self.projection == "lda" and (targets is None or len(np.unique(targets)) < 2):
             raise ValueError(
                 "projection='lda' needs pixels of two classes at least: fit it with label images, as "
@@ -189,7 +189,7 @@ class AtrousPyramid(InnerMapsTransformer):
         trial.n_channels_in_ = images.n_channels
         trial._n_maps = images.n_channels if isinstance(inner, str) else inner.n_features_out_
         trial._reach, trial._pool = max(dilations), self.pool
-        trial._branches = trial._new_branches(images, dilations, masks, targets)
+        trial._branches = trial._new_branches(images, dilations, masks, targets, random_state)
         of_branches = sum(len(branch.weight) for branch in trial._branches)
         trial.n_features_out_ = trial._n_maps * (1 + self.pool) + of_branches
         trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in halo_of(inner, ndim))
@@ -222,16 +222,23 @@ class AtrousPyramid(InnerMapsTransformer):
         dilations = items_of(self.dilations)
         if not dilations:
             raise TypeError(f"dilations must be a sequence of ints, not empty, got {self.dilations!r}")
-        return as_tuple(dilations, len(dilations), "dilations", 1)
+        checked = as_tuple(dilations, len(dilations), "dilations", 1)
+        if len(set(checked)) < len(checked):
+            raise ValueError(f"dilations={self.dilations!r} repeats a dilation; give each once")
+        return checked
 
     def _new_branches(
-        self, images: Images, dilations: tuple[int, ...], masks: Sequence[PixelSet] | None, targets: Any
+        self,
+        images: Images,
+        dilations: tuple[int, ...],
+        masks: Sequence[PixelSet] | None,
+        targets: np.ndarray | None,
+        random_state: np.random.RandomState,
     ) -> tuple[Branch, ...]:
         """Return the kernels of all branches."""
         self._kind = self.projection
         if self.projection == "gaussian":
             return smoothing_branches(dilations, self._n_maps, self.ndim_)
-        random_state = check_random_state(self.random_state)
         if self.projection != "lda":
             masks, targets = None, None
         chosen, labels = choose_pixels(images.spatial_shapes, self.n_samples, masks, targets, random_state)

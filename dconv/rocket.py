@@ -7,10 +7,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, TransformerMixin
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from dconv._axes import as_int, as_ndim
+from dconv._random_state import as_random_state
 from dconv._rocket_plan import N_KERNELS, Channels, draw_channels, make_taps, spread_dilations
 from dconv._rocket_run import Plan, draw_thresholds, share_features
 from dconv._series import Collection, as_collection
@@ -156,7 +157,7 @@ class MiniRocket(TransformerMixin, BaseEstimator):
             raise ValueError(f"n_features must be at least 84, one for each kernel, but got {n_features}")
         most = as_int(self.max_dilations_per_kernel, "max_dilations_per_kernel", 1)
         ndim, n_threads = self._check_parameters()
-        random_state = check_random_state(self.random_state)
+        random_state = as_random_state(self.random_state)
         series = self._as_collection(X, ndim, reset=True)
         taps = make_taps(ndim)
         dilations, counts = spread_dilations(series.sizes, taps.least, n_features // N_KERNELS, most)

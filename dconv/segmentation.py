@@ -8,7 +8,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import Tags, check_random_state
+from sklearn.utils import Tags
 from sklearn.utils.metaestimators import available_if
 
 from dconv._base import ImageInput
@@ -21,6 +21,7 @@ from dconv._parts import check_probabilities, new_classifier, new_features
 from dconv._pixel_answers import PixelAnswers, classifier_has
 from dconv._pixels import Rules, as_ignore_label, as_max_samples, as_sample
 from dconv._priors import check_class_prior
+from dconv._random_state import as_random_state
 from dconv._refinement import fitted_refine, new_refine
 from dconv._stages import Course, Stage
 from dconv._threads import effective_n_jobs
@@ -235,7 +236,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             If an argument cannot be used, before any feature is computed.
         """
         n_jobs = effective_n_jobs(self.n_jobs)
-        random_state = check_random_state(self.random_state)
+        random_state = as_random_state(self.random_state)
         rules = self._rules()
         self._check_verbose()
         classifier = new_classifier(self.classifier, random_state, n_jobs)
@@ -305,7 +306,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         TypeError, ValueError
             If an argument cannot be used, before any feature is computed.
         """
-        random_state = check_random_state(self.random_state)
+        random_state = as_random_state(self.random_state)
         rules = self._rules()
         if rules.class_prior is not None:
             raise ValueError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Iterator
 from typing import Any, Self
@@ -15,13 +16,13 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
-from sklearn.utils import check_random_state
 from sklearn.utils.multiclass import check_classification_targets
-from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
+from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from dconv._axes import as_int
 from dconv._going_on import last_step, learn_more
+from dconv._random_state import as_random_state
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
 from dconv.perceptron import PerceptronClassifier
@@ -120,15 +121,16 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             If an argument or a parameter cannot be used.
         """
         n_folds = None if self.n_folds is None else as_int(self.n_folds, "n_folds", 2)
-        random_state = check_random_state(self.random_state)
+        random_state = as_random_state(self.random_state)
+        members = self._checked_members()
         with scikit_learn_alone():
             rows, labels = validate_data(self, X, y)
+            check_consistent_length(rows, groups)
             check_classification_targets(labels)
             classes = np.unique(labels)
             if len(classes) < 2:
                 raise ValueError(f"y holds one class, {classes[0]}, but a classifier needs two")
             weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
-            members = {"forest": self.forest, "perceptron": self.perceptron}
             losses = None
             if n_folds is not None:
                 losses = _held_out_losses(members, rows, labels, weights, groups, n_folds, random_state)
@@ -176,17 +178,25 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             )
         if first:
             return self.fit(X, y, sample_weight)
+        members = self._checked_members()
         with scikit_learn_alone():
             rows, labels = validate_data(self, X, y, reset=False)
             strangers = np.setdiff1d(labels, self.classes_)
             if len(strangers):
                 raise ValueError(f"y has labels {strangers.tolist()}, but {self.classes_.tolist()} at the first call")
             weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
-            members = {"forest": self.forest, "perceptron": self.perceptron}
             self.members_ = {
                 name: _gone_on(fitted, members[name], rows, labels, weights) for name, fitted in self.members_.items()
             }
         return self
+
+    def _checked_members(self) -> dict[str, Any]:
+        """Return who may vote, not fitted."""
+        members = {"forest": self.forest, "perceptron": self.perceptron}
+        for name, member in members.items():
+            if inspect.isclass(member) or not all(hasattr(member, each) for each in ("get_params", "predict_proba")):
+                raise TypeError(f"{name} must be a classifier with predict_proba, got {member!r:.60}")
+        return members
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:
         """Return the probabilities of classes.
@@ -276,7 +286,7 @@ def default_classifier(
     1024
     """
     n_rows = None if n_rows is None else as_int(n_rows, "n_rows", 1)
-    seeds = check_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
+    seeds = as_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
     perceptron = PerceptronClassifier((64,), random_state=int(seeds[1]))
     vote = AdaptiveVote(
         ExtraTreesClassifier(100, n_jobs=n_jobs, random_state=int(seeds[0])),

@@ -190,6 +190,9 @@ def test_bad_input():
     fails("AtrousContext needs labelled pixels of two classes", y=np.where(SCRIBBLES == 1, 1, 0))
     fails("n_samples must be at least 2, but got 1", n_samples=1)
     fails("needs a classifier with probabilities, but RidgeClassifier", classifier=RidgeClassifier())
+    fails("classifier must be None or a scikit-learn classifier", classifier="forest")
+    fails("classifier must be None or a scikit-learn classifier", TypeError, classifier=RidgeClassifier)
+    fails('inner must be None, "passthrough" or a transformer', inner="bank")
     fails("inner must work block by block, but CustomFeatures", inner=dconv.CustomFeatures(np.negative))
     fails("the context of AtrousContext looks at what lies ahead", inner=AtrousFeatures(2, causal=True))
     with pytest.raises(ValueError, match="X has 1 channel"):

@@ -156,7 +156,7 @@ GREY, FULL = make_image((8, 9))
         ({"n_jobs": "all"}, TypeError, "n_jobs must be None or an int"),
         ({"ndim": 4}, ValueError, "ndim must be 1, 2 or 3"),
         ({"channel_axis": 5}, ValueError, "channel_axis=5 is not an axis"),
-        ({"random_state": "x"}, ValueError, "cannot be used to seed"),
+        ({"random_state": "x"}, TypeError, "random_state must be None, an int from 0 to 2**32 - 1"),
     ],
 )
 def test_bad_parameters_are_refused(parameters, error, message):

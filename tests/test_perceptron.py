@@ -92,7 +92,7 @@ def test_bad_weight_decay(decay):
 
 
 def test_one_class_and_no_epoch():
-    with pytest.raises(ValueError, match="y holds one class"):
+    with pytest.raises(ValueError, match=r"y holds one class, 0\.0"):
         PerceptronClassifier().fit(X, np.zeros(700))
     for sizes in (0, (64, 0), ["a"], True, (2.5,)):
         with pytest.raises((TypeError, ValueError), match="hidden_layer_sizes must be"):

@@ -14,6 +14,7 @@ from sklearn.naive_bayes import GaussianNB
 
 import dconv
 from dconv import AtrousFeatures, AtrousPyramid
+from dconv.filters import gaussian
 
 BANK = AtrousFeatures(2, groups=["level", "gradient"])
 IMAGE, LABELS = make_image((40, 50))
@@ -203,6 +204,7 @@ def test_bad_input():
     fails("projection must be one of 'gaussian', 'random', 'pca', 'lda', got 'svd'", projection="svd")
     fails("dilations must be a sequence of ints, not empty", TypeError, dilations=6)
     fails("dilations must be at least 1", dilations=(6, 0))
+    fails(r"dilations=\(6, 6\) repeats a dilation", dilations=(6, 6))  # whose features would have the same names
     fails("pool must be a bool", TypeError, pool="mean")
     fails("n_components must be at least 1", n_components=0)
     fails("n_samples must be at least 2", n_samples=1)
@@ -218,5 +220,6 @@ def test_bad_input():
             pyramid("passthrough", projection="lda", channel_axis=-1).fit(image[..., None], top + 2 * bottom)
     fails("y has shape", projection="lda", y=np.ones((3, 3), int))
     fails("inner must work block by block, but CustomFeatures", inner=dconv.CustomFeatures(np.negative))
+    fails("or a bank of filters with stride=1", inner=dconv.DilatedConv(gaussian(1.0), stride=2))
     fails('inner must be None, "passthrough" or a transformer', inner="bank")
     fails("channel_axis must be None or an int", TypeError, channel_axis=np.ones(2))

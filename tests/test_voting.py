@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
@@ -146,6 +147,11 @@ def test_bad_parameters_are_refused():
             AdaptiveVote(TREE, LINE, n_folds=n_folds).fit(X, HALVES)
     with pytest.raises(ValueError, match="one class"):
         AdaptiveVote(TREE, LINE).fit(X, np.ones(300))
+    for members, name in (((LinearSVC(), LINE), "forest"), ((TREE, type(LINE)), "perceptron")):
+        with pytest.raises(TypeError, match=f"{name} must be a classifier with predict_proba, got "):
+            AdaptiveVote(*members).fit(X, HALVES)
+    with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[300, 2\]"):
+        AdaptiveVote(TREE, LINE).fit(X, HALVES, groups=[0, 1])
 
 
 def test_groups_are_images_or_regions_of_one():
