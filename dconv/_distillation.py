@@ -138,19 +138,22 @@ def _agreement(respond: Respond, rows: np.ndarray, wanted: np.ndarray) -> Agreem
 
 
 def trusted(distill: Any, student: Any, agreement: Agreement) -> Any:
-    """Return the student, with a warning if it does not answer as its teacher, or then with "auto" None."""
-    if agreement.labels >= MIN_AGREEMENT:
-        return student
-    if distill == "auto":
-        return None
+    """Return the student, or with "auto" None if it does not answer as its teacher."""
+    return student if agreement.labels >= MIN_AGREEMENT or distill is True else None
+
+
+def warn_of_disagreement(distill: Any, agreements: Sequence[Agreement]) -> None:
+    """Warn the caller of the `fit` that calls this if a student, of all that there are, answers in spite of that."""
+    labels = min((agreement.labels for agreement in agreements), default=1.0)
+    if labels >= MIN_AGREEMENT or distill == "auto":
+        return
     warnings.warn(
-        f"the student of distill=True gives {agreement.labels:.1%} of pixels the label that the classifier gives "
-        f"them, less than {MIN_AGREEMENT:.0%}; pass more images as X_unlabeled, predict with exact=True, or use "
-        'distill="auto" to fall back to the classifier',
+        f"the student of distill=True gives {labels:.1%} of pixels the label that the classifier gives them, less than "
+        f'{MIN_AGREEMENT:.0%}; pass more images as X_unlabeled, predict with exact=True, or use distill="auto" to '
+        "fall back to the classifier",
         UserWarning,
-        stacklevel=5,
+        stacklevel=3,
     )
-    return student
 
 
 def unlabeled_images(

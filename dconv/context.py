@@ -188,8 +188,9 @@ class ContextClassifier(PixelClassifier):
         weights = next(iter(lesson.weighting.values()), None)
         folds = new_folds(lesson.masks, lesson.targets, weights, as_int(self.cv, "cv"))
         if folds is None:
-            most = 1 if automatic else most
-            self._warn_of_no_folds(most)
+            self._warn_of_no_folds(automatic)
+            if automatic:
+                return super()._fit_stages(course)
         n_classes = len(np.unique(lesson.targets))
         context = ContextFeatures(lesson.images.n_axes, n_classes, spacing_of(course.features))
         rows, practice_rows = course.rows, None if practice is None else practice.rows
@@ -204,7 +205,7 @@ class ContextClassifier(PixelClassifier):
                 if loss >= least:
                     break
                 least = loss
-            stages.append(self._fit_stage(course, rows, practice_rows))
+            stages.append(self._new_stage(course, self._taught(course, rows), practice_rows))
             if number == most:
                 break
             start = perf_counter()
@@ -219,10 +220,10 @@ class ContextClassifier(PixelClassifier):
                     for images, masks in zip(practice.groups, practice.masks, strict=True)
                 ]
                 practice_rows = np.hstack([practice.rows, np.concatenate(parts)])
-        return stages
+        return stages if len(stages) > 1 else [self._only_stage(course, stages[0].classifier)]
 
-    def _warn_of_no_folds(self, n_stages: int) -> None:
-        doing = "there is one stage" if n_stages == 1 else "stages learn from what others say of pixels that they know"
+    def _warn_of_no_folds(self, automatic: bool) -> None:
+        doing = "there is one stage" if automatic else "stages learn from what others say of pixels that they know"
         warnings.warn(
             "labelled pixels cannot be dealt to folds such that every class is in two of them, so "
             f"{doing}; label more pixels of each class, in more places or images, or use PixelClassifier",

@@ -13,7 +13,7 @@ from sklearn.utils.metaestimators import available_if
 
 from dconv._base import ImageInput
 from dconv._block_features import check_images, fit_features
-from dconv._distillation import as_distill, distill, draw_practice, trusted, unlabeled_images
+from dconv._distillation import as_distill, distill, draw_practice, trusted, unlabeled_images, warn_of_disagreement
 from dconv._feature_cache import FeatureCache
 from dconv._lesson import Lesson, check_nodata, check_two_classes, new_lesson
 from dconv._nodata import as_nodata
@@ -267,6 +267,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             practice = draw_practice(features, sources, channel_axis, random_state, n_jobs)
         course = Course(lesson, features, rows, channel_axis, classifier, practice, random_state, n_jobs)
         stages = self._fit_stages(course)
+        warn_of_disagreement(self.distill, [stage.agreement for stage in stages if stage.agreement is not None])
         self._keep(features, stages, fitted_refine(refine, images), lesson, ndim, channel_axis, rules, rows.shape[1])
         return self
 
@@ -346,25 +347,31 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
 
     def _fit_stages(self, course: Course) -> list[Stage]:
         """Return what has been learnt; the last stage is what answers."""
-        if course.practice is None:
-            return [self._fit_stage(course, course.rows, None)]
-        cheaper = course.features._cheaper() if hasattr(course.features, "_cheaper") else None
-        return [self._fit_stage(course, course.rows, course.practice.rows, cheaper)]
+        return [self._only_stage(course, self._taught(course, course.rows))]
 
-    def _fit_stage(
+    def _only_stage(self, course: Course, classifier: Any) -> Stage:
+        """Return the stage of a fitted classifier that answers alone: its student may do without costly features."""
+        cheaper = course.features._cheaper() if hasattr(course.features, "_cheaper") else None
+        return self._new_stage(course, classifier, None if course.practice is None else course.practice.rows, cheaper)
+
+    def _taught(self, course: Course, rows: np.ndarray) -> Any:
+        """Return a classifier that has learnt from `rows`."""
+        classifier = clone(course.classifier)
+        start = perf_counter()
+        course.lesson.teach(classifier, rows)
+        self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
+        return classifier
+
+    def _new_stage(
         self,
         course: Course,
-        rows: np.ndarray,
+        classifier: Any,
         practice_rows: np.ndarray | None,
         cheaper: tuple[Any, np.ndarray] | None = None,
     ) -> Stage:
-        """Return a stage that has learnt from `rows`, and its student, if there is one, from `practice_rows`, or from
-        those of their columns that a `cheaper` transformer gives.
+        """Return the stage of a fitted classifier. Its student, if there is to be one, learns from `practice_rows`, or
+        from those of their columns that a `cheaper` transformer gives.
         """
-        classifier, lesson = clone(course.classifier), course.lesson
-        start = perf_counter()
-        lesson.teach(classifier, rows)
-        self._say(f"{type(classifier).__name__} fitted: {perf_counter() - start:.2f} s")
         if practice_rows is None:
             return Stage(classifier)
         start = perf_counter()

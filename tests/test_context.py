@@ -280,6 +280,37 @@ def test_every_stage_has_a_student():
     assert 0.8 < np.mean(student == exact) < 1
 
 
+@pytest.mark.parametrize("folds", ["too few pixels", "no gain"])
+def test_the_student_of_the_only_stage_that_auto_finds_does_without_costly_features(folds):
+    image, labels = make_image((50, 60))
+    y = scribble(labels)
+    segmenter = ContextClassifier(AtrousFeatures(2), TREES, n_stages="auto", distill="auto", random_state=0)
+    if folds == "no gain":
+        with mock.patch.object(HeldOut, "log_loss", side_effect=[0.5, 0.6]):
+            segmenter.fit(image, y)
+    else:
+        y = np.where(y == 1, 1, 0)
+        y[20, 20] = 2
+        with pytest.warns(UserWarning, match="so there is one stage"):
+            segmenter.fit(image, y)
+    assert segmenter.n_stages_ == 1
+    assert segmenter.student_.n_features_in_ == segmenter.student_features_.n_features_out_ < segmenter.n_features_
+    assert segmenter.predict(image).shape == image.shape
+
+
+@pytest.mark.parametrize("n_stages", [1, 2])
+def test_a_student_that_disagrees_is_warned_of_once_where_fit_is_called(n_stages):
+    image, labels = make_image((50, 60))
+    segmenter = ContextClassifier(BANK, TREES, n_stages=n_stages, distill=True, random_state=0)
+    with (
+        mock.patch("dconv._distillation.MIN_AGREEMENT", 1.1),
+        pytest.warns(UserWarning, match="of pixels the label that the classifier gives") as seen,
+    ):
+        segmenter.fit(image, scribble(labels))
+    assert [warning.filename for warning in seen] == [__file__]
+    assert f"gives {segmenter.distillation_agreement_.labels:.1%} of" in str(seen[0].message)
+
+
 def test_a_student_sees_what_the_one_before_it_says():
     image, labels = make_image((50, 60))
     segmenter = ContextClassifier(BANK, TREES, distill=True, random_state=0)

@@ -153,8 +153,9 @@ def test_without_distill_there_is_no_student():
 def test_a_bad_student_gives_way_or_is_warned_of(monkeypatch):
     monkeypatch.setattr(_distillation, "MIN_AGREEMENT", 1.1)
     image, labels = make_image((60, 60))
-    with pytest.warns(UserWarning, match=r"gives .* of pixels the label .* less than 110%; pass more images"):
+    with pytest.warns(UserWarning, match=r"gives .* of pixels the label .* less than 110%; pass more images") as seen:
         doubted = PixelClassifier(BANK, TREES, distill=True, random_state=0).fit(image, scribble(labels))
+    assert [warning.filename for warning in seen] == [__file__]
     assert doubted.student_ is not None
     automatic = PixelClassifier(BANK, TREES, distill="auto", random_state=0).fit(image, scribble(labels))
     assert automatic.student_ is None
