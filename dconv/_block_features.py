@@ -175,12 +175,12 @@ def _one_band(read: Callable[[int, Block], np.ndarray], index: int, block: Block
     return iter([(block, read(index, block))])
 
 
-def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None) -> Images:
-    """Return what `features`, a transformer or "passthrough", is to work on."""
+def images_for(features: Any, X: Any, ndim: int, channel_axis: int | None, name: str = "X") -> Images:
+    """Return what `features`, a transformer or "passthrough", is to work on: the images that argument `name` is."""
     if isinstance(features, str):
-        remedy = 'features="passthrough" needs features on an axis of their own, as in X[..., numpy.newaxis]'
-        return as_images(X, ndim, channel_axis, grey_remedy=remedy)
-    return as_images(X, ndim, channel_axis)
+        remedy = f'features="passthrough" needs features on an axis of their own, as in {name}[..., numpy.newaxis]'
+        return as_images(X, ndim, channel_axis, name=name, grey_remedy=remedy)
+    return as_images(X, ndim, channel_axis, name=name)
 
 
 def fit_features(

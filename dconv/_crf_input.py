@@ -86,7 +86,7 @@ def as_image(image: Any, ndim: int, channel_axis: int | None, name: str) -> np.n
     if 0 in array.shape[:-1]:
         raise ValueError(f"{name} has shape {array.shape}: an axis of size 0 holds no pixels")
     if array.shape[-1] > 0:
-        check_finite(Images([array], "image"), name=name)
+        check_finite(Images([array], "image", name))
     return array
 
 

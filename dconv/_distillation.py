@@ -170,7 +170,7 @@ def unlabeled_images(
         return None
     if not distill:
         raise ValueError("X_unlabeled is what a student learns from, but distill=False; pass distill=True")
-    unlabeled = fill_nodata(images_for(features, X_unlabeled, ndim, channel_axis), None, nodata)
+    unlabeled = fill_nodata(images_for(features, X_unlabeled, ndim, channel_axis, "X_unlabeled"), None, nodata)
     if unlabeled.n_channels != images.n_channels:
         raise ValueError(f"X_unlabeled has {unlabeled.n_channels} channel(s), but X has {images.n_channels}")
     return unlabeled

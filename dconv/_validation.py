@@ -74,10 +74,13 @@ class Images(NamedTuple):
         Views of the user's data, in its own dtype: ndarrays, or what is read when it is sliced.
     kind : {"image", "batch", "list"}
         What the user passed, and so what they get back.
+    name : str
+        Of the argument, for messages.
     """
 
     arrays: list[Any]
     kind: Kind
+    name: str = "X"
 
     @property
     def spatial_shapes(self) -> list[tuple[int, ...]]:
@@ -94,17 +97,17 @@ class Images(NamedTuple):
         """Spatial axes of every image."""
         return self.arrays[0].ndim - 1
 
-    def describe(self, index: int, name: str = "X") -> str:
-        """Return how a message should call image `index`: ``X`` or ``X[3]``."""
+    def describe(self, index: int, name: str | None = None) -> str:
+        """Return how a message should call image `index`, or what argument `name` has for it: ``X`` or ``X[3]``."""
+        name = self.name if name is None else name
         return name if self.kind == "image" else f"{name}[{index}]"
 
     def hint(self) -> str:
         """Return what to add to a message about shapes: an image in colour is easily taken for a batch."""
         if self.kind != "batch" or self.n_channels > 1:
             return ""
-        return (
-            f"; X was taken for a batch of {len(self.arrays)} images: pass channel_axis if an axis of it holds channels"
-        )
+        taken = f"{self.name} was taken for a batch of {len(self.arrays)} images"
+        return f"; {taken}: pass channel_axis if an axis of it holds channels"
 
     def allocate(self, shapes: Sequence[tuple[int, ...]], dtype: np.dtype | type) -> tuple[Any, list[np.ndarray]]:
         """Return an empty result of the user's kind, and one array of `shapes[i]` to write for every image."""
@@ -159,14 +162,19 @@ def as_axes(ndim: Any, channel_axis: Any) -> tuple[int, int | None]:
 
 
 def as_images(
-    X: Any, ndim: int, channel_axis: int | None, *, grey_remedy: str = "pass channel_axis=None for a grey image"
+    X: Any,
+    ndim: int,
+    channel_axis: int | None,
+    *,
+    name: str = "X",
+    grey_remedy: str = "pass channel_axis=None for a grey image",
 ) -> Images:
     """Return `X` (one image, a batch array or a list of images) as channels-last :class:`Images`.
 
     An image that slices but is no NumPy array (Zarr, HDF5, dask), or is a callable that returns one, stays where it is.
 
-    `channel_axis` counts the axes of one image: it means the same in an image, a batch and a list. `grey_remedy` is
-    what a message proposes where the axis of channels is missing.
+    `channel_axis` counts the axes of one image: it means the same in an image, a batch and a list. `name` is that of
+    the argument, and `grey_remedy` what a message proposes where the axis of channels is missing.
 
     Raises
     ------
@@ -181,18 +189,18 @@ def as_images(
     last_used = LastUsed()
     if isinstance(X, list | tuple):
         if not X:
-            raise ValueError("X is an empty list; pass at least one image")
-        raw = [as_readable(image, f"X[{index}]", index, last_used) for index, image in enumerate(X)]
+            raise ValueError(f"{name} is an empty list; pass at least one image")
+        raw = [as_readable(image, f"{name}[{index}]", index, last_used) for index, image in enumerate(X)]
     else:
-        array = as_readable(X, "X", 0, last_used)
+        array = as_readable(X, name, 0, last_used)
         kind = "batch" if array.ndim == n_axes + 1 else "image"
         if kind == "batch" and len(array) == 0:
-            raise ValueError(f"X has shape {array.shape}: a batch of no images; pass at least one image")
+            raise ValueError(f"{name} has shape {array.shape}: a batch of no images; pass at least one image")
         raw = items_of_batch(array) if kind == "batch" else [array]
-    images = Images(raw, kind)
+    images = Images(raw, kind, name)
     for index, image in enumerate(raw):
-        name = images.describe(index)
-        real_dtype(image, name)
+        called = images.describe(index)
+        real_dtype(image, called)
         if image.ndim != n_axes:
             remedy = "check ndim and the array"
             if kind == "list" and image.ndim == n_axes - 1:
@@ -202,17 +210,18 @@ def as_images(
             elif channel_axis is not None and image.ndim == ndim:
                 remedy = grey_remedy
             raise ValueError(
-                f"{name} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis={channel_axis} "
+                f"{called} has {image.ndim} axes {image.shape}, but with ndim={ndim} and channel_axis={channel_axis} "
                 f"an image has {n_axes} axes; {remedy}"
             )
         if image.size == 0:
-            raise ValueError(f"{name} has shape {image.shape}: an axis of size 0 holds no pixels")
+            raise ValueError(f"{called} has shape {image.shape}: an axis of size 0 holds no pixels")
         raw[index] = channels_last(image, channel_axis)
     counts = [image.shape[-1] for image in raw]
     if len(set(counts)) > 1:
         odd = next(index for index, count in enumerate(counts) if count != counts[0])
         raise ValueError(
-            f"all images must have the same number of channels, but X[0] has {counts[0]} and X[{odd}] has {counts[odd]}"
+            f"all images must have the same number of channels, but {name}[0] has {counts[0]} and {name}[{odd}] has "
+            f"{counts[odd]}"
         )
     return images
 
@@ -238,7 +247,7 @@ def check_n_channels(images: Images, expected: int, owner: object) -> None:
         )
 
 
-def check_finite(images: Images, largest: float = LARGEST, name: str = "X") -> None:
+def check_finite(images: Images, largest: float = LARGEST) -> None:
     """Check that no image holds NaN, infinity or a value beyond `largest`; integers of few bits pass at no cost.
 
     Pixels of which an image knows that they hold no data (`valid`) may hold anything.
@@ -260,7 +269,7 @@ def check_finite(images: Images, largest: float = LARGEST, name: str = "X") -> N
                     "features need finite numbers: fill such pixels, for instance with the median of the others, or "
                     f"leave them out, as by PixelClassifier(nodata=-1){'' if np.isnan(value) else ' and mask'}"
                 )
-            raise ValueError(f"{images.describe(index, name)} holds {value} at (*pixel, channel) {place}; {remedy}")
+            raise ValueError(f"{images.describe(index)} holds {value} at (*pixel, channel) {place}; {remedy}")
         known["at most"] = largest
 
 

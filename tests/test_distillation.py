@@ -186,7 +186,11 @@ def test_learns_from_unlabeled_images():
         ({"distill": 1}, None, 'distill must be True, False or "auto"'),
         ({"distill": True, "classifier": LinearSVC()}, None, "LinearSVC has no predict_proba"),
         ({"distill": False}, np.zeros((60, 60)), "distill=False; pass distill=True"),
-        ({"distill": True}, np.full((60, 60), np.nan), "finite"),
+        ({"distill": True}, np.full((60, 60), np.nan), r"^X_unlabeled holds nan .* finite"),
+        ({"distill": True}, [np.zeros((60, 60)), np.zeros((60, 60, 3))], r"^X_unlabeled\[1\] has 3 axes"),
+        ({"distill": True}, [], "X_unlabeled is an empty list"),
+        ({"distill": True, "features": AtrousFeatures(2)}, np.zeros((60, 3)), "X_unlabeled has spatial shape"),
+        ({"distill": True, "features": AtrousFeatures(2)}, np.zeros((60, 60, 3)), "X_unlabeled was taken for a batch"),
         ({"distill": True, "channel_axis": -1}, np.zeros((60, 60, 2)), "X_unlabeled has 2 channel"),
     ],
 )
@@ -194,7 +198,7 @@ def test_refused(parameters, more, message):
     image, labels = make_image((60, 60))
     if "channel_axis" in parameters:
         image = np.stack([image] * 3, axis=-1)
-    segmenter = PixelClassifier(BANK, **{"classifier": TREES, **parameters})
+    segmenter = PixelClassifier(**{"features": BANK, "classifier": TREES, **parameters})
     with pytest.raises(ValueError, match=message):
         segmenter.fit(image, scribble(labels), X_unlabeled=more)
     assert not hasattr(segmenter, "classifier_")
