@@ -7,8 +7,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from dconv import _memory
 from dconv._base import FeatureImageTransformer
 from dconv._block_features import check_images, fit_to_images
+from dconv._boxes import sizes
 from dconv._pixels import Block, PixelSet, blocks_of
 from dconv._threads import effective_n_jobs, run_tasks
 from dconv._validation import Images
@@ -66,6 +68,12 @@ class InnerMapsTransformer(FeatureImageTransformer):
     def _for_image(self, image: Any) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""
         raise NotImplementedError
+
+    def _transform_block(self, image: Any, block: Block) -> np.ndarray:
+        """Return the features of one block, as described in :mod:`dconv._block_features`."""
+        out = _memory.empty((*sizes(block), self.n_features_out_), np.dtype(np.float32))
+        self._fill(image, block, out)
+        return out
 
     def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
         """Write the features of a block to `out` (*block, n_features_out_)."""

@@ -13,7 +13,6 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
-from dconv import _memory
 from dconv._axes import as_int
 from dconv._block_features import (
     gather_rows,
@@ -219,12 +218,6 @@ class AtrousContext(InnerMapsTransformer):
         transformer._respond = Responder(self.classifier_, "predict_proba")
         transformer._of_probabilities = self._context()
         return transformer
-
-    def _transform_block(self, image: Any, block: Block) -> np.ndarray:
-        """Return the features of one block, as described in :mod:`dconv._block_features`."""
-        out = _memory.empty((*sizes(block), self.n_features_out_), np.dtype(np.float32))
-        self._fill(image, block, out)
-        return out
 
     def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
         """Write the features of a block to `out` (*block, n_features_out_)."""

@@ -267,13 +267,10 @@ class AtrousPyramid(InnerMapsTransformer):
         run_tasks(work, range(len(blocks)), effective_n_jobs(self.n_jobs))
         return (sums.sum(axis=0) / math.prod(image.shape[:-1])).astype(np.float32)
 
-    def _transform_block(self, image: Any, block: Block) -> np.ndarray:
-        """Return the features of one block, as described in :mod:`dconv._block_features`."""
-        prepared = getattr(self, "_prepared", None)
-        if prepared is None:
-            return self._for_image(image)._transform_block(image, block)
-        maps = maps_around(prepared, image, block, self._reach)
-        out = np.empty((*(part.stop - part.start for part in block), self.n_features_out_), np.float32)
+    def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
+        """Write the features of a block to `out` (*block, n_features_out_)."""
+        prepared = self if hasattr(self, "_prepared") else self._for_image(image)
+        maps = maps_around(prepared._prepared, image, block, self._reach)
         out[..., : self._n_maps] = maps[(slice(self._reach, -self._reach),) * self.ndim_]
         done = self._n_maps
         for branch in self._branches:
@@ -286,9 +283,4 @@ class AtrousPyramid(InnerMapsTransformer):
             out[..., done : done + more] = response[0]
             done += more
         if self._pool:
-            out[..., done:] = self._means
-        return out
-
-    def _fill(self, image: Any, block: Block, out: np.ndarray) -> None:
-        """Write the features of a block to `out` (*block, n_features_out_)."""
-        out[...] = self._transform_block(image, block)
+            out[..., done:] = prepared._means

@@ -309,6 +309,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         """
         random_state = as_random_state(self.random_state)
         rules = self._rules()
+        self._check_verbose()
         if rules.class_prior is not None:
             raise ValueError(
                 "class_prior needs to know how many pixels of each class have been learnt from, which partial_fit does "
