@@ -15,6 +15,10 @@ _WORDS = (
     (r"\bignore_label=None\b", "--ignore-label none"),
     (r"\bignore_label=", "--ignore-label "),
     (r"\bresume=False\b", "--no-resume"),
+    (r"\brandom_state must be None, an int from (.*) or a numpy.random.RandomState\b", r"--seed must be from \1"),
+    (r"\b(block|max|n)_(shape|samples|jobs) must\b", r"--\1-\2 must"),
+    (r"; None takes all\b", "; without it all are taken"),
+    (r"; None or -1 uses the physical cores\b", "; without it there are as many threads as physical cores"),
     (r"\bis in y\b", "is in the label images"),
     (r"\by holds no labelled pixel\b", "the label images hold no labelled pixel"),
 )
@@ -47,6 +51,8 @@ def warnings_told() -> Iterator[None]:
 def in_plain_words(message: Any) -> str:
     """Return a message with the options of the command line in the place of parameters."""
     text = str(message) or type(message).__name__
+    if isinstance(message, OSError) and message.filename is not None:  # of the system, with its number and quotes
+        text = f"{message.filename}: {message.strerror}"
     for pattern, word in _WORDS:
         text = re.sub(pattern, word, text)
     return text

@@ -131,6 +131,22 @@ def test_train_refuses(tmp_path, capsys, labels, message):
     assert "there are 1 images, but 2 label images" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--seed", -1, "--seed must be from 0 to 2**32 - 1, got -1"),
+        ("--max-samples", 0, "--max-samples must be at least 1 pixel per class and image, got 0; without it all are"),
+        ("--n-jobs", 0, "--n-jobs must not be 0; without it there are as many threads as physical cores"),
+    ],
+)
+def test_messages_name_options(tmp_path, capsys, option, value, message):
+    write(tmp_path / "image.png", IMAGE)
+    write(tmp_path / "labels.png", SCRIBBLES)
+    files = tmp_path / "image.png", "--labels", tmp_path / "labels.png", "-o", tmp_path / "m.dconv"
+    assert run("train", *files, option, value) == 1
+    assert message in capsys.readouterr().err
+
+
 # --- predict ---
 
 
@@ -339,4 +355,4 @@ def test_exit_codes_of_the_process(tmp_path):
     module = [sys.executable, "-m", "dconv", "info", str(tmp_path / "none")]
     done = subprocess.run(module, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == f"dconv: error: [Errno 2] No such file or directory: '{tmp_path / 'none'}'\n"
+    assert done.stderr == f"dconv: error: {tmp_path / 'none'}: No such file or directory\n"
