@@ -18,9 +18,8 @@ Only with `--test` are test images read: then all training images are learnt fro
 
 Scores, of all pixels that are not void. Two classes: average precision (AP, exact) and intersection over union (IoU) of
 class 1, of all pixels pooled (those of all folds too, though each has a model of its own), and as the mean over images.
-The threshold of IoU is the one best on training images held out: dense, on whole images (while scoring by folds, those
-of the other folds); scribbles, on the labelled pixels, each stroke (of 3 images: each image) predicted from the others,
-as if each class had the share of them that these predictions give it of whole images.
+The threshold of IoU is the one best on whole training images held out: dense, on those of all folds (while scoring by
+folds, of the other folds); scribbles, on 8 images, evenly picked, of those that are neither scribbled on nor scored.
 More classes, by the most probable: mean IoU, average accuracy of classes and accuracy, over the classes that the truth
 has; a class that the labelled pixels did not show is missed. Of any number: the expected calibration error (ECE) of the
 probability of the most probable class, corrected by Bayes' rule for how frequent classes are in the images learnt from;

@@ -47,10 +47,6 @@ def check_scores() -> None:
         threshold = scores.best_threshold(truth, probability)
         tried = [jaccard_score(truth, probability >= t) for t in np.unique(probability)]
         same(scores.binary_iou(truth, probability >= threshold), max(tried))
-        threshold = scores.best_threshold(truth, probability, share=0.03)
-        weights = np.where(truth, 0.03 / truth.mean(), 0.97 / (~truth).mean())
-        tried = [jaccard_score(truth, probability >= t, sample_weight=weights) for t in np.unique(probability)]
-        same(jaccard_score(truth, probability >= threshold, sample_weight=weights), max(tried))
         classes = [0, 2, 3, 7]
         true, predicted = rng.choice(classes[:3], size), rng.choice(classes, size)  # class 7 is not in the truth
         found = scores.class_scores(scores.confusion_matrix(true, predicted, classes))
@@ -85,15 +81,16 @@ def check_labels(dataset: segmentation_sets.Dataset) -> None:
         pool = list(range(1, len(truths)))
         lesson = regimes.draw_scribbles(dataset, n_sites, pool, draw=0)
         again = regimes.draw_scribbles(dataset, n_sites, pool, draw=0)
-        ensure(equal(lesson.labels, again.labels) and equal(lesson.groups, again.groups), "the same again")
-        ensure(np.all(lesson.labels[0] == VOID), "only images of the pool")
-        for truth, drawn, groups in zip(truths, lesson.labels, lesson.groups, strict=True):
+        ensure(equal(lesson, again), "the same again")
+        ensure(np.all(lesson[0] == VOID), "only images of the pool")
+        ensure(sum((drawn != VOID).any() for drawn in lesson) <= n_sites, "no more images than asked for")
+        for truth, drawn in zip(truths, lesson, strict=True):
             ensure(np.all((drawn == VOID) | (drawn == truth)), "strokes lie in their class and not in void")
-            ensure(np.all((drawn == VOID) == (groups == -1)), "every stroke has a group")
-            if n_sites == 1:
-                for c in dataset.classes:
-                    for stroke in range(strokes.N_STROKES):
-                        check_stroke((drawn == c) & (groups == stroke))
+    drawn, numbers = strokes.draw_strokes(truths[0], np.random.default_rng(0))
+    ensure(np.all((drawn == VOID) == (numbers == -1)), "every stroke has a number")
+    for c in dataset.classes:
+        for stroke in range(strokes.N_STROKES):
+            check_stroke((drawn == c) & (numbers == stroke))
 
 
 def check_stroke(mask: np.ndarray) -> None:
@@ -121,7 +118,7 @@ class Spy:
 
 
 def check_answers() -> None:
-    """Check who answers what in the dense regime; strokes of one image are predicted on that image itself."""
+    """Check who answers what, and on which images the threshold is chosen."""
     for test in (False, True):
         dataset = segmentation_sets.load("drive", test=test)
         answers, _ = regimes.run(dataset, "dense", Spy, 0, 3)
@@ -137,6 +134,17 @@ def check_answers() -> None:
             of_train, _ = regimes.run(segmentation_sets.load("drive"), "dense", Spy, 0, 3)
             threshold = regimes.choose_threshold(of_train)
             ensure(all(answer.threshold == threshold for answer in answers), "a threshold is chosen on training images")
+        answers, _ = regimes.run(dataset, "scribbles-1", Spy, 0, 3)
+        scored = part.names if test else [part.names[i] for i in regimes.folds_of(len(part.names), 3)[0]]
+        ensure([answer.site for answer in answers] == scored, "every image to score once, in order")
+        pool = [i for i, name in enumerate(dataset.train.names) if test or name not in scored]
+        drawn = regimes.draw_scribbles(dataset, 1, pool, 0)
+        blank = [i for i in pool if np.all(drawn[i] == VOID)]
+        ensure(0 < len(blank) <= regimes.N_FOR_THRESHOLD, "all images without strokes are picked")
+        kept = [dataset.train.labels[i] != VOID for i in blank]
+        truth = np.concatenate([dataset.train.labels[i][k] == 1 for i, k in zip(blank, kept, strict=True)])
+        told = np.concatenate([dataset.train.images[i][k][:, 0] / 255 for i, k in zip(blank, kept, strict=True)])
+        same(answers[0].threshold, scores.best_threshold(truth, told.astype(np.float32)))
 
 
 def check_runs(folder: str) -> None:

@@ -16,17 +16,9 @@ from segmentation_sets import VOID, Dataset, Pictures, Site
 from segmenters import Prepared
 
 N_CHOICES = 20  # of images to scribble on
+N_FOR_THRESHOLD = 8  # training images without strokes that the threshold is chosen on
 Labels = list[np.ndarray]
 Make = Callable[[], Any]
-
-
-class Lesson(NamedTuple):
-    """Label images of all training images, VOID but for the pixels to learn from, and what of these belongs together:
-    a number per pixel, -1 at VOID.
-    """
-
-    labels: Labels
-    groups: Labels
 
 
 class Answer(NamedTuple):
@@ -48,16 +40,6 @@ class Learnt(NamedTuple):
 
     estimator: Any
     factors: np.ndarray
-
-
-class HeldOut(NamedTuple):
-    """Labelled pixels of an image with two classes: whether they are class 1, the probability of that, predicted from
-    other labelled pixels, and the mean of this probability over the whole image.
-    """
-
-    truth: np.ndarray
-    probability: np.ndarray
-    share: float
 
 
 @dataclass
@@ -114,50 +96,27 @@ def _run_scribbles(
 ) -> Iterator[Answer]:
     held = [] if dataset.test is not None else folds[draw % len(folds)]
     pool = [number for number in range(len(dataset.train.names)) if number not in held]
-    lesson = draw_scribbles(dataset, n_sites, pool, draw)
-    threshold = None
-    if dataset.binary:
-        threshold = choose_threshold_of_strokes(list(_group_answers(dataset.train, make, lesson)))
-    learnt = learn(make, dataset.train, lesson.labels, clock)
+    labels = draw_scribbles(dataset, n_sites, pool, draw)
+    learnt = learn(make, dataset.train, labels, clock)
+    others = [number for number in pool if (labels[number] == VOID).all()]
+    threshold = _threshold_of(learnt, dataset.train, others) if dataset.binary else None
     scored, numbers = (dataset.train, held) if held else (dataset.test, range(len(dataset.test.names)))
     for answer in answers(learnt, scored, numbers, dataset.binary, clock):
         yield answer._replace(threshold=threshold)
 
 
-def _group_answers(train: Pictures, make: Make, lesson: Lesson) -> Iterator[HeldOut]:
-    """Yield the labelled pixels of every group of a lesson with two classes, predicted from the other groups."""
-    for group in range(max(int(groups.max()) for groups in lesson.groups) + 1):
-        pairs = zip(lesson.labels, lesson.groups, strict=True)
-        others = [np.where(groups == group, VOID, labels) for labels, groups in pairs]
-        if len(np.unique(np.concatenate([labels[labels != VOID] for labels in others]))) < 2:
-            continue  # the group has all there is of a class
-        learnt = learn(make, train, others, Clock())
-        for image, labels, groups in zip(train.images, lesson.labels, lesson.groups, strict=True):
-            inside = groups == group
-            if inside.any():
-                probability = probability_of_one(learnt, predict(learnt, image, Clock()))
-                yield HeldOut(labels[inside] == 1, probability[inside], float(probability.mean()))
+def _threshold_of(learnt: Learnt, train: Pictures, numbers: list[int]) -> float:
+    """Return the threshold that is best on training images not learnt from, of which it takes some, evenly picked."""
+    if not numbers:
+        return 0.5
+    places = np.linspace(0, len(numbers) - 1, min(N_FOR_THRESHOLD, len(numbers))).round().astype(int)
+    return choose_threshold(answers(learnt, train, [numbers[place] for place in places], True, Clock()))
 
 
 def choose_threshold(answers: Iterable[Answer]) -> float:
     """Return the threshold of the largest IoU of all these pixels."""
     pairs = [(answer.truth, answer.predicted) for answer in answers]
     return scores.best_threshold(*map(np.concatenate, zip(*pairs, strict=True)))
-
-
-def choose_threshold_of_strokes(parts: Sequence[HeldOut]) -> float:
-    """Return the threshold of the largest IoU of these pixels, as if each class had the share of them that it seems to
-    have of the images: strokes show both alike, and where one is rare that threshold is far too low.
-
-    The mean probability still takes a rare class for more frequent than it is, but expectation maximization, which goes
-    on from there, at times finds that there is none of it.
-    """
-    if not parts:
-        return 0.5
-    truth, probability = (np.concatenate(each) for each in list(zip(*parts, strict=True))[:2])
-    if truth.all() or not truth.any():
-        return 0.5
-    return scores.best_threshold(truth, probability, float(np.mean([part.share for part in parts])))
 
 
 def generator(*key: Any) -> np.random.Generator:
@@ -175,21 +134,14 @@ def draw_dense(dataset: Dataset, seed: int) -> Labels:
     return labels
 
 
-def draw_scribbles(dataset: Dataset, n_sites: int, pool: list[int], draw: int) -> Lesson:
-    """Return strokes on `n_sites` sites of the training images of these numbers.
-
-    The groups are those that the threshold is chosen with: strokes if there is one site, else sites.
-    """
+def draw_scribbles(dataset: Dataset, n_sites: int, pool: list[int], draw: int) -> Labels:
+    """Return strokes on `n_sites` sites of the training images of these numbers."""
     train = dataset.train
     labels = [np.full_like(labels, VOID) for labels in train.labels]
-    groups = [np.full(labels.shape, -1) for labels in train.labels]
-    chosen = choose_sites(dataset, n_sites, pool, generator(dataset.name, n_sites, draw))
-    for number, site in enumerate(chosen):
+    for site in choose_sites(dataset, n_sites, pool, generator(dataset.name, n_sites, draw)):
         rng = generator(dataset.name, site.name, n_sites, draw)
-        drawn, stroke = strokes.draw_strokes(train.labels[site.number][site.part], rng)
-        labels[site.number][site.part] = drawn
-        groups[site.number][site.part] = stroke if n_sites == 1 else np.where(drawn == VOID, -1, number)
-    return Lesson(labels, groups)
+        labels[site.number][site.part], _ = strokes.draw_strokes(train.labels[site.number][site.part], rng)
+    return labels
 
 
 def choose_sites(dataset: Dataset, n_sites: int, pool: list[int], rng: np.random.Generator) -> list[Site]:

@@ -22,18 +22,11 @@ def binary_iou(truth: np.ndarray, predicted: np.ndarray) -> float:
     return np.count_nonzero(truth & predicted) / union if union else float("nan")
 
 
-def best_threshold(truth: np.ndarray, probability: np.ndarray, share: float | None = None) -> float:
-    """Return the threshold `t` of the largest IoU of ``probability >= t``: halfway between two of the values.
-
-    With `share` pixels count as if so many of all were of the positive class; both classes are in `truth` then.
-    """
+def best_threshold(truth: np.ndarray, probability: np.ndarray) -> float:
+    """Return the threshold `t` of the largest IoU of ``probability >= t``: halfway between two of the values."""
     order = np.argsort(-probability, kind="stable")
     values, truth = probability[order], truth[order]
-    weights = np.ones(len(truth))
-    if share is not None:
-        share = max(share, 1e-9)  # some were labelled, even if nothing seems to be of it
-        weights = np.where(truth, share / truth.mean(), (1 - share) / (~truth).mean())
-    hits, chosen = np.cumsum(weights * truth), np.cumsum(weights)
+    hits, chosen = np.cumsum(truth), np.arange(1, len(truth) + 1)
     ends = np.append(np.flatnonzero(np.diff(values)), len(values) - 1)  # equal values fall on one side together
     iou = hits[ends] / (hits[-1] + chosen[ends] - hits[ends])
     best = ends[np.argmax(iou)]
