@@ -16,7 +16,7 @@ from sklearn.pipeline import Pipeline
 
 from dconv._affine import Affine, SoftClip, map_of, then
 from dconv._fitted import attribute, calibrations, classes, finite, refuse
-from dconv._kernels._network import EXPONENTIAL, LOGISTIC
+from dconv._kernels._network import LOGISTIC, SOFTMAX
 from dconv._network import Layer, Network
 from dconv._network_run import compile_network
 from dconv._predictor import NotCompilable, Predictor, Scorer, check_tile
@@ -130,7 +130,7 @@ def _calibrated(classifier: CalibratedClassifierCV, method: str, compile_part: C
         if len(found) == 2:  # the sigmoid is of the second class
             n_scores = 1 if of_scores else 2
             weight = np.zeros((2, n_scores))
-            weight[1, -1:], bias, activation = slope, np.append(0, intercept), EXPONENTIAL
+            weight[1, -1:], bias, activation = slope, np.append(0, intercept), SOFTMAX
         else:
             weight, bias, activation = np.diag(slope), intercept, LOGISTIC
         calibration = Network((Layer(Affine(weight, bias), activation),), normalise=True)

@@ -19,7 +19,7 @@ from sklearn.svm import LinearSVC
 
 from dconv._affine import Affine
 from dconv._fitted import check_one_label, classes, finite, n_features, numbers, refuse
-from dconv._kernels._network import EXPONENTIAL, LOGISTIC, RAMP
+from dconv._kernels._network import LOGISTIC, RAMP, SOFTMAX
 from dconv._network import Layer, Network
 from dconv._network_run import NetworkPredictor, NetworkScorer
 
@@ -28,7 +28,7 @@ def softmax(scores: Affine) -> Layer:
     """Return the layer of probabilities, to be normalised, whose logarithms differ as the scores do; a single score is
     that of the second of two classes, and the first has zero.
     """
-    return Layer(_pair(scores, 0) if len(scores.bias) == 1 else scores, EXPONENTIAL)
+    return Layer(_pair(scores, 0) if len(scores.bias) == 1 else scores, SOFTMAX)
 
 
 def _pair(scores: Affine, factor: float) -> Affine:

@@ -27,9 +27,9 @@ class Network:
     """Layers that a pixel passes, one after another."""
 
     layers: tuple[Layer, ...]
-    normalise: bool = False  # divide what the last layer gives by its sum
+    normalise: bool = False  # divide what the last layer gives by its sum, as after SOFTMAX must be
     clip: SoftClip | None = None  # what features pass before the first layer
-    squares: bool = False  # the first layer sees the centred features and beside them their squares
+    squares: bool = False  # the first layer sees the centred features and beside them their squares, in float64
     double: bool = False  # compute in float64
     wide: bool = False  # compute in float64 where nothing is known of the features: so does the classifier
     floor: float = -np.inf  # with a normalised LOGISTIC: a pixel whose largest score is smaller is left undecided

@@ -17,7 +17,7 @@ from dconv._predictor import check_tile
 # Pixels that pass through all layers together: what a layer of 100 units writes for them is 75 KiB, which stays in the
 # L2 cache. Between 48 and 384 pixels no difference could be measured; with 24 beginning a layer takes 5 % of the time,
 # with 768 the layers leave the cache. Tiles may therefore be of any size; a call takes 6 microseconds, which no longer
-# show from 2048 pixels on.
+# show from 2048 pixels on. The kernel wants a multiple of ROW_UNIT.
 _PIECE = 192
 
 Run = Callable[[np.ndarray, np.ndarray], None]  # tile (n, features), out (n, outputs)
@@ -29,13 +29,13 @@ def compile_network(network: Network, level: str | None = None) -> Run:
     `level` is a CPU level of :func:`dconv._kernels._dispatch.supported_levels`; None is the active one.
     """
     centre, scale, layers, weights, biases, offsets = tables_of(network, level)
-    sizes = _whole(_PIECE * int(layers[:, [0, 2]].max())), _whole(_PIECE * network.n_outputs)
+    size, n_planes = _whole(_PIECE * int(layers[:, [0, 2]].max())), _PIECE * network.n_outputs
 
     def run(tile: np.ndarray, out: np.ndarray) -> None:
-        scratch, last = _memory.empty((2, sizes[0]), weights.dtype), _memory.empty((2, sizes[1]), np.dtype(np.float32))
+        scratch, planes = _memory.empty((2, size), weights.dtype), _memory.empty((n_planes,), np.dtype(np.float32))
         kernel.network_rows(
             tile, centre, network.squares, scale, layers, weights, biases, offsets, network.normalise, network.floor,
-            out, scratch, last, _PIECE, level,
+            out, scratch, planes, _PIECE, level,
         )  # fmt: skip
 
     return run

@@ -195,6 +195,26 @@ def test_almost_collinear_features():
         check_parity(fitted(classifier, x.astype(np.float64), y), x)
 
 
+@pytest.mark.parametrize("scale", [np.ones(13), np.geomspace(1e-1, 1e2, 13)], ids=["alike", "of all sizes"])
+def test_two_classes_share_their_axes(scale):
+    """Two quadratic discriminants take half as many axes, with two more for what is linear; pipelines fold them."""
+    x, y = make_tile(2, scale=scale)
+    for model in (QuadraticDiscriminantAnalysis(), make_pipeline(StandardScaler(), QuadraticDiscriminantAnalysis())):
+        model = fitted(model, x.astype(np.float64), y)
+        check_parity(model, x, tolerance=1e-6)
+        discriminant = model[-1] if hasattr(model, "steps") else model
+        assert predictors.compile_predictor(discriminant)._network.layers[0].affine.weight.shape == (15, 13)
+
+
+@pytest.mark.parametrize("narrow", [1e-3, 1e-6])
+def test_two_classes_of_unlike_widths_keep_their_own_axes(narrow):
+    x, y = make_tile(2)
+    x[1::2, :2] *= np.float32(narrow)  # along two axes one class is so much narrower that both together may lose digits
+    model = fitted(QuadraticDiscriminantAnalysis(tol=0), x.astype(np.float64), y)
+    check_parity(model, x, tolerance=1e-6)
+    assert len(predictors.compile_predictor(model)._network.layers[0].affine.bias) == 26
+
+
 def test_hidden_layers_refuse_what_float32_cannot_tell():
     x, y = make_tile(2)
     x[:, 1] = x[:, 0] * np.float32(1 + 1e-6)

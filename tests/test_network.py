@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 from dconv._kernels._dispatch import supported_levels
-from dconv._kernels._network import EXPONENTIAL, IDENTITY, LOGISTIC, RAMP, RELU, SQUARE, TANH
+from dconv._kernels._network import IDENTITY, LOGISTIC, RAMP, RELU, SOFTMAX, SQUARE, TANH
 from scipy.special import expit, softmax
 
 from dconv._affine import Affine, SoftClip, bias_about, then
@@ -43,7 +43,7 @@ def define(network, x):
             LOGISTIC: expit,
             TANH: np.tanh,
             SQUARE: np.square,
-            EXPONENTIAL: lambda h: np.exp(h - h.max(axis=1, keepdims=True)),
+            SOFTMAX: lambda h: np.exp(h - h.max(axis=1, keepdims=True)),
             RAMP: lambda h: (np.clip(h, -1, 1) + 1) / 2,
         }[layer.activation](h)
     return h / h.sum(axis=1, keepdims=True) if network.normalise else h
@@ -69,8 +69,21 @@ def test_activations(level, activation, function, tolerance):
 @pytest.mark.parametrize("level", supported_levels())
 def test_softmax_keeps_small_probabilities(level):
     x = np.stack([WIDE[:1001], np.zeros(1001)], axis=1).astype(np.float32)[np.abs(WIDE[:1001]) < 87]
-    network = Network((Layer(Affine(np.eye(2), np.zeros(2)), EXPONENTIAL),), normalise=True)
+    network = Network((Layer(Affine(np.eye(2), np.zeros(2)), SOFTMAX),), normalise=True)
     np.testing.assert_allclose(run(network, x, level), softmax(x.astype(np.float64), axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize("level", supported_levels())
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("n_classes", [2, 3, 5, 6, 8, 17])
+def test_softmax_of_classes_far_from_each_other(n_classes, double, level):
+    """Scores are computed less that of the first class, which may be the most likely one or have no chance at all."""
+    network = Network((Layer(affine(n_classes, 20), SOFTMAX),), normalise=True, double=double)
+    x = rng.normal(size=(401, 20)).astype(np.float32) * np.float32(10)
+    expected = define(network, x)
+    assert expected[:, 0].min() < 1e-10 < 0.9 < expected[:, 0].max()
+    for n in (1, 16, 17, 401):
+        np.testing.assert_allclose(run(network, x[:n], level), expected[:n], rtol=0, atol=2e-7 if double else 1e-5)
 
 
 @pytest.mark.parametrize("level", supported_levels())

@@ -123,6 +123,18 @@ def test_tasks_all_run_once(n_jobs):
     assert sorted(seen) == list(range(20))
 
 
+@pytest.mark.parametrize("n_jobs", [1, 2])
+@pytest.mark.parametrize("error", [IndexError, KeyboardInterrupt])
+def test_errors_of_tasks_are_not_those_of_their_queue(n_jobs, error):
+    def work(number):
+        raise error(f"task {number}")
+
+    with pytest.raises(error, match="task 0"):
+        _threads.run_tasks(work, range(1), n_jobs)
+    with pytest.raises(error, match="task"):
+        _threads.run_tasks(work, range(10), n_jobs)
+
+
 def test_tasks_run_side_by_side():
     barrier = threading.Barrier(3, timeout=60)  # breaks unless three tasks wait at it together
     _threads.run_tasks(lambda _: barrier.wait(), range(6), 3)

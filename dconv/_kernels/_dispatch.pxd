@@ -37,6 +37,10 @@ cdef extern from "feature_rows.h" nogil:
 cdef extern from "activation_rows.h" nogil:
     enum:
         DCONV_RUN_UNIT
+        DCONV_NOTHING
+        DCONV_SOFTMAX
+        DCONV_ODDS
+    void dconv_fetch(const float *x, Py_ssize_t n)
     ctypedef struct dconv_activation_rows:
         void (*exponential)(float *x, Py_ssize_t n) noexcept nogil
         void (*logistic)(float *x, Py_ssize_t n) noexcept nogil
@@ -45,6 +49,14 @@ cdef extern from "activation_rows.h" nogil:
         void (*centred)(const float *x, const float *centre, Py_ssize_t period, Py_ssize_t n, float *h) noexcept nogil
         void (*clipped)(const float *x, const float *centre, const float *scale, Py_ssize_t period, Py_ssize_t n,
                         float *h) noexcept nogil
+        void (*prepared)(const float *x, const double *centre, const double *scale, int squares, Py_ssize_t n_channels,
+                         Py_ssize_t n_pixels, double *h, Py_ssize_t row) noexcept nogil
+        void (*squared)(double *x, Py_ssize_t n) noexcept nogil
+        void (*planes_f32)(const float *h, Py_ssize_t n_outputs, Py_ssize_t n_pixels, int common, double floor,
+                           float *planes, Py_ssize_t step) noexcept nogil
+        void (*planes_f64)(const double *h, Py_ssize_t n_outputs, Py_ssize_t n_pixels, int common, double floor,
+                           float *planes, Py_ssize_t step) noexcept nogil
+        void (*normalised)(float *planes, Py_ssize_t n_outputs, Py_ssize_t n_pixels, Py_ssize_t step) noexcept nogil
         int (*finite)(const float *x, Py_ssize_t n) noexcept nogil
 
 

@@ -3,19 +3,22 @@
     h[0] = x - centre, with squares=True beside its own square, with a scale clip((x - centre) * scale),
            clip(x) being x / sqrt(1 + x^2)
     h[l + 1, p, f] = activation_l(bias_l[f] + sum_c weight_l[f, c] * h[l, p, c])
-    out = the last h, with normalise=True divided by its sum over f; after PAIR (1 - h, h)
+    out = the last h, with normalise=True divided by its sum over f
 
 Letters: p pixel, f filter (unit), c channel, F and C how many of them a layer has. All is computed in real_t, but the
 last activation in float: badly conditioned models can be computed in double.
 
 Loop order: pieces of pixels so short that what a layer writes is still in the L1 or L2 cache when the next one reads
-it; in a piece the layers; in a layer the loops of microkernel.h. All of it runs on the calling thread, without the
-GIL: callers work on several tiles at once. A pixel takes the same instructions wherever a piece or a tile ends.
+it; in a piece the layers; in a layer the loops of microkernel.h. The first layer takes a piece in steps, so that h[0] is
+still in the L1 cache, and asks at each for rows that come later, for which a linear classifier else waits as long as it
+computes. All of it runs on the calling thread, without the GIL: callers work on several tiles at once. A pixel takes
+the same instructions wherever a step, a piece or a tile ends.
 """
 
-from libc.math cimport sqrt
-
-from dconv._kernels._dispatch cimport DCONV_RELU, DCONV_RUN_UNIT, conv_row, dconv_microkernel, dot_row, get_level, real_t
+from dconv._kernels._dispatch cimport (
+    DCONV_NOTHING, DCONV_ODDS, DCONV_RELU, DCONV_RUN_UNIT, DCONV_SOFTMAX, conv_row, dconv_fetch, dconv_microkernel,
+    dot_row, get_level, real_t,
+)
 
 cdef extern from "feature_rows.h":
     enum:
@@ -24,68 +27,62 @@ cdef extern from "feature_rows.h":
 ROW_UNIT = DCONV_ROW_UNIT  # numbers that scratch is rounded up to
 RUN_UNIT = DCONV_RUN_UNIT  # numbers of pixels in a row that are prepared together
 
-# Activations. EXPONENTIAL is e^(x - m) with m the largest of the pixel: normalised it is the softmax. RAMP is
-# (x + 1) / 2 within 0 and 1. PAIR is the softmax of two classes, from one filter: the score of the second less that of
-# the first. These three can only be the last, SQUARE cannot, and only SQUARE and IDENTITY come before the last in double.
-IDENTITY, RELU, LOGISTIC, TANH, SQUARE, EXPONENTIAL, RAMP, PAIR = range(8)
+# Pixels in a step of the first layer, whole tiles of its loops; that of one filter has 8. The more rows are asked for at
+# once, the longer the loops wait: steps of 24 took up to a fifth longer. Twice to eight times as far ahead was the same.
+cdef enum:
+    _STEP = 12
+    _STEP_OF_ONE = 8
+    _AHEAD = 24
+
+# Activations. SOFTMAX is of all classes, from the scores of all but the first, less that of the first. RAMP is
+# (x + 1) / 2 within 0 and 1. These two can only be the last, SQUARE cannot, and is for double, where only it and IDENTITY
+# come before the last.
+IDENTITY, RELU, LOGISTIC, TANH, SQUARE, SOFTMAX, RAMP = range(7)
 cdef enum:
     _IDENTITY
     _RELU
     _LOGISTIC
     _TANH
     _SQUARE
-    _EXPONENTIAL
+    _SOFTMAX
     _RAMP
-    _PAIR
 
 
 cdef struct Layer:
     # A row of `layers`.
     Py_ssize_t n_filters
     Py_ssize_t n_taps  # vectors of channels or channels
-    Py_ssize_t n_channels  # of h before it, which of h[0] may be more than it has
+    Py_ssize_t n_channels  # of h before it; a row of h[0] in double may end with zeros
     Py_ssize_t of_vectors  # 1: taps are vectors of channels (dot_row), 0: channels (conv_row)
     Py_ssize_t weight, bias  # where they begin
     Py_ssize_t activation
 
 
-cdef void prepare_floats(
-    const dconv_microkernel *kernel, const float *x, const float *centre, const float *scale, Py_ssize_t period,
-    Py_ssize_t n, float *h,
-) noexcept nogil:
-    """Write `n` numbers of h[0]; with a scale they are clipped."""
-    if scale == NULL:
-        kernel.activations.centred(x, centre, period, n, h)
-    else:
-        kernel.activations.clipped(x, centre, scale, period, n, h)
-
-
 cdef void prepare(
     const dconv_microkernel *kernel, const float *x, const real_t *centre, const real_t *scale, Py_ssize_t period,
-    Py_ssize_t n_channels, bint squares, Py_ssize_t n_pixels, Py_ssize_t row, real_t *h,
+    Py_ssize_t n_channels, bint squares, Py_ssize_t n_pixels, real_t *h, Py_ssize_t row,
 ) noexcept nogil:
-    """Write h[0], in rows of `row` numbers that end with zeros; with a scale it is clipped."""
-    cdef Py_ssize_t pixel, c
-    if real_t is float and row == n_channels:
-        prepare_floats(kernel, x, centre, scale, period, n_pixels * n_channels, h)
-        return
-    for pixel in range(n_pixels):
-        if real_t is float and not squares:
-            prepare_floats(kernel, x, centre, scale, period, n_channels, h)
-        else:
-            for c in range(n_channels):
-                h[c] = x[c] - centre[c]
-            if scale != NULL:
-                for c in range(n_channels):
-                    h[c] *= scale[c]
-                    h[c] = h[c] / sqrt(1 + h[c] * h[c])
-        if squares:
-            for c in range(n_channels):
-                h[n_channels + c] = h[c] * h[c]
-        for c in range(2 * n_channels if squares else n_channels, row):
-            h[c] = 0
-        h += row
-        x += n_channels
+    """Write h[0], in double in rows of `row` numbers; with a scale it is clipped."""
+    if real_t is double:
+        kernel.activations.prepared(x, centre, scale, squares, n_channels, n_pixels, h, row)
+    elif scale == NULL:
+        kernel.activations.centred(x, centre, period, n_pixels * n_channels, h)
+    else:
+        kernel.activations.clipped(x, centre, scale, period, n_pixels * n_channels, h)
+
+
+cdef void compute(
+    const dconv_microkernel *kernel, const Layer *layer, const Py_ssize_t *offsets, const real_t *weights,
+    const real_t *biases, const real_t *h, Py_ssize_t n_pixels, real_t *out,
+) noexcept nogil:
+    """Write what a layer gives before its activation, or if that is RELU with it."""
+    cdef int fused = DCONV_RELU if layer.activation == _RELU else 0
+    if layer.of_vectors:
+        dot_row(kernel, h, layer.n_channels, offsets, layer.n_taps, weights + layer.weight, biases + layer.bias,
+                layer.n_filters, out, layer.n_filters, n_pixels, fused)
+    else:
+        conv_row(kernel, h, layer.n_channels, offsets, layer.n_taps, 1, 0, weights + layer.weight, biases + layer.bias,
+                 layer.n_filters, out, layer.n_filters, n_pixels, fused)
 
 
 cdef void activate(const dconv_microkernel *kernel, Py_ssize_t activation, float *h, Py_ssize_t n) noexcept nogil:
@@ -94,134 +91,110 @@ cdef void activate(const dconv_microkernel *kernel, Py_ssize_t activation, float
         kernel.activations.logistic(h, n)
     elif activation == _TANH:
         kernel.activations.tanh(h, n)
-    elif activation == _EXPONENTIAL:
+    elif activation == _SOFTMAX:
         kernel.activations.exponential(h, n)
     elif activation == _RAMP:
         for i in range(n):
             h[i] = <float>0.5 * (1 + (-1 if h[i] < -1 else 1 if h[i] > 1 else h[i]))
 
 
-cdef void activate_hidden(const dconv_microkernel *kernel, Py_ssize_t activation, real_t *h, Py_ssize_t n) noexcept nogil:
-    cdef Py_ssize_t i
-    if activation == _SQUARE:
-        for i in range(n):
-            h[i] *= h[i]
-    elif real_t is float:
+cdef void activate_hidden(
+    const dconv_microkernel *kernel, Py_ssize_t activation, real_t *h, Py_ssize_t n
+) noexcept nogil:
+    if real_t is float:
         activate(kernel, activation, h, n)
+    elif activation == _SQUARE:
+        kernel.activations.squared(h, n)
 
 
-cdef void as_float(
-    const real_t *h, Py_ssize_t n_filters, bint exponential, bint odds, double floor, Py_ssize_t n_pixels, float *last
+cdef void finish(
+    const dconv_microkernel *kernel, Py_ssize_t activation, bint normalise, double floor, const real_t *h,
+    Py_ssize_t n_outputs, Py_ssize_t n_pixels, float *planes, float *out,
 ) noexcept nogil:
-    """Write what the last layer gives, less what each pixel may have in common because a normalisation takes it out.
-
-    With `exponential` that is the largest. With `odds` what the largest is below -20, where logistic(x) is e^x to the
-    last bit: all would be zero in float. The classifier itself has zeros below `floor`, and then prefers nothing.
-    """
-    cdef Py_ssize_t pixel, f
-    cdef real_t largest, common, factor
-    for pixel in range(n_pixels):
-        common, factor = 0, 1
-        if exponential or odds:
-            largest = h[0]
-            for f in range(1, n_filters):
-                largest = h[f] if h[f] > largest else largest
-            if exponential:
-                common = largest
-            elif largest < -20:
-                common = largest + 20
-                factor = 0 if largest < floor else 1
-        for f in range(n_filters):
-            last[f] = <float>((h[f] - common) * factor)
-        h += n_filters
-        last += n_filters
-
-
-cdef void finish(const float *last, Py_ssize_t n_filters, bint normalise, Py_ssize_t n_pixels, float *out) noexcept nogil:
-    """Write the result. A pixel whose sum is zero prefers nothing: all its numbers become equal."""
-    cdef Py_ssize_t pixel, f
-    cdef float total, factor = 1
-    for pixel in range(n_pixels):
-        total = 0
-        if normalise:
-            for f in range(n_filters):
-                total += last[f]
-            factor = 1 / total
-        for f in range(n_filters):
-            out[f] = <float>1 / n_filters if normalise and total == 0 else last[f] * factor
-        last += n_filters
-        out += n_filters
+    """Write the result of what the last layer gives."""
+    cdef Py_ssize_t step = (n_pixels + DCONV_ROW_UNIT - 1) // DCONV_ROW_UNIT * DCONV_ROW_UNIT
+    cdef int common = DCONV_NOTHING
+    if activation == _SOFTMAX and n_outputs > 1:
+        common = DCONV_SOFTMAX
+    elif normalise and activation == _LOGISTIC:
+        common = DCONV_ODDS
+    if real_t is float:
+        kernel.activations.planes_f32(h, n_outputs, n_pixels, common, floor, planes, step)
+    else:
+        kernel.activations.planes_f64(h, n_outputs, n_pixels, common, floor, planes, step)
+    if activation == _SOFTMAX and n_outputs == 1:
+        kernel.activations.pair(planes, planes + step, n_pixels)
+        pair_up(planes + step, planes, n_pixels, out)
+        return
+    if activation == _SOFTMAX:
+        n_outputs += 1
+    activate(kernel, activation, planes, n_outputs * step)
+    if normalise:
+        kernel.activations.normalised(planes, n_outputs, n_pixels, step)
+    kernel.rows.interleave(planes, step, n_outputs, out, n_outputs, n_pixels)
 
 
-cdef void finish_pair(
-    const dconv_microkernel *kernel, float *last, float *others, Py_ssize_t n_pixels, float *out
-) noexcept nogil:
-    """Write the probabilities of two classes; `last` are scores, `others` has room for as many."""
-    cdef Py_ssize_t pixel
-    kernel.activations.pair(last, others, n_pixels)
-    for pixel in range(n_pixels):
-        out[2 * pixel] = others[pixel]
-        out[2 * pixel + 1] = last[pixel]
+cdef void pair_up(const float *first, const float *second, Py_ssize_t n, float *out) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(n):
+        out[2 * i] = first[i]
+        out[2 * i + 1] = second[i]
 
 
 def network_rows(
     const float[:, ::1] x,  # IN (n, channels)
     const real_t[::1] centre,  # IN (channels of so many pixels as fill RUN_UNITs); None, for float only: h[0] is x itself
-    bint squares,
+    bint squares,  # for double only
     const real_t[::1] scale,  # IN (likewise); None, or with a centre and without squares: clip
     const Py_ssize_t[:, ::1] layers,  # IN (layers, fields of Layer)
     const real_t[::1] weights,  # IN all layers one after another, each packed as in microkernel.h
     const real_t[::1] biases,  # IN all layers, each F padded to whole vectors
     const Py_ssize_t[:, ::1] offsets,  # IN (layers, the most taps): channels where the taps of a layer begin
-    bint normalise,
+    bint normalise,  # as after SOFTMAX it must be
     double floor,  # with a normalised LOGISTIC: below it all is zero to the classifier
-    float[:, ::1] out,  # OUT (n, F of the last layer; after PAIR 2)
+    float[:, ::1] out,  # OUT (n, F of the last layer; after SOFTMAX one more)
     real_t[:, ::1] scratch,  # (2, piece * numbers a pixel in the widest h, rounded up to ROW_UNIT)
-    float[:, ::1] last,  # (2, piece * F of the last layer, likewise)
-    Py_ssize_t piece,  # pixels
+    float[::1] planes,  # (piece * columns of `out`)
+    Py_ssize_t piece,  # pixels, a multiple of ROW_UNIT
     str level=None,
 ):
     """Write the network's answer for every pixel of `x`; see the head of this file."""
     cdef const dconv_microkernel *kernel = get_level(level)
-    cdef Py_ssize_t n_pixels = x.shape[0], n_layers = layers.shape[0], n_out
-    cdef Py_ssize_t start = 0, n, index
-    cdef int fused
+    cdef Py_ssize_t n_pixels = x.shape[0], n_channels = x.shape[1], n_layers = layers.shape[0]
+    cdef Py_ssize_t step = _STEP_OF_ONE if layers[0, 0] == 1 else _STEP
+    cdef Py_ssize_t start = 0, first = 0, n, m, index, ahead
     cdef bint from_scratch = centre is not None
     cdef const real_t *scales = NULL if scale is None else &scale[0]
     cdef const real_t *h = NULL
     cdef real_t *target = NULL
-    cdef const Layer *first = <const Layer *>&layers[0, 0]
-    cdef const Layer *layer = first
-    cdef Py_ssize_t activation = layer[n_layers - 1].activation
-    n_out = layer[n_layers - 1].n_filters
+    cdef const Layer *layer = NULL
     with nogil:
         while start < n_pixels:
             n = min(piece, n_pixels - start)
-            if from_scratch:
-                prepare(kernel, &x[start, 0], &centre[0], scales, centre.shape[0], x.shape[1], squares, n,
-                        first.n_channels, &scratch[0, 0])
-                h = &scratch[0, 0]
-            elif real_t is float:
-                h = &x[start, 0]
-            for index in range(n_layers):
+            layer = <const Layer *>&layers[0, 0]
+            first = 0
+            while first < n:
+                m = min(step, n - first)
+                ahead = start + first + _AHEAD
+                if ahead < n_pixels:
+                    dconv_fetch(&x[ahead, 0], min(step, n_pixels - ahead) * n_channels)
+                if from_scratch:
+                    prepare(kernel, &x[start + first, 0], &centre[0], scales, centre.shape[0], n_channels, squares, m,
+                            &scratch[0, 0], layer.n_channels)
+                    h = &scratch[0, 0]
+                elif real_t is float:
+                    h = &x[start + first, 0]
+                compute(kernel, layer, &offsets[0, 0], &weights[0], &biases[0], h, m,
+                        &scratch[1, first * layer.n_filters])
+                first += m
+            h = &scratch[1, 0]
+            for index in range(1, n_layers):
+                activate_hidden(kernel, layer.activation, &scratch[index % 2, 0], n * layer.n_filters)
                 layer = <const Layer *>&layers[index, 0]
                 target = &scratch[(index + 1) % 2, 0]
-                fused = DCONV_RELU if layer.activation == _RELU else 0
-                if layer.of_vectors:
-                    dot_row(kernel, h, layer.n_channels, &offsets[index, 0], layer.n_taps, &weights[layer.weight],
-                            &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, fused)
-                else:
-                    conv_row(kernel, h, layer.n_channels, &offsets[index, 0], layer.n_taps, 1, 0, &weights[layer.weight],
-                             &biases[layer.bias], layer.n_filters, target, layer.n_filters, n, fused)
-                if index < n_layers - 1:
-                    activate_hidden(kernel, layer.activation, target, n * layer.n_filters)
+                compute(kernel, layer, &offsets[index, 0], &weights[0], &biases[0], h, n, target)
                 h = target
-            as_float(h, n_out, activation == _EXPONENTIAL, normalise and activation == _LOGISTIC, floor, n, &last[0, 0])
-            if activation == _PAIR:
-                finish_pair(kernel, &last[0, 0], &last[1, 0], n, &out[start, 0])
-            else:
-                activate(kernel, activation, &last[0, 0], n * n_out)
-                finish(&last[0, 0], n_out, normalise, n, &out[start, 0])
+            finish(kernel, layer.activation, normalise, floor, h, layer.n_filters, n, &planes[0], &out[start, 0])
             start += n
 
 
