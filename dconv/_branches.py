@@ -19,7 +19,7 @@ from dconv._block_features import prepared_for, reader_of_one
 from dconv._blocks import read_block
 from dconv._filter_bank import outer_product
 from dconv._pixels import Block, PixelSet, blocks_of, masked_boxes
-from dconv._threads import run_tasks
+from dconv._threads import run_tasks, scikit_learn_alone
 from dconv._validation import Images
 
 _TAPS = 3  # along each axis
@@ -82,7 +82,7 @@ def _directions(
         # the first alone.
         exact = rows.shape[1] <= min(len(rows), _MANY_TAPS)
         solver = "covariance_eigh" if exact else "auto"
-        with np.errstate(invalid="ignore"):  # shares of a variance of 0
+        with scikit_learn_alone(), np.errstate(invalid="ignore"):  # shares of a variance of 0
             found = PCA(min(n, len(rows)), svd_solver=solver, random_state=random_state).fit(rows)
         return found.components_, found.mean_
     assert labels is not None
@@ -93,7 +93,8 @@ def _directions(
             "more pixels than classes; label more, or raise n_samples"
         )
     try:
-        analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(rows, labels)
+        with scikit_learn_alone():
+            analysis = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto").fit(rows, labels)
     except np.linalg.LinAlgError as error:
         raise ValueError(
             "projection='lda' needs maps that vary within a class, but what the labelled pixels of each see is the "

@@ -11,6 +11,7 @@ from sklearn.decomposition import PCA
 from dconv._axes import Ints, as_int, as_tuple, items_of
 from dconv._filter_bank import FilterBank, filter_bank
 from dconv._random_state import as_random_state
+from dconv._threads import scikit_learn_alone
 from dconv._validation import as_array, real_dtype
 from dconv.shapes import conv_shape, span
 
@@ -88,7 +89,7 @@ def pca_patches(
     kernel = as_tuple(kernel_size, None, "kernel_size", 1)
     patches = _sample_patches(images, kernel, dilation, n_patches, as_random_state(random_state))
     n, taps, channels = patches.shape
-    pca = PCA(svd_solver="covariance_eigh").fit(patches.reshape(n, taps * channels))
+    pca = _fitted_pca(patches.reshape(n, taps * channels))
     # Removing means leaves eigenvalues that are zero up to rounding, whose vectors are arbitrary and no filters.
     variances = pca.explained_variance_
     _check_enough(n_filters, np.count_nonzero(variances > 1e-10 * variances[0]), "directions in which patches vary")
@@ -164,7 +165,7 @@ def kmeans_patches(
     n, taps, channels = patches.shape
     variances = np.square(patches).mean(axis=(1, 2), keepdims=True)
     x = (patches / np.sqrt(variances + CONTRAST_FLOOR * variances.mean())).reshape(n, taps * channels)
-    pca = PCA(svd_solver="covariance_eigh").fit(x)
+    pca = _fitted_pca(x)
     whitening = (pca.components_.T / np.sqrt(pca.explained_variance_ + WHITENING_FLOOR)) @ pca.components_
     whitened = x @ whitening
     _check_enough(n_filters, np.count_nonzero(whitened.any(axis=1)), "patches that are not flat")
@@ -175,6 +176,11 @@ def kmeans_patches(
     filters /= np.linalg.norm(filters, axis=(1, 2), keepdims=True)
     weight = filters.reshape(n_filters, *kernel, channels)
     return filter_bank(weight, [f"kmeans_{index}" for index in range(n_filters)])
+
+
+def _fitted_pca(x: NDArray[np.float64]) -> PCA:
+    with scikit_learn_alone():
+        return PCA(svd_solver="covariance_eigh").fit(x)
 
 
 def _spherical_kmeans(x: NDArray[np.float64], n_centroids: int, rng: RandomState) -> NDArray[np.float64]:

@@ -335,7 +335,8 @@ class _Judge:
 
 def _log_loss(targets: np.ndarray, probabilities: np.ndarray, classes: np.ndarray) -> float:
     probabilities = np.clip(probabilities.astype(np.float64), 1e-6, None)  # float32 rounds, and forests say 0
-    return float(log_loss(targets, probabilities / probabilities.sum(axis=1, keepdims=True), labels=classes))
+    with scikit_learn_alone():
+        return float(log_loss(targets, probabilities / probabilities.sum(axis=1, keepdims=True), labels=classes))
 
 
 def _explicit(features: Any) -> Any:

@@ -208,7 +208,8 @@ def read_header(path: str | os.PathLike) -> dict[str, Any]:
 def import_skops() -> Any:
     """Return :mod:`skops.io`, or raise an ImportError that says how to get it."""
     try:
-        import skops.io
+        with _alone():
+            import skops.io
     except ImportError:
         raise ImportError('models are read and written by skops; install it with: pip install "dconv[save]"') from None
     return skops.io

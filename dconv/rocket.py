@@ -15,7 +15,7 @@ from dconv._random_state import as_random_state
 from dconv._rocket_plan import N_KERNELS, Channels, draw_channels, make_taps, spread_dilations
 from dconv._rocket_run import Plan, draw_thresholds, share_features
 from dconv._series import Collection, as_collection
-from dconv._threads import effective_n_jobs, effective_n_threads
+from dconv._threads import effective_n_jobs, effective_n_threads, scikit_learn_alone
 from dconv._validation import as_array, holds_arrays, real_dtype
 
 _MISSING = ("error", "interpolate")
@@ -248,7 +248,8 @@ class MiniRocket(TransformerMixin, BaseEstimator):
             array = as_array(X, "X")  # scikit-learn would ignore a mask ...
             if holds_arrays(array):
                 real_dtype(array, "X")  # ... and not say what is wrong with an array of arrays
-            X = validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
+            with scikit_learn_alone():
+                X = validate_data(self, X, dtype="numeric", ensure_all_finite=False, reset=reset)
         elif reset:
             for name in ("n_features_in_", "feature_names_in_"):
                 self.__dict__.pop(name, None)

@@ -12,6 +12,8 @@ from sklearn.preprocessing import RobustScaler
 from sklearn.utils import Tags
 from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 
+from dconv._threads import scikit_learn_alone
+
 _ALL = 1e9  # what is so far out is at the limit to the last bit; its square must stay finite
 
 
@@ -89,8 +91,9 @@ class SoftClipScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise TypeError(f"limit must be a number, got {self.limit!r}")
         if not 0 < self.limit < np.inf:
             raise ValueError(f"limit must be above 0 and finite, got {self.limit!r}")
-        x = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan")
-        robust = RobustScaler(unit_variance=True).fit(x)
+        with scikit_learn_alone():
+            x = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan")
+            robust = RobustScaler(unit_variance=True).fit(x)
         self.center_: np.ndarray = robust.center_
         self.scale_: np.ndarray = robust.scale_
         return self
@@ -116,7 +119,8 @@ class SoftClipScaler(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             If `X` is not an array with the features seen at fit.
         """
         check_is_fitted(self)
-        x = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=False)
+        with scikit_learn_alone():
+            x = validate_data(self, X, dtype=FLOAT_DTYPES, ensure_all_finite="allow-nan", reset=False)
         center, scale = (each.astype(x.dtype) for each in (self.center_, self.limit * self.scale_))
         with np.errstate(over="ignore"):
             far = np.clip((x - center) / scale, -_ALL, _ALL)

@@ -10,8 +10,11 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, redirect_stdout
+from pathlib import Path
 
 import dask
 import dask.array as da
@@ -23,7 +26,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 import dconv
-from dconv import filters, layers, metrics, predictors, shapes
+from dconv import _threads, filters, layers, metrics, predictors, shapes
 
 N_THREADS = 8
 N_CALLS = 64  # of what is fast; what takes longer meets others at more places in one call, and is called less often
@@ -475,3 +478,21 @@ def test_all_calls_at_once():
     assert len(results) == len(names)
     for index, result in results:
         assert_same(result, expected[names[index]])
+
+
+def test_warning_filters_are_changed_by_one_thread_at_a_time(monkeypatch):
+    """They are the process's before Python 3.14: who changes them holds the lock, or another thread's come back."""
+    enter, strangers = warnings.catch_warnings.__enter__, set()
+    package = str(Path(dconv.__file__).parent)
+
+    def watched(self):
+        if threading.current_thread() is threading.main_thread() and not _threads._scikit_learn._is_owned():
+            frames = [frame.filename for frame in traceback.extract_stack()]
+            strangers.update(name for name in frames if name.startswith(package))
+        return enter(self)
+
+    monkeypatch.setattr(warnings.catch_warnings, "__enter__", watched)
+    with busy_threads():
+        for call in CALLS.values():
+            call()
+    assert strangers == set()
