@@ -89,10 +89,7 @@ class FeatureImageTransformer(ImageInput, TransformerMixin, BaseEstimator, auto_
             If the images cannot be used, as in :meth:`fit`.
         """
         images = self._images_as_fitted(X)
-        sizes = self._check_images(images)
-        result, outputs = images.allocate([(*size, self.n_features_out_) for size in sizes], np.float32)
-        self._write(images.arrays, outputs)
-        return result
+        return self._transformed(images, self._check_images(images))
 
     def get_feature_names_out(self, input_features: Any = None) -> np.ndarray:
         """Return the name of every feature.
@@ -120,6 +117,12 @@ class FeatureImageTransformer(ImageInput, TransformerMixin, BaseEstimator, auto_
         images = as_images(X, self.ndim_, self.channel_axis_)
         check_n_channels(images, self.n_channels_in_, self)
         return images
+
+    def _transformed(self, images: Images, sizes: list[tuple[int, ...]]) -> np.ndarray | list[np.ndarray]:
+        """Return the features of images that are checked, of these spatial shapes."""
+        result, outputs = images.allocate([(*size, self.n_features_out_) for size in sizes], np.float32)
+        self._write(images.arrays, outputs)
+        return result
 
     def _check_images(self, images: Images) -> list[tuple[int, ...]]:
         """Check images, and return the spatial shapes of their features, as :mod:`dconv._block_features` describes."""

@@ -175,28 +175,8 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
             self.halo_ = widest([part.halo_ for part in parts])
         return self
 
-    def transform(self, X: ArrayLike) -> np.ndarray | list[np.ndarray]:
-        """Return the features of every pixel, those of the first transformer first.
-
-        Parameters
-        ----------
-        X : array_like or list of array_like
-            One image, a batch or a list of images, with the channels seen at fit.
-
-        Returns
-        -------
-        features : ndarray of shape (*spatial, n_features), with (n_images,) in front for a batch, or list
-            float32, in the form of `X`.
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        TypeError, ValueError
-            If the images cannot be used, or transformers return feature images of different sizes.
-        """
-        images = self._images_as_fitted(X)
-        self._check_images(images)
+    def _transformed(self, images: Images, sizes: list[tuple[int, ...]]) -> np.ndarray | list[np.ndarray]:
+        """Return the features of images, those of the first transformer first: not all say beforehand how many."""
         given = as_given(images, self.channel_axis_)
         each = [given] if images.kind == "image" else list(given)
         joined = [self._joined([part.transform(image) for part in self.parts_]) for image in each]
