@@ -52,7 +52,7 @@ import numpy as np
 import regimes
 import scores
 import segmentation_sets
-from segmenters import CANDIDATES, suits
+from segmenters import CANDIDATES, NEED_NET, suits
 
 import dconv
 from dconv._threads import default_n_threads
@@ -192,7 +192,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--sets", nargs="+", choices=segmentation_sets.SETS, default=segmentation_sets.SETS)
     parser.add_argument("--regimes", nargs="+", choices=REGIMES, default=REGIMES)
-    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=list(CANDIDATES), metavar="NAME")
+    usual = [name for name in CANDIDATES if name not in NEED_NET]
+    parser.add_argument("--candidates", nargs="+", choices=CANDIDATES, default=usual, metavar="NAME")
     parser.add_argument("--baseline", choices=CANDIDATES, metavar="NAME", help="default: the first of --candidates")
     parser.add_argument("--seeds", type=int, default=3, help="of the dense regime")
     parser.add_argument("--draws", type=int, default=8, help="of scribbles")

@@ -45,7 +45,7 @@ from sklearn.preprocessing import StandardScaler
 from dconv import AtrousBackbone, AtrousFeatures, AtrousPyramid, SoftClipScaler, default_classifier
 from dconv._threads import default_n_threads
 
-TAPS = ("conv3", "conv4", "conv5")
+TAPS = tuple(hed_weights.MAPS)
 EVERY = 2  # rows and columns of a test image that are scored
 CANDIDATES = {
     "bank": ("bank",),

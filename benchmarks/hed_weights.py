@@ -20,6 +20,7 @@ from dconv import AtrousBackbone, layers
 
 CHANNELS, MEAN = (2, 1, 0), (104.00699, 116.66877, 122.67892)  # blue, green, red, and what was subtracted from them
 N_CONVOLUTIONS = (2, 2, 3, 3, 3)  # of each block
+MAPS = {"conv3": 256, "conv4": 512, "conv5": 512}  # channels of the last three taps
 
 
 def weights_file() -> Path:
