@@ -92,6 +92,11 @@ def _(dataset: Dataset, seed: int) -> Any:
     return dconv.ContextClassifier(fitting_features(dataset), **common(dataset, seed))
 
 
+@candidate("dconv context, stages chosen")
+def _(dataset: Dataset, seed: int) -> Any:
+    return dconv.ContextClassifier(fitting_features(dataset), n_stages="auto", **common(dataset, seed))
+
+
 @candidate("dconv + position")
 def _(dataset: Dataset, seed: int) -> Any:
     return dconv.PixelClassifier(with_position(dataset), **common(dataset, seed))
