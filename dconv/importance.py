@@ -160,7 +160,8 @@ class FeatureSelection(NamedTuple):
     Attributes
     ----------
     estimator : PixelClassifier
-        Like the one given, with the smaller bank; not fitted.
+        Like the one given, with the smaller bank; not fitted. Where that had no features of its own, and labels are so
+        many that it takes :class:`dconv.AtrousContext` of its bank, it has that of the smaller one.
     dropped : list of str
         What was left out, one after another.
     log_loss : list of float
@@ -221,7 +222,9 @@ def select_features(
     Notes
     -----
     Features are computed once: those of a smaller bank are some of those of the whole. A classifier is fitted `cv`
-    times for each choice, some dozens of times in all.
+    times for each choice, some dozens of times in all, which with many labelled pixels takes minutes, unless
+    `max_samples` of `estimator` makes them fewer. The default classifier is here always that for few pixels, which is
+    several times as fast, and log losses are those of the bank without context.
 
     Examples
     --------
@@ -278,9 +281,8 @@ def select_features(
         losses.append(best.loss)
         costs.append(best.cost)
         dropped.append(best.dropped)
-    return FeatureSelection(
-        clone(estimator).set_params(features=kept), dropped, losses, [cost / costs[0] for cost in costs]
-    )
+    smaller = clone(estimator).set_params(features=estimator._suited(kept, lesson, rng))
+    return FeatureSelection(smaller, dropped, losses, [cost / costs[0] for cost in costs])
 
 
 class _Choice(NamedTuple):
