@@ -154,6 +154,11 @@ def test_axes_are_said_once(features):
     )
 
 
+def test_threads_are_said_once():
+    features = make_features(AtrousFeatures(2), CustomFeatures(np.abs, halo=0), AtrousFeatures(1, n_jobs=2), n_jobs=1)
+    assert [part.n_jobs for part in features.fit(IMAGE).parts_] == [1, 1, 2]
+
+
 def test_transformers_that_disagree_about_axes():
     features = make_features(AtrousFeatures(2, channel_axis=-1), PixelPosition(channel_axis=0))
     with pytest.raises(
