@@ -190,7 +190,8 @@ def select_features(
     """Return a pixel classifier with those groups and levels of its bank that pay.
 
     Groups, groups of colours and the coarsest level are left out one at a time, as long as the log loss on held-out
-    images, or regions of a single one, stays within `tolerance` of that of the whole bank.
+    images, or regions of a single one, stays within `tolerance` of the least so far, which that of the whole bank need
+    not be.
 
     Parameters
     ----------
@@ -204,7 +205,7 @@ def select_features(
     cost_aware : bool, default=True
         Whether to leave out first what saves most time for what is lost, else what loses least.
     tolerance : float, default=0.02
-        By which share the log loss may grow.
+        By which share the log loss may be above the least.
     cv : int, default=3
         Number of folds.
     random_state : int, RandomState instance or None, default=None
@@ -222,9 +223,8 @@ def select_features(
     Notes
     -----
     Features are computed once: those of a smaller bank are some of those of the whole. A classifier is fitted `cv`
-    times for each choice, some dozens of times in all, which with many labelled pixels takes minutes, unless
-    `max_samples` of `estimator` makes them fewer. The default classifier is here always that for few pixels, which is
-    several times as fast, and log losses are those of the bank without context.
+    times for each choice, some dozens of times in all: minutes, unless `max_samples` bounds the labelled pixels. The
+    default classifier is always that for few pixels here, which is faster, and log losses are those without context.
 
     Examples
     --------
@@ -273,7 +273,7 @@ def select_features(
         for name, smaller in _smaller(kept):
             columns = columns_of(smaller)
             choices.append(_Choice(name, smaller, judge.loss(columns), _cost(smaller, n_colors, len(columns))))
-        within = [choice for choice in choices if choice.loss <= losses[0] * (1 + tolerance)]
+        within = [choice for choice in choices if choice.loss <= min(losses) * (1 + tolerance)]
         if not within:
             break
         best = min(within, key=partial(_price, losses[-1], costs[-1], cost_aware))

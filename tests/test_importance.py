@@ -153,6 +153,13 @@ def test_of_what_gains_by_being_left_out_the_costliest_goes_first(monkeypatch):
     assert selected_by(monkeypatch, gains, cost_aware=False).dropped[0] == "extrema"
 
 
+@pytest.mark.parametrize(("tolerance", "dropped"), [(0.2, ["lines"]), (0.3, ["lines", "level"])])
+def test_what_was_gained_is_not_given_up(monkeypatch, tolerance, dropped):
+    """Without lines the log loss is 0.5; without level besides 0.62, which is above 0.5 * 1.2."""
+    of_group = {"lines": -0.5, "level": 0.12, "std": 0.4, "extrema": 0.4}
+    assert selected_by(monkeypatch, of_group, tolerance=tolerance).dropped == dropped
+
+
 def selected_by(monkeypatch, of_group, **options):
     """Return a selection where the log loss is 1, and so much more without each group."""
     bank = AtrousFeatures(1, groups=list(of_group)).fit(X[0])
