@@ -190,8 +190,7 @@ def select_features(
     """Return a pixel classifier with those groups and levels of its bank that pay.
 
     Groups, groups of colours and the coarsest level are left out one at a time, as long as the log loss on held-out
-    images, or regions of a single one, stays within `tolerance` of the least so far, which that of the whole bank need
-    not be.
+    images, or regions of a single one, stays within `tolerance` of the least so far, be it less than the whole bank's.
 
     Parameters
     ----------
