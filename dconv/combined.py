@@ -135,8 +135,9 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         X : array_like or list of array_like
             One image, a batch or a list of images.
         y : array_like or list of array_like, default=None
-            Label images, 0 means "not labelled", for transformers that learn from labels: an
-            :class:`~dconv.AtrousPyramid` with ``projection="lda"``. Not used otherwise.
+            Label images, 0 means "not labelled", for transformers that learn from labels:
+            :class:`~dconv.AtrousContext`, and :class:`~dconv.AtrousPyramid` with ``projection="lda"``. Not used
+            otherwise.
 
         Returns
         -------

@@ -91,7 +91,8 @@ class ContextClassifier(PixelClassifier):
     those of 4 million pixels and what lies around them, for each thread.
 
     What is held out from a stage after the second had a small part in it: the stage before learnt from the context
-    that models made which did know it.
+    that models made which did know it. The same is true where features learn from labels, as
+    :class:`~dconv.AtrousContext` does, the default of many: they learn once, from all.
 
     Where the features have a `spacing`, as :class:`~dconv.AtrousFeatures` may, the context has it too.
 

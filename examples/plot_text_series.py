@@ -101,10 +101,10 @@ for number, name in enumerate(NAMES, 1):
 # character stands on red.
 
 COLORS = ["#222222", "#3a8f3a", "#b5521b", "#1f5fbf"]
-FIRST, N_LINES, WIDTH = 90, 44, 96
+FIRST, N_LINES, WIDTH = 90, 44, 80
 
 text, answer, expected = new_texts[0], answers[0], new_labels[0]
-figure, axes = plt.subplots(figsize=(10, 9.4), layout="constrained")
+figure, axes = plt.subplots(figsize=(8.4, 9.4), layout="constrained")
 position = sum(len(line) for line in text.splitlines(keepends=True)[:FIRST])
 for row, line in enumerate(text.splitlines(keepends=True)[FIRST : FIRST + N_LINES]):
     for column, character in enumerate(line[:WIDTH]):

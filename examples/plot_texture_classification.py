@@ -97,6 +97,8 @@ half = SIZE / 2 - step / 2
 extent = (half, half + step * answers.shape[1], half + step * len(answers), half)
 axes[2].imshow(answers, cmap=colors, vmin=0, vmax=2, interpolation="nearest", extent=extent)
 axes[2].set(xlim=axes[1].get_xlim(), ylim=axes[1].get_ylim(), title=f"named by MiniRocket, {SIZE} x {SIZE} around")
+rows, columns = truth.shape  # nearer to their border no patch fits in
+axes[2].add_patch(plt.Rectangle((-0.5, -0.5), columns, rows, fill=False, edgecolor="0.7", clip_on=False))
 for axis in axes:
     axis.set_axis_off()
 axes[1].legend([plt.Rectangle((0, 0), 1, 1, color=color) for color in colors.colors], NAMES, loc="upper left")

@@ -154,6 +154,11 @@ def test_axes_are_said_once(features):
     )
 
 
+def test_threads_are_said_once():
+    features = make_features(AtrousFeatures(2), CustomFeatures(np.abs, halo=0), AtrousFeatures(1, n_jobs=2), n_jobs=1)
+    assert [part.n_jobs for part in features.fit(IMAGE).parts_] == [1, 1, 2]
+
+
 def test_transformers_that_disagree_about_axes():
     features = make_features(AtrousFeatures(2, channel_axis=-1), PixelPosition(channel_axis=0))
     with pytest.raises(
@@ -208,9 +213,19 @@ def test_cascade_with_positions():
 # --- features of one's own ---
 
 
-def test_function_on_blocks_equals_function_on_the_padded_image(monkeypatch):
-    custom = CustomFeatures(smooth_twice, halo=6).fit(IMAGE)
-    padded = smooth_twice(np.pad(IMAGE, 6, mode="reflect"))[6:-6, 6:-6]
+@pytest.mark.parametrize(
+    ("options", "mode"),
+    [
+        ({}, "reflect"),
+        ({"padding_mode": "symmetric"}, "symmetric"),
+        ({"padding_mode": "edge"}, "edge"),
+        ({"padding_mode": "circular"}, "wrap"),
+        ({"padding_mode": "zeros"}, "constant"),
+    ],
+)
+def test_function_on_blocks_equals_function_on_the_padded_image(monkeypatch, options, mode):
+    custom = CustomFeatures(smooth_twice, halo=6, **options).fit(IMAGE)
+    padded = smooth_twice(np.pad(IMAGE, 6, mode=mode))[6:-6, 6:-6]
     monkeypatch.setattr("dconv._pixels.BLOCK_PIXELS", 300)
     np.testing.assert_allclose(custom.transform(IMAGE), padded, rtol=1e-5, atol=1e-5)
     assert custom.halo_ == ((6, 6), (6, 6))

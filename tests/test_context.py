@@ -155,6 +155,14 @@ def test_sample_weight_reaches_every_model(fits):
     }
 
 
+@pytest.mark.parametrize("cv", [2, 3])
+def test_cv_is_the_number_of_models_that_are_held_out(fits, cv):
+    X, y = make_images(((40, 50), (30, 44), (36, 44)))
+    ContextClassifier(BANK, Recorder(), cv=cv).fit(X, y)
+    n_pixels = sum(np.count_nonzero(labels) for labels in y)
+    assert [len(rows) < n_pixels for rows, _, _ in fits] == [True] * cv + [False, False]
+
+
 # --- blocks and threads ---
 
 

@@ -7,6 +7,7 @@ from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression, RidgeClassifier
 from sklearn.naive_bayes import GaussianNB
 from sklearn.neighbors import KNeighborsClassifier
+from sklearn.preprocessing import StandardScaler
 
 import dconv
 from dconv import AtrousContext, AtrousFeatures
@@ -60,6 +61,13 @@ def test_a_pixel_of_each_image_is_of_any_class():
     for seed in range(5):
         model = context(random_state=seed, n_samples=12).fit([IMAGE] * 12, [SCRIBBLES] * 12)
         np.testing.assert_array_equal(model.classes_, [1, 2])
+
+
+def test_first_classifier_is_the_one_that_was_measured():
+    steps = list(context().fit(IMAGE, SCRIBBLES).classifier_)
+    assert [type(step) for step in steps] == [dconv.SoftClipScaler, StandardScaler, dconv.PerceptronClassifier]
+    assert (steps[-1].hidden_layer_sizes, steps[-1].alpha) == ((16,), 10.0)
+    assert context().n_samples == 20_000
 
 
 def test_same_seed_same_features():

@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 from sklearn.naive_bayes import GaussianNB
 
 from dconv import (
+    AtrousContext,
     AtrousFeatures,
     ContextClassifier,
     DenseCRF,
@@ -16,6 +17,7 @@ from dconv import (
     PixelClassifier,
     PixelPosition,
     group_importance,
+    importance,
     make_features,
     select_features,
 )
@@ -126,6 +128,85 @@ def test_cost_decides_between_groups_that_tell_the_same():
     )  # fmt: skip
     assert aware.dropped[0] == "lines"
     assert aware.cost[1] <= unaware.cost[1]
+
+
+@pytest.mark.parametrize(
+    ("cost_aware", "tolerance", "dropped"),
+    [
+        (True, 0.0, []),
+        (True, 0.06, ["lines"]),
+        (True, 0.2, ["lines", "level", "extrema"]),
+        (False, 0.06, ["level", "extrema"]),
+        (False, 0.2, ["level", "extrema", "lines"]),
+    ],
+)
+def test_order_and_end_of_selection_by_known_losses(monkeypatch, cost_aware, tolerance, dropped):
+    of_group = {"level": 0.02, "extrema": 0.03, "lines": 0.05, "std": 5.0}
+    selection = selected_by(monkeypatch, of_group, cost_aware=cost_aware, tolerance=tolerance)
+    assert selection.dropped == dropped
+    assert selection.log_loss == pytest.approx(1 + np.cumsum([0, *(of_group[name] for name in dropped)]))
+
+
+def test_of_what_gains_by_being_left_out_the_costliest_goes_first(monkeypatch):
+    gains = {"level": -0.02, "extrema": -0.03, "lines": -0.02, "std": 5.0}
+    assert selected_by(monkeypatch, gains).dropped == ["lines", "extrema", "level"]
+    assert selected_by(monkeypatch, gains, cost_aware=False).dropped[0] == "extrema"
+
+
+@pytest.mark.parametrize(("tolerance", "dropped"), [(0.2, ["lines"]), (0.3, ["lines", "level"])])
+def test_what_was_gained_is_not_given_up(monkeypatch, tolerance, dropped):
+    """Without lines the log loss is 0.5; without level besides 0.62, which is above 0.5 * 1.2."""
+    of_group = {"lines": -0.5, "level": 0.12, "std": 0.4, "extrema": 0.4}
+    assert selected_by(monkeypatch, of_group, tolerance=tolerance).dropped == dropped
+
+
+def selected_by(monkeypatch, of_group, **options):
+    """Return a selection where the log loss is 1, and so much more without each group."""
+    bank = AtrousFeatures(1, groups=list(of_group)).fit(X[0])
+    groups = np.array([group for _, group, _ in bank._feature_keys()])
+
+    def loss(self, columns):
+        return 1 + sum(more for group, more in of_group.items() if group not in groups[columns])
+
+    monkeypatch.setattr(importance._Judge, "loss", loss)
+    return select_features(PixelClassifier(bank, GaussianNB(), max_samples=50), X[:2], Y[:2], cv=2, **options)
+
+
+@pytest.mark.parametrize("cv", [2, 4])
+def test_folds_are_as_many_as_told(monkeypatch, cv):
+    seen = []
+
+    def loss(self, columns):
+        seen.append(len(self.folds))
+        return float(len(seen))  # nothing is better than all
+
+    monkeypatch.setattr(importance._Judge, "loss", loss)
+    select_features(PixelClassifier(BANK, GaussianNB(), max_samples=50), X, Y, cv=cv, random_state=0)
+    assert set(seen) == {cv}
+
+
+def test_context_of_the_default_stays_around_the_smaller_bank(monkeypatch):
+    """Where labels are many, the default is a bank and its context."""
+    monkeypatch.setattr(importance._Judge, "loss", lambda self, columns: 1.0 + (len(columns) < 60))
+    few = [np.where(np.random.default_rng(0).random(y.shape) < 0.3, y, 0) for y in Y[:2]]
+    for labels, kind in ((Y[:2], AtrousContext), (few, AtrousFeatures)):
+        selection = select_features(PixelClassifier(classifier=GaussianNB()), X[:2], labels, random_state=0)
+        assert type(selection.estimator.features) is kind
+        assert len(selection.dropped) == 1
+        kept = getattr(selection.estimator.features, "inner", selection.estimator.features)
+        assert kept.normalize == "auto"
+        assert selection.dropped[0] not in kept.groups
+    selection = select_features(PixelClassifier(AtrousFeatures(), GaussianNB()), X[:2], Y[:2], random_state=0)
+    assert type(selection.estimator.features) is AtrousFeatures  # as it was given
+
+
+@pytest.mark.parametrize(("n_repeats", "max_samples"), [(1, 30), (4, 70)])
+def test_as_many_pixels_and_repetitions_as_told(monkeypatch, n_repeats, max_samples):
+    model = PixelClassifier(BANK, TREES, max_samples=50, random_state=0).fit(X[:2], Y[:2])
+    seen, loss = [], importance._log_loss
+    monkeypatch.setattr(importance, "_log_loss", lambda *args: seen.append(len(args[0])) or loss(*args))
+    group_importance(model, X[2:], Y[2:], n_repeats=n_repeats, max_samples=max_samples)
+    assert seen == [2 * 2 * max_samples] * (1 + 3 * n_repeats)
 
 
 def test_colour_that_tells_nothing_is_dropped():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 from sklearn.base import BaseEstimator
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.naive_bayes import GaussianNB
 
@@ -111,6 +112,14 @@ def test_mask_equals_nan():
     assert by_nan.score(HOLED, LABELS) == by_mask.score(IMAGE, LABELS, mask=VALID)
     assert by_nan.score(HOLED, LABELS) == (by_nan.predict(HOLED) == LABELS)[VALID].mean()
     np.testing.assert_array_equal(by_nan.suggest_pixels(HOLED, 5), by_mask.suggest_pixels(IMAGE, 5, mask=VALID))
+
+
+def test_scores_and_entropies_have_no_data_either():
+    model = PixelClassifier(AtrousFeatures(3), LinearDiscriminantAnalysis(), nodata=0).fit(HOLED, LABELS)
+    for method in (model.decision_function, model.predict_entropy):
+        by_nan = method(HOLED)
+        np.testing.assert_array_equal(np.isnan(by_nan), ~VALID)
+        np.testing.assert_array_equal(method(IMAGE, mask=VALID), by_nan)
 
 
 def test_nothing_is_learnt_where_there_is_no_data():

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from dconv import AtrousFeatures, PixelClassifier
-from dconv._intensity import colorless, intensity_of, mostly_grey, of_several_kinds, pooled
+from dconv._intensity import Intensity, colorless, intensity_of, mostly_grey, of_several_kinds, pooled
 
 rng = np.random.default_rng(0)
 GREY = rng.integers(0, 256, (70, 60), dtype=np.uint8)
@@ -184,6 +184,39 @@ def test_faint_colour_counts_beside_the_intensity_itself_and_beside_its_variance
         assert not colorless(vivid)
         assert not mostly_grey(vivid)
     assert not colorless([*faint, intensity_of(photograph(130, 40, 25.0))])  # one in colour among them tells
+
+
+@pytest.mark.parametrize(
+    ("mean", "color", "grey"),
+    [
+        (0.0, 0.0099, True),  # less than 1 % of the variance of the intensity, of each
+        (0.0, 0.0101, False),
+        (100.0, 0.099, True),  # less than 10 % of it, of all together ...
+        (100.0, 0.101, False),
+        (7.1, 0.05, True),  # ... and less than 0.1 % of the mean square, which is mean**2 + 1
+        (6.9, 0.05, False),
+    ],
+)
+def test_bounds_of_grey_are_as_documented(mean, color, grey):
+    intensities = [Intensity(mean, 1.0, 100, color)] * 2
+    assert colorless(intensities) is grey
+    assert mostly_grey(intensities) is grey
+
+
+@pytest.mark.parametrize(
+    ("contrast", "brightness", "n", "several"),
+    [
+        (0.41, 0.0, 8, True),  # the standard deviation of the logarithm
+        (0.39, 0.0, 8, False),
+        (0.41, 0.0, 7, False),
+        (0.0, 1.01, 8, True),  # that of the mean, by the median contrast
+        (0.0, 0.99, 8, False),
+    ],
+)
+def test_bounds_of_several_kinds_are_as_documented(contrast, brightness, n, several):
+    signs = np.resize([1, -1], n)
+    images = [Intensity(3 * brightness * sign, (3 * np.exp(contrast * sign)) ** 2, 100) for sign in signs]
+    assert of_several_kinds(images) is several
 
 
 def test_faint_colour_is_left_out_by_auto():

@@ -27,7 +27,10 @@ def test_code_segments_the_image(names):
     labels = names["labels"]
     assert labels.shape == names["image"].shape
     assert set(np.unique(labels)) == {1, 2}
-    # the middle of a coin and the dark corner between coins, neither of which was scribbled on
+    coins, between = [(52, 222), (125, 270), (195, 150), (265, 160), (265, 355)], [(30, 20), (52, 300), (190, 310)]
+    assert not any(names["scribbles"][place] for place in coins + between)
+    assert [labels[place] for place in coins] == [2] * 5
+    assert [labels[place] for place in between] == [1] * 3
     assert names["probabilities"].shape == (*labels.shape, 2)
 
 

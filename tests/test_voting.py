@@ -13,7 +13,14 @@ from sklearn.svm import LinearSVC
 from sklearn.tree import DecisionTreeClassifier
 from sklearn.utils.estimator_checks import check_estimator
 
-from dconv import AdaptiveVote, AtrousFeatures, PixelClassifier, default_classifier
+from dconv import (
+    AdaptiveVote,
+    AtrousFeatures,
+    PerceptronClassifier,
+    PixelClassifier,
+    SoftClipScaler,
+    default_classifier,
+)
 from dconv._lesson import groups_of
 from dconv._pixels import pixel_set
 from dconv.voting import _best
@@ -179,6 +186,19 @@ def test_pixel_classifier_tells_it_the_groups(monkeypatch):
     segmenter = PixelClassifier(AtrousFeatures(2), vote).fit([image, image + 1], [labels, labels])
     np.testing.assert_array_equal(seen[0], np.repeat([0, 1], np.count_nonzero(labels)))
     assert segmenter.predict_proba(image).shape == (20, 30, 2)
+
+
+def test_parts_of_the_default_are_those_that_were_measured():
+    vote = default_classifier(random_state=0)
+    assert type(vote.forest) is ExtraTreesClassifier
+    assert vote.forest.n_estimators == 100
+    assert [type(step) for step in vote.perceptron] == [SoftClipScaler, StandardScaler, PerceptronClassifier]
+    assert vote.perceptron[0].limit == 5
+    parameters = {"hidden_layer_sizes": (64,), "weight_decay": 0.004, "alpha": 0.3, "doubt": 100.0, "max_iter": 30}
+    assert parameters.items() <= vote.perceptron[-1].get_params().items()
+    for n_rows, expected in ((None, (None, 64, 1)), (9_999, (None, 64, 1)), (10_000, (2, 1024, 4))):
+        vote = default_classifier(n_rows=n_rows)
+        assert (vote.n_folds, vote.forest.max_leaf_nodes, vote.forest.min_samples_leaf) == expected
 
 
 def test_default_classifier_is_deterministic_and_the_default():
