@@ -149,14 +149,15 @@ def check_answers() -> None:
 
 def check_runs(folder: str) -> None:
     """Run from the command line, twice."""
-    every = list(segmenters.CANDIDATES)
-    slow = [name for name in every if not name.startswith("dconv")]
-    fast = [name for name in every if name not in slow]
+    usual = ["dconv", "dconv" + segmenters.PER_SLICE]
+    kept_out = (*usual, *segmenters.NEED_NET)
+    others = [name for name in segmenters.CANDIDATES if not (name in kept_out or name.endswith(segmenters.PER_SLICE))]
     sets = ["drive", segmentation_sets.STACK, segmentation_sets.VOLUMES]
     for mode in ([], ["--test"]):
-        n_rows = 3 * (1 + 2 + 2) * sum(not name.endswith(segmenters.PER_SLICE) for name in fast)
-        run_twice(Path(folder), ["--sets", *sets, *mode, "--candidates", *fast], n_rows)
-    run_twice(Path(folder), ["--sets", "drive", sets[-1], "--regimes", "dense", "--candidates", *slow], 2 + 4)
+        run_twice(Path(folder), ["--sets", *sets, *mode, "--candidates", *usual], 3 * (1 + 2 + 2))
+    run_twice(
+        Path(folder), ["--sets", "drive", sets[-1], "--regimes", "dense", "--candidates", *others], 2 * len(others)
+    )
 
 
 def run_twice(folder: Path, options: list[str], n_rows: int) -> None:
