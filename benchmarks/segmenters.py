@@ -11,7 +11,7 @@ An estimator has ``fit(images, labels)``, with VOID where a pixel is not labelle
 On sets of volumes a candidate works in 3-D, and one named "NAME 2-D per slice", registered with it, on each section by
 itself. Where the scales of images differ, which is in `hippocampus-mri-volumes`, each is standardised first, unless the
 candidate is registered with ``standardise=False`` because it does so itself. Those in NEED_NET need the weights that
-hed_weights.py reads, and are run only if they are asked for.
+hed_weights.py reads (registered with ``needs_net=True``), and are run only if they are asked for.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from sklearn.base import clone
 from sklearn.compose import ColumnTransformer
 from sklearn.decomposition import PCA
 from sklearn.ensemble import RandomForestClassifier, VotingClassifier
-from sklearn.pipeline import make_pipeline
+from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 import dconv
@@ -40,11 +40,13 @@ Arrays = list[np.ndarray]
 
 CANDIDATES: dict[str, Make] = {}
 PER_SLICE = " 2-D per slice"
-NEED_NET = ("dconv street scenes + net", "dconv street scenes + net" + PER_SLICE)
+NEED_NET: set[str] = set()
 
 
-def candidate(name: str, standardise: bool = True) -> Callable[[Make], Make]:
+def candidate(name: str, standardise: bool = True, needs_net: bool = False) -> Callable[[Make], Make]:
     """Register a function under this name, and for volumes under that of its slices."""
+    if needs_net:
+        NEED_NET.update((name, name + PER_SLICE))
 
     def prepared(dataset: Dataset, estimator: Any) -> Any:
         return Standardised(estimator) if standardise and dataset.scales_differ else estimator
@@ -124,32 +126,30 @@ def street_scenes(dataset: Dataset, seed: int) -> dconv.PixelClassifier:
     return dconv.PixelClassifier(context, class_prior="balanced", refine=crf, **common(dataset, seed))
 
 
-@candidate("dconv street scenes + net")
+@candidate("dconv street scenes + net", needs_net=True)
 def _(dataset: Dataset, seed: int) -> Any:
     scenes = street_scenes(dataset, seed)
     net = hed_weights.hed_backbone(taps=tuple(hed_weights.MAPS), output_stride=8)
     return scenes.set_params(features=dconv.make_features(scenes.features, net), classifier=with_and_without_net(seed))
 
 
-def with_and_without_net(seed: int) -> VotingClassifier:
-    """Return the mean of six perceptrons, of which three see only the features before the maps of the net.
+def with_and_without_net(seed: int, n_components: int = 64) -> Pipeline:
+    """Return the mean of six perceptrons, of which three do not see the components of the maps, the last columns.
 
     Chosen on training images of camvid, sequences held out: the two kinds err in different places.
     """
-    n_maps = sum(hed_weights.MAPS.values())
-    without = [("features", "passthrough", slice(-n_maps))]
-    maps, start = [], -n_maps
+    parts, start = [], -sum(hed_weights.MAPS.values())
+    features = ("features", "passthrough", slice(start))
     for name, n_channels in hed_weights.MAPS.items():
-        components = make_pipeline(FunctionTransformer(np.sqrt), PCA(64, whiten=True, random_state=seed))
-        maps.append((name, components, slice(start, start + n_channels or None)))
+        components = make_pipeline(FunctionTransformer(np.sqrt), PCA(n_components, whiten=True, random_state=seed))
+        parts.append((name, components, slice(start, start + n_channels or None)))
         start += n_channels
-    perceptron = dconv.default_classifier().perceptron
-    votes = []
+    without = ColumnTransformer([("features", "passthrough", slice(-n_components * len(parts)))])
+    perceptron, votes = dconv.default_classifier().perceptron, []
     for number in range(3):
-        perceptron.set_params(perceptronclassifier__random_state=3 * seed + number)
-        for name, columns in (("without", without), ("with", without + maps)):
-            votes.append((f"{name} {number}", make_pipeline(ColumnTransformer(columns), clone(perceptron))))
-    return VotingClassifier(votes, voting="soft")
+        member = clone(perceptron).set_params(perceptronclassifier__random_state=3 * seed + number)
+        votes += [(f"without {number}", make_pipeline(without, member)), (f"with {number}", member)]
+    return make_pipeline(ColumnTransformer([features, *parts]), VotingClassifier(votes, voting="soft"))
 
 
 def with_position(dataset: Dataset) -> dconv.FeatureImageUnion:
