@@ -42,7 +42,7 @@ class ContextClassifier(PixelClassifier):
         Likewise, with `predict_proba`; every stage has a copy.
     n_stages : int or "auto", default=2
         Number of stages; 1 is a :class:`~dconv.PixelClassifier`. With "auto" stages are added, up to 4, as long as
-        this makes the log loss on labelled pixels smaller that were held out.
+        this makes the log loss on labelled pixels smaller that were held out (from classifiers, see Notes).
     cv : int, default=3
         Number of folds that labelled pixels are dealt to. A stage must not learn from what the one before says of
         pixels that this knows already, as it would trust it too much; so it is told what models learnt from the other
@@ -92,7 +92,9 @@ class ContextClassifier(PixelClassifier):
 
     What is held out from a stage after the second had a small part in it: the stage before learnt from the context
     that models made which did know it. The same is true where features learn from labels, as
-    :class:`~dconv.AtrousContext` does, the default of many: they learn once, from all.
+    :class:`~dconv.AtrousContext` does, the default of many: they learn once, from all. So "auto" stops earlier than
+    it should for other images. Whole cascades are judged by
+    ``GridSearchCV(ContextClassifier(), {"n_stages": [1, 2]}, cv=KFold(3))``.
 
     Where the features have a `spacing`, as :class:`~dconv.AtrousFeatures` may, the context has it too.
 
