@@ -121,9 +121,7 @@ def street_scenes(dataset: Dataset, seed: int) -> dconv.PixelClassifier:
     # Chosen on training images of camvid, sequences held out. The first guess sees how high a pixel lies too; left and
     # right misled on other sequences. A narrow appearance kernel takes less from small classes.
     features = dconv.make_features(fitting_features(dataset), dconv.PixelPosition(axes=[0]))
-    crf = dconv.DenseCRF(
-        appearance_weight=6, appearance_sigma=40, color_sigma=8, ndim=dataset.ndim, channel_axis=dataset.channel_axis
-    )
+    crf = dconv.DenseCRF(appearance_weight=6, appearance_sigma=40, color_sigma=8)
     context = dconv.AtrousContext(features, random_state=seed)
     return dconv.PixelClassifier(context, class_prior="balanced", refine=crf, **common(dataset, seed))
 
@@ -139,7 +137,8 @@ def street_scenes_with_net(dataset: Dataset, seed: int) -> dconv.PixelClassifier
 def _(dataset: Dataset, seed: int) -> Any:
     # Of three parts of sequences held out, one at dusk, the members that see the maps are the better ones on two.
     scenes = street_scenes_with_net(dataset, seed)
-    return ImageLevelPrior(scenes.set_params(classifier__votingclassifier__weights=[1, 2] * 3))
+    crf = ImageLevelPriorCRF(**scenes.refine.get_params())
+    return scenes.set_params(refine=crf, classifier__votingclassifier__weights=[1, 2] * 3)
 
 
 def with_and_without_net(seed: int, n_components: int = 64) -> Pipeline:
@@ -189,39 +188,20 @@ def fitting_features(dataset: Dataset) -> dconv.AtrousFeatures | None:
     return None if n_levels >= 5 else dconv.AtrousFeatures(n_levels, normalize="auto")
 
 
-class ImageLevelPrior:
-    """A pixel classifier with a CRF, told between the two what classes an image shows.
+class ImageLevelPriorCRF(dconv.DenseCRF):
+    """A CRF that is told what classes an image shows: the mean of the probabilities of its pixels, to a power.
 
-    The mean of the probabilities of all pixels of an image, to a power, is a prior for each of them. The idea of a
-    prior for an image is that of Shotton, Johnson and Cipolla, doi:10.1109/CVPR.2008.4587503, who learn it apart.
+    That is a prior for each of them. The idea of a prior for an image is that of Shotton, Johnson and Cipolla,
+    doi:10.1109/CVPR.2008.4587503, who learn it apart.
     """
 
     # Chosen on training images of camvid, sequences held out; what the mean says is not there stays possible by LEAST.
     POWER, LEAST = 0.5, 0.002
 
-    def __init__(self, segmenter: dconv.PixelClassifier) -> None:
-        self.refine, self.segmenter = segmenter.refine, segmenter.set_params(refine=None)
-
-    @property
-    def classes_(self) -> np.ndarray:
-        return self.segmenter.classes_
-
-    @property
-    def features_(self) -> Any:
-        return self.segmenter.features_
-
-    def fit(self, images: Arrays, labels: Arrays) -> Self:
-        self.segmenter.fit(images, labels)
-        return self
-
-    def predict_proba(self, images: Arrays) -> Arrays:
-        answers = []
-        for image in images:
-            probabilities = self.segmenter.predict_proba([image])[0]
-            probabilities *= (probabilities.mean(axis=tuple(range(probabilities.ndim - 1))) + self.LEAST) ** self.POWER
-            probabilities /= probabilities.sum(axis=-1, keepdims=True)
-            answers.append(self.refine.refine(image, probabilities))
-        return answers
+    def refine(self, image: np.ndarray, probabilities: np.ndarray, **options: Any) -> np.ndarray:
+        shown = probabilities.mean(axis=tuple(range(probabilities.ndim - 1)))
+        likely = probabilities * (shown + self.LEAST) ** self.POWER
+        return super().refine(image, likely / likely.sum(axis=-1, keepdims=True), **options)
 
 
 class FeaturesForest:
