@@ -108,7 +108,7 @@ def test_the_default_tries_who_votes_only_with_many_pixels(size, tried):
     image = rng.normal(size=(100, size))
     vote = PixelClassifier(AtrousFeatures(1, groups=("level",)), random_state=0).fit(image, 1 + (image > 0)).classifier_
     assert (vote.log_loss_ is not None) is tried
-    assert vote.forest.max_leaf_nodes == (1024 if tried else 64)
+    assert (vote.forest.n_estimators, vote.forest.max_leaf_nodes) == ((50, 1024) if tried else (100, 64))
 
 
 def test_weights_reach_a_pipeline():
@@ -191,14 +191,15 @@ def test_pixel_classifier_tells_it_the_groups(monkeypatch):
 def test_parts_of_the_default_are_those_that_were_measured():
     vote = default_classifier(random_state=0)
     assert type(vote.forest) is ExtraTreesClassifier
-    assert vote.forest.n_estimators == 100
     assert [type(step) for step in vote.perceptron] == [SoftClipScaler, StandardScaler, PerceptronClassifier]
     assert vote.perceptron[0].limit == 5
     parameters = {"hidden_layer_sizes": (64,), "weight_decay": 0.004, "alpha": 0.3, "doubt": 100.0, "max_iter": 30}
     assert parameters.items() <= vote.perceptron[-1].get_params().items()
-    for n_rows, expected in ((None, (None, 64, 1)), (9_999, (None, 64, 1)), (10_000, (2, 1024, 4))):
+    few, many = (None, 100, 64, 1), (2, 50, 1024, 4)
+    for n_rows, expected in ((None, few), (9_999, few), (10_000, many)):
         vote = default_classifier(n_rows=n_rows)
-        assert (vote.n_folds, vote.forest.max_leaf_nodes, vote.forest.min_samples_leaf) == expected
+        forest = vote.forest
+        assert (vote.n_folds, forest.n_estimators, forest.max_leaf_nodes, forest.min_samples_leaf) == expected
 
 
 def test_default_classifier_is_deterministic_and_the_default():
