@@ -16,10 +16,11 @@ values that features cannot take or of their size, and returns the spatial shape
 `_fit_images(images)`, which is `fit` with images that know which of their pixels hold data, and may have to be read
 piece by piece; or `_fit_labelled(images, masks, targets)` in its place, which is given the labelled pixels too, as
 PixelSets, and their labels, or None, and `_learns_from_labels`, which tells before it is fitted whether they make a
-difference. It may have `_cheaper()`, which returns after fit a transformer without those of its features that cost
-most, and the numbers of those left, or None. `spacing_` is how far apart pixels are, in units of the finest, or None.
-`_cacheable` is False if features may change though the transformer's attributes do not. Every other transformer is
-given whole images.
+difference; with it goes `_relearnt(images, masks, targets)`, which returns a copy of the fitted transformer that has
+learnt from other labels of the same images, and is as it was in all that does not depend on labels. It may have
+`_cheaper()`, which returns after fit a transformer without those of its features that cost most, and the numbers of
+those left, or None. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if
+features may change though the transformer's attributes do not. Every other transformer is given whole images.
 """
 
 from __future__ import annotations
@@ -63,11 +64,16 @@ def block_readers(features: Any, images: Images, channel_axis: int | None) -> It
     everything = range(len(images.arrays))
     if isinstance(features, str):
         yield _feature_image_reader(dict(enumerate(images.arrays)))
-    elif hasattr(features, "_transform_block"):
+    elif hasattr(_for_number(features, 0), "_transform_block"):
         yield _block_reader(features, PreparedImages(features, images.arrays))
     else:
         for index in everything:
             yield _feature_image_reader({index: _transform_whole(features, images, index, channel_axis)})
+
+
+def _for_number(features: Any, number: int) -> Any:
+    """Return the transformer of an image: there is one of all, unless features are held out from images."""
+    return features._for_number(number) if hasattr(features, "_for_number") else features
 
 
 def prepared_for(features: Any, image: Any) -> Any:
@@ -88,7 +94,7 @@ class PreparedImages(Mapping):
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         with self._locks[index]:
             if index not in self._found:
-                self._found[index] = prepared_for(self._features, self._images[index])
+                self._found[index] = prepared_for(_for_number(self._features, index), self._images[index])
             return self._found[index], self._images[index]
 
     def __iter__(self) -> Iterator[int]:
@@ -136,7 +142,6 @@ def sees_other_end(features: Any) -> bool:
 def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Reader:
     """Return a reader that computes the features of blocks, each image by the transformer prepared for it."""
     read = partial(_read_block, prepared)
-    bands = partial(_read_bands, prepared) if hasattr(features, "_transform_bands") else partial(_one_band, read)
 
     def over(index: int, box: Block) -> Reader:
         of_image, image = prepared[index]
@@ -145,7 +150,13 @@ def _block_reader(features: Any, prepared: Mapping[int, tuple[Any, Any]]) -> Rea
         return _block_reader(features, {index: (of_image, read_around(image, box, features.halo_))})
 
     reader = Reader(
-        list(prepared), features.n_features_out_, read, bands, features.halo_, over, lambda index: prepared[index][0]
+        list(prepared),
+        features.n_features_out_,
+        read,
+        partial(_read_bands, prepared),
+        features.halo_,
+        over,
+        lambda index: prepared[index][0],
     )
     return reader
 
@@ -231,6 +242,11 @@ def fit_to_images(
 def learns_from_labels(features: Any) -> bool:
     """Tell whether the fit of a transformer, or "passthrough", is another with labels."""
     return getattr(features, "_learns_from_labels", False)
+
+
+def relearnt(features: Any, images: Images, masks: Sequence[PixelSet], targets: np.ndarray) -> Any:
+    """Return a fitted transformer, or "passthrough", as it is when other pixels of the same images are labelled."""
+    return features._relearnt(images, masks, targets) if learns_from_labels(features) else features
 
 
 def labelled_pixels(y: Any, images: Images) -> tuple[list[PixelSet], np.ndarray]:
@@ -328,14 +344,16 @@ def _read_block(prepared: Mapping[int, tuple[Any, Any]], index: int, block: Bloc
 
 def _read_bands(prepared: Mapping[int, tuple[Any, Any]], index: int, block: Block) -> Bands:
     features, image = prepared[index]
-    return features._transform_bands(image, block)
+    if hasattr(features, "_transform_bands"):
+        return features._transform_bands(image, block)
+    return _one_band(partial(_read_block, prepared), index, block)
 
 
 def _transform_whole(features: Any, images: Images, index: int, channel_axis: int | None) -> np.ndarray:
     """Return the feature image of one image, which the transformer gets with its axes as the user has them."""
     image, spatial = whole(images.arrays[index]), images.spatial_shapes[index]
     image = image[..., 0] if channel_axis is None else np.moveaxis(image, -1, channel_axis)
-    feature_image = np.asarray(features.transform(image))
+    feature_image = np.asarray(_for_number(features, index).transform(image))
     if feature_image.ndim != len(spatial) + 1:
         raise ValueError(
             f"{type(features).__name__}.transform returned shape {feature_image.shape} for {images.describe(index)}, "

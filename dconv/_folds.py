@@ -35,6 +35,10 @@ class Folds:
         places = [cells_of_pixels(mask, n_cells) for mask in masks]
         self.of_pixel = np.concatenate([folds[place] for folds, place in zip(of_cell, places, strict=True)])
 
+    def shape(self, index: int) -> tuple[int, ...]:
+        """Return the spatial shape of an image."""
+        return self._shapes[index]
+
     def of_block(self, index: int, block: Block) -> np.ndarray:
         """Return the fold of each pixel of a block of an image."""
         cells = cells_along(self._shapes[index], self._n_cells)

@@ -12,7 +12,7 @@ from sklearn.utils.metaestimators import _BaseComposition, available_if
 
 from dconv._bank import widest
 from dconv._base import FeatureImageTransformer
-from dconv._block_features import fit_to_images, labelled_pixels, learns_from_labels, spacing_of
+from dconv._block_features import fit_to_images, labelled_pixels, learns_from_labels, relearnt, spacing_of
 from dconv._nodata import as_given
 from dconv._parts import new_features
 from dconv._pixels import PixelSet
@@ -175,6 +175,12 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         if _by_blocks(self):
             self.halo_ = widest([part.halo_ for part in parts])
         return self
+
+    def _relearnt(self, images: Images, masks: Sequence[PixelSet], targets: np.ndarray) -> Self:
+        """Return a copy that has learnt from other labels, as :mod:`dconv._block_features` describes."""
+        other = copy(self)
+        other.parts_ = [relearnt(part, images, masks, targets) for part in self.parts_]
+        return other
 
     def _transformed(self, images: Images, sizes: list[tuple[int, ...]]) -> np.ndarray | list[np.ndarray]:
         """Return the features of images, those of the first transformer first: not all say beforehand how many."""

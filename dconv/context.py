@@ -9,11 +9,12 @@ from typing import Any, NoReturn
 import numpy as np
 
 from dconv._axes import as_int
-from dconv._block_features import Reader, spacing_of
+from dconv._block_features import Reader, learns_from_labels, spacing_of
 from dconv._cascade_answers import Cascade
 from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
 from dconv._held_out import HeldOut
+from dconv._held_out_features import HeldOutFeatures
 from dconv._lesson import Lesson
 from dconv._parts import check_may_look_ahead, check_probabilities
 from dconv._pixels import Block
@@ -196,30 +197,42 @@ class ContextClassifier(PixelClassifier):
                 return super()._fit_stages(course)
         n_classes = len(np.unique(lesson.targets))
         context = ContextFeatures(lesson.images.n_axes, n_classes, spacing_of(course.features))
-        rows, practice_rows = course.rows, None if practice is None else practice.rows
+        held_out_features, features, own_rows = None, course.features, course.rows
+        if folds is not None and learns_from_labels(course.features):
+            start = perf_counter()
+            features = held_out_features = HeldOutFeatures(course, folds)
+            own_rows = features.rows()
+            self._say(f"features held out in {folds.n_folds} folds: {perf_counter() - start:.2f} s")
+        rows, practice_rows = own_rows, None if practice is None else practice.rows
         stages: list[Stage] = []
         before: list[Answerers] = []  # each stage as the next one is to see it
         least = np.inf
         for number in range(1, most + 1):
-            held_out = HeldOut(course, rows, folds) if folds is not None and (automatic or number < most) else None
+            first = number == 1
+            held_out = None
+            if folds is not None and (automatic or number < most):
+                held_out = HeldOut(course, rows, folds, held_out_features if first else None)
             if automatic and held_out is not None:
                 loss = held_out.log_loss(rows, lesson.targets, weights)
                 self._say(f"stage {number}: log loss {loss:.4f} on what was held out")
                 if loss >= least:
                     break
                 least = loss
-            stages.append(self._new_stage(course, self._taught(course, rows), practice_rows))
+            # The first stage is better on other images with features that know its labels: it is surer of them. Those
+            # after it see them as those of other images will be.
+            taught = self._taught(course, course.rows if first else rows)
+            stages.append(self._new_stage(course, taught, practice_rows))
             if number == most:
                 break
             start = perf_counter()
             before.append(_answerers(stages[-1], exact=True) if held_out is None else held_out.answer)
-            cascade = Cascade(course.features, lesson.images, course.channel_axis, before, context, course.n_jobs)
-            rows = np.hstack([course.rows, cascade.gather_context(lesson.masks)])
+            cascade = Cascade(features, lesson.images, course.channel_axis, before, context, course.n_jobs)
+            rows = np.hstack([own_rows, cascade.gather_context(lesson.masks)])
             self._say(f"{context.n_features_out_} features of context: {perf_counter() - start:.2f} s")
             if practice is not None:
                 students = [_answerers(stage, exact=False) for stage in stages]
                 parts = [
-                    cascade._replace(images=images, stages=students).gather_context(masks)
+                    cascade._replace(features=course.features, images=images, stages=students).gather_context(masks)
                     for images, masks in zip(practice.groups, practice.masks, strict=True)
                 ]
                 practice_rows = np.hstack([practice.rows, np.concatenate(parts)])

@@ -20,6 +20,7 @@ from dconv._block_features import (
     labelled_pixels,
     prepared_for,
     reader_of_one,
+    relearnt,
     spacing_of,
 )
 from dconv._boxes import grown, moved, overlap, sizes, within
@@ -165,30 +166,57 @@ class AtrousContext(InnerMapsTransformer):
 
     def _fit_labelled(self, images: Images, masks: Sequence[PixelSet] | None, targets: np.ndarray | None) -> Self:
         """Fit to images and labelled pixels, as :mod:`dconv._block_features` describes."""
-        n_jobs = effective_n_jobs(self.n_jobs)
-        n_samples = as_int(self.n_samples, "n_samples", 2)
+        effective_n_jobs(self.n_jobs)
+        as_int(self.n_samples, "n_samples", 2)
         random_state = as_random_state(self.random_state)
         if targets is None or len(np.unique(targets)) < 2:
             raise ValueError(
                 "AtrousContext needs labelled pixels of two classes at least: fit it with label images, as "
                 "PixelClassifier.fit does"
             )
-        first = _simple(random_state) if self.classifier is None else clone_of(self.classifier)
-        check_probabilities(first, "AtrousContext needs a classifier with probabilities")
+        first = self._first(random_state)
         inner, ndim, channel_axis = new_features(self.inner, self.ndim, self.channel_axis, self.n_jobs, "inner")
         check_may_look_ahead(inner, "the context of AtrousContext")
         fit_inner(inner, images, channel_axis, masks, targets)
-        chosen, labels = choose_pixels(images.spatial_shapes, n_samples, masks, targets, random_state)
-        rows = gather_rows(inner, images, channel_axis, chosen, n_jobs)
+        # Tried on a copy: what fails leaves the attributes of the last fit.
+        trial = copy(self)
+        trial.inner_, trial.ndim_, trial.channel_axis_ = inner, ndim, channel_axis
+        trial.n_channels_in_ = images.n_channels
+        trial._teach(first, images, masks, targets, random_state)
+        context = trial._context()
+        trial.n_features_out_ = trial._n_maps + context.n_features_out_
+        trial.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in zip(halo_of(inner, ndim), context.halo_, strict=True))
+        self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
+        return self
+
+    def _relearnt(self, images: Images, masks: Sequence[PixelSet], targets: np.ndarray) -> Self:
+        """Return a copy that has learnt from other labels, as :mod:`dconv._block_features` describes."""
+        other, random_state = copy(self), as_random_state(self.random_state)
+        first = self._first(random_state)
+        other.inner_ = relearnt(self.inner_, images, masks, targets)
+        other._teach(first, images, masks, targets, random_state)
+        return other
+
+    def _first(self, random_state: np.random.RandomState) -> Any:
+        """Return the classifier that speaks first, not fitted."""
+        first = _simple(random_state) if self.classifier is None else clone_of(self.classifier)
+        check_probabilities(first, "AtrousContext needs a classifier with probabilities")
+        return first
+
+    def _teach(
+        self,
+        first: Any,
+        images: Images,
+        masks: Sequence[PixelSet] | None,
+        targets: np.ndarray,
+        random_state: np.random.RandomState,
+    ) -> None:
+        """Let the first classifier learn what `inner_` makes of some of the labelled pixels."""
+        chosen, labels = choose_pixels(images.spatial_shapes, self.n_samples, masks, targets, random_state)
+        rows = gather_rows(self.inner_, images, self.channel_axis_, chosen, effective_n_jobs(self.n_jobs))
         with scikit_learn_alone(), threadpool_limits(1, "blas"):
             first.fit(rows, labels)
-        self.inner_, self.ndim_, self.channel_axis_ = inner, ndim, channel_axis
-        self.classifier_, self.classes_ = first, first.classes_
-        self.n_channels_in_, self._n_maps = images.n_channels, rows.shape[1]
-        context = self._context()
-        self.n_features_out_ = self._n_maps + context.n_features_out_
-        self.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in zip(halo_of(inner, ndim), context.halo_, strict=True))
-        return self
+        self.classifier_, self.classes_, self._n_maps = first, first.classes_, rows.shape[1]
 
     def _feature_names(self) -> Sequence[str]:
         """Return the name of every feature."""

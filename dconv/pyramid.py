@@ -17,6 +17,7 @@ from dconv._block_features import (
     learns_from_labels,
     prepared_for,
     reader_of_one,
+    relearnt,
 )
 from dconv._branches import (
     Branch,
@@ -195,6 +196,15 @@ class AtrousPyramid(InnerMapsTransformer):
         trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in halo_of(inner, ndim))
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
+
+    def _relearnt(self, images: Images, masks: Sequence[PixelSet], targets: np.ndarray) -> Self:
+        """Return a copy that has learnt from other labels, as :mod:`dconv._block_features` describes."""
+        other = copy(self)
+        other.inner_ = relearnt(self.inner_, images, masks, targets)
+        other._branches = other._new_branches(
+            images, self._checked(), masks, targets, as_random_state(self.random_state)
+        )
+        return other
 
     def _feature_names(self) -> Sequence[str]:
         """Return the name of every feature."""

@@ -14,7 +14,9 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from dconv import (
+    AtrousContext,
     AtrousFeatures,
+    AtrousPyramid,
     ContextClassifier,
     DenseCRF,
     PixelClassifier,
@@ -71,24 +73,24 @@ def proba(model, feature_image):
     return answers.reshape(*feature_image.shape[:-1], -1)
 
 
-def by_hand(X, y, others, n_stages):
+def by_hand(X, y, others, n_stages, transformer=BANK):
     """Return the probabilities of `others` from a cascade fitted to three images, each held out in turn."""
-    features = [BANK.fit(image).transform(image) for image in X]
-    other_features = [BANK.transform(image) for image in others]
+    everything = clone(transformer).fit(X, y)
+    other_features = [everything.transform(image) for image in others]
+    kept = [[i for i in range(3) if i != index] for index in range(3)]
+    copies = [clone(transformer).fit([X[i] for i in each], [y[i] for i in each]) for each in kept]
+    features = [copy.transform(image) for copy, image in zip(copies, X, strict=True)]  # each held out
     seen, other_seen = features, other_features
-    targets = np.concatenate([labels[labels > 0] for labels in y])
     for number in range(n_stages):
-        model = clone(TREES).fit(rows_of(seen, y), targets)
+        learnt = [everything.transform(image) for image in X] if number == 0 else seen
+        model = clone(TREES).fit(rows_of(learnt, y), rows_of(y, y))
         answers = [proba(model, feature_image) for feature_image in other_seen]
         if number + 1 == n_stages:
             return answers
         context = []
-        for index, image in enumerate(seen):
-            kept = [i for i in range(3) if i != index]
-            of_kept = [y[i] for i in kept]
-            held_out = clone(TREES).fit(
-                rows_of([seen[i] for i in kept], of_kept), np.concatenate([labels[labels > 0] for labels in of_kept])
-            )
+        for image, copy, each in zip(seen, copies, kept, strict=True):
+            of_kept, images = [y[i] for i in each], [copy.transform(X[i]) if number == 0 else seen[i] for i in each]
+            held_out = clone(TREES).fit(rows_of(images, of_kept), rows_of(of_kept, of_kept))
             context.append(context_of(proba(held_out, image)))
         seen = [np.concatenate(pair, axis=-1) for pair in zip(features, context, strict=True)]
         other_context = [context_of(answer) for answer in answers]
@@ -112,6 +114,38 @@ def test_equals_the_same_steps_by_hand(n_stages, n_classes):
     for got, expected in zip(segmenter.predict_proba(others), by_hand(X, y, others, n_stages), strict=True):
         np.testing.assert_array_equal(got, expected)
     np.testing.assert_array_equal(segmenter.predict(others[0]), 1 + segmenter.predict_proba(others[0]).argmax(axis=-1))
+
+
+AROUND = AtrousContext(BANK, classifier=GaussianNB())
+WITH_WHOLE = make_features(AROUND, FunctionTransformer(lambda x: np.asarray(x, np.float32)[..., None] ** 2))
+PYRAMID = AtrousPyramid(AROUND, projection="lda", dilations=(2,), pool=False)
+
+
+@pytest.mark.parametrize("n_stages", [2, 3])
+@pytest.mark.parametrize("features", [AROUND, WITH_WHOLE, PYRAMID])
+def test_features_that_learn_from_labels_are_held_out_too(features, n_stages):
+    X, y = make_images(((40, 50), (30, 44), (36, 44)))
+    others = [make_image((41, 37), seed=7)[0]]
+    segmenter = ContextClassifier(features, TREES, n_stages=n_stages).fit(X, y)
+    (got,), (expected,) = segmenter.predict_proba(others), by_hand(X, y, others, n_stages, features)
+    np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("features", [AROUND, WITH_WHOLE])
+def test_features_held_out_within_an_image_do_not_know_its_labels(fits, features):
+    image, labels = make_image((60, 60))
+    y = scribble(labels, 0.2)
+    ContextClassifier(features, Recorder(), cv=2).fit(image, y)
+    first, second, _, held_out = fits  # models of both folds, of the first stage and of the second
+    assert len(first[0]) + len(second[0]) == len(held_out[0])
+    known = clone(features).fit(image, y)
+    rows = held_out[0][:, : known.n_features_out_] if hasattr(known, "n_features_out_") else held_out[0][:, :-108]
+    of_all = known.transform(image)[y > 0]
+    np.testing.assert_array_equal(rows[:, :2], of_all[:, :2])  # what no label has taught
+    assert (rows[:, 2:110] != of_all[:, 2:110]).any(axis=1).all()
+    # Both copies, from what the models of the folds have learnt from: the features of one are held out for the other.
+    found = {tuple(row) for row in rows}
+    assert not found & {tuple(row) for row in (*first[0], *second[0])}
 
 
 @pytest.mark.parametrize("parameters", [{}, {"max_samples": 30}, {"distill": "auto"}, {"classifier": TREES}])
@@ -186,13 +220,14 @@ def test_blocks_and_threads_change_no_bit(monkeypatch, features, n_stages, n_cla
     assert cascade.score(X, y) == whole.score(X, y)
 
 
-def test_one_image_in_blocks(monkeypatch):
+@pytest.mark.parametrize("features", [BANK, AROUND])
+def test_one_image_in_blocks(monkeypatch, features):
     image, labels = make_image((60, 250))
     y = scribble(labels)
-    whole = ContextClassifier(BANK, TREES, n_jobs=1).fit(image, y)
+    whole = ContextClassifier(features, TREES, n_jobs=1).fit(image, y)
     monkeypatch.setattr(_pixels, "BLOCK_PIXELS", 500)
     monkeypatch.setattr(_cascade_answers, "_OUTER_PIXELS", 3000)
-    cascade = ContextClassifier(BANK, TREES, n_jobs=2).fit(image, y)
+    cascade = ContextClassifier(features, TREES, n_jobs=2).fit(image, y)
     np.testing.assert_array_equal(cascade.predict_proba(image), whole.predict_proba(image))
 
 
