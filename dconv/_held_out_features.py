@@ -78,7 +78,7 @@ class _Mixture:
 
     def transform(self, image: Any) -> np.ndarray:
         whole = tuple(slice(0, size) for size in self._folds.shape(self._number))
-        return self._mixed(whole, lambda part: np.asarray(part.transform(image)))
+        return self._mixed(whole, lambda part: np.array(part.transform(image)))
 
     def _mixed(self, block: Block, features_of: Callable[[Any], np.ndarray]) -> np.ndarray:
         """Return the features of a block, of each pixel those of its fold."""

@@ -43,11 +43,13 @@ class ContextClassifier(PixelClassifier):
         Likewise, with `predict_proba`; every stage has a copy.
     n_stages : int or "auto", default=2
         Number of stages; 1 is a :class:`~dconv.PixelClassifier`. With "auto" stages are added, up to 4, as long as
-        this makes the log loss on labelled pixels smaller that were held out (from classifiers, see Notes).
+        this makes the log loss smaller on labelled pixels that were held out (see Notes).
     cv : int, default=3
         Number of folds that labelled pixels are dealt to. A stage must not learn from what the one before says of
         pixels that this knows already, as it would trust it too much; so it is told what models learnt from the other
-        folds say. Folds are of whole images; if there is one, or a class is in one alone, of cells of a grid.
+        folds say, and of features that learn from labels, such as :class:`dconv.AtrousContext`, sees those that learnt
+        from the other folds. Folds are of whole images; if there is one, or a class is in one alone, of cells of a
+        grid.
     ignore_label, max_samples, sample, class_prior, nodata, ndim, channel_axis, distill, refine, n_jobs
         As for :class:`~dconv.PixelClassifier`. With `distill` every stage has a student; `refine` and `class_prior`
         follow the last.
@@ -87,14 +89,14 @@ class ContextClassifier(PixelClassifier):
     neighbours of three at distances of 8, 32 and 64 pixels. Images may be smaller. In 3-D there are three levels and
     none more, and distances of 4 and 8 pixels.
 
-    `fit` takes the time of predicting all labelled images and of fitting `cv` + 1 classifiers per stage; `predict`
-    takes about `n_stages` times as long as one stage does. Memory stays bounded: probabilities between stages are
+    `fit` takes the time of predicting all labelled images and of fitting `cv` + 1 classifiers per stage, and where
+    features learn from labels, of `cv` + 1 times the features of labelled pixels; `predict` takes about `n_stages`
+    times as long as one stage does. Memory stays bounded: probabilities between stages are
     those of 4 million pixels and what lies around them, for each thread.
 
-    What is held out from a stage after the second had a small part in it: the stage before learnt from the context
-    that models made which did know it. The same is true where features learn from labels, as
-    :class:`~dconv.AtrousContext` does, the default of many: they learn once, from all. So "auto" stops earlier than
-    it should for other images. Whole cascades are judged by
+    What is held out from a stage after the first had a small part in it: the stage before learnt from the context
+    that models made which did know it. So "auto", which also has to judge by models that know fewer images, may stop
+    earlier than it should for other images. Whole cascades are judged by
     ``GridSearchCV(ContextClassifier(), {"n_stages": [1, 2]}, cv=KFold(3))``.
 
     Where the features have a `spacing`, as :class:`~dconv.AtrousFeatures` may, the context has it too.
