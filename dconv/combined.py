@@ -170,8 +170,7 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         self.__dict__.pop("halo_", None)
         self.parts_, self.ndim_, self.channel_axis_ = parts, ndim, channel_axis
         self.n_channels_in_ = images.n_channels
-        if all(hasattr(part, "n_features_out_") for part in parts):
-            self.n_features_out_ = sum(part.n_features_out_ for part in parts)
+        self._count()
         if _by_blocks(self):
             self.halo_ = widest([part.halo_ for part in parts])
         return self
@@ -180,7 +179,13 @@ class FeatureImageUnion(FeatureImageTransformer, _BaseComposition):
         """Return a copy that has learnt from other labels, as :mod:`dconv._block_features` describes."""
         other = copy(self)
         other.parts_ = [relearnt(part, images, masks, targets) for part in self.parts_]
+        other._count()
         return other
+
+    def _count(self) -> None:
+        """Count the features, if all transformers say how many they have."""
+        if all(hasattr(part, "n_features_out_") for part in self.parts_):
+            self.n_features_out_ = sum(part.n_features_out_ for part in self.parts_)
 
     def _transformed(self, images: Images, sizes: list[tuple[int, ...]]) -> np.ndarray | list[np.ndarray]:
         """Return the features of images, those of the first transformer first: not all say beforehand how many."""

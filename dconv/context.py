@@ -91,8 +91,8 @@ class ContextClassifier(PixelClassifier):
 
     `fit` takes the time of predicting all labelled images and of fitting `cv` + 1 classifiers per stage, and where
     features learn from labels, of `cv` + 1 times the features of labelled pixels; `predict` takes about `n_stages`
-    times as long as one stage does. Memory stays bounded: probabilities between stages are
-    those of 4 million pixels and what lies around them, for each thread.
+    times as long as one stage does. Memory stays bounded: probabilities between stages are those of 4 million pixels
+    and what lies around them, for each thread.
 
     What is held out from a stage after the first had a small part in it: the stage before learnt from the context
     that models made which did know it. So "auto", which also has to judge by models that know fewer images, may stop
@@ -199,12 +199,13 @@ class ContextClassifier(PixelClassifier):
                 return super()._fit_stages(course)
         n_classes = len(np.unique(lesson.targets))
         context = ContextFeatures(lesson.images.n_axes, n_classes, spacing_of(course.features))
-        held_out_features, features, own_rows = None, course.features, course.rows
+        held_features, own_rows = None, course.rows
         if folds is not None and learns_from_labels(course.features):
             start = perf_counter()
-            features = held_out_features = HeldOutFeatures(course, folds)
-            own_rows = features.rows()
+            held_features = HeldOutFeatures(course, folds)
+            own_rows = held_features.rows()
             self._say(f"features held out in {folds.n_folds} folds: {perf_counter() - start:.2f} s")
+        features = course.features if held_features is None else held_features
         rows, practice_rows = own_rows, None if practice is None else practice.rows
         stages: list[Stage] = []
         before: list[Answerers] = []  # each stage as the next one is to see it
@@ -213,7 +214,7 @@ class ContextClassifier(PixelClassifier):
             first = number == 1
             held_out = None
             if folds is not None and (automatic or number < most):
-                held_out = HeldOut(course, rows, folds, held_out_features if first else None)
+                held_out = HeldOut(course, rows, folds, held_features if first else None)
             if automatic and held_out is not None:
                 loss = held_out.log_loss(rows, lesson.targets, weights)
                 self._say(f"stage {number}: log loss {loss:.4f} on what was held out")

@@ -183,9 +183,8 @@ class AtrousContext(InnerMapsTransformer):
         trial.inner_, trial.ndim_, trial.channel_axis_ = inner, ndim, channel_axis
         trial.n_channels_in_ = images.n_channels
         trial._teach(first, images, masks, targets, random_state)
-        context = trial._context()
-        trial.n_features_out_ = trial._n_maps + context.n_features_out_
-        trial.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in zip(halo_of(inner, ndim), context.halo_, strict=True))
+        pairs = zip(halo_of(inner, ndim), trial._context().halo_, strict=True)
+        trial.halo_ = tuple((a + c, b + d) for (a, b), (c, d) in pairs)
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
 
@@ -217,6 +216,7 @@ class AtrousContext(InnerMapsTransformer):
         with scikit_learn_alone(), threadpool_limits(1, "blas"):
             first.fit(rows, labels)
         self.classifier_, self.classes_, self._n_maps = first, first.classes_, rows.shape[1]
+        self.n_features_out_ = self._n_maps + self._context().n_features_out_
 
     def _feature_names(self) -> Sequence[str]:
         """Return the name of every feature."""

@@ -188,11 +188,8 @@ class AtrousPyramid(InnerMapsTransformer):
         trial = copy(self)
         trial.inner_, trial.ndim_, trial.channel_axis_ = inner, ndim, channel_axis
         trial.n_channels_in_ = images.n_channels
-        trial._n_maps = images.n_channels if isinstance(inner, str) else inner.n_features_out_
         trial._reach, trial._pool = max(dilations), self.pool
-        trial._branches = trial._new_branches(images, dilations, masks, targets, random_state)
-        of_branches = sum(len(branch.weight) for branch in trial._branches)
-        trial.n_features_out_ = trial._n_maps * (1 + self.pool) + of_branches
+        trial._set_branches(images, dilations, masks, targets, random_state)
         trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in halo_of(inner, ndim))
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
@@ -201,10 +198,14 @@ class AtrousPyramid(InnerMapsTransformer):
         """Return a copy that has learnt from other labels, as :mod:`dconv._block_features` describes."""
         other = copy(self)
         other.inner_ = relearnt(self.inner_, images, masks, targets)
-        other._branches = other._new_branches(
-            images, self._checked(), masks, targets, as_random_state(self.random_state)
-        )
+        other._set_branches(images, self._checked(), masks, targets, as_random_state(self.random_state))
         return other
+
+    def _set_branches(self, images: Images, *how: Any) -> None:
+        """Make the kernels of all branches, and count the features."""
+        self._n_maps = images.n_channels if isinstance(self.inner_, str) else self.inner_.n_features_out_
+        self._branches = self._new_branches(images, *how)
+        self.n_features_out_ = self._n_maps * (1 + self._pool) + sum(len(branch.weight) for branch in self._branches)
 
     def _feature_names(self) -> Sequence[str]:
         """Return the name of every feature."""

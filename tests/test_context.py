@@ -31,6 +31,7 @@ from dconv import (
 from dconv._context_bank import ContextFeatures
 from dconv._distillation import distill
 from dconv._held_out import HeldOut
+from dconv._pixels import PixelSet
 from dconv._responses import response_of
 
 FITS = []
@@ -129,6 +130,24 @@ def test_features_that_learn_from_labels_are_held_out_too(features, n_stages):
     segmenter = ContextClassifier(features, TREES, n_stages=n_stages).fit(X, y)
     (got,), (expected,) = segmenter.predict_proba(others), by_hand(X, y, others, n_stages, features)
     np.testing.assert_allclose(got, expected, atol=1e-6)
+
+
+def test_features_that_miss_a_class_of_a_fold_are_refused():
+    image, labels = make_image((60, 60))
+    y = scribble(three_classes(labels), 0.3)
+    features = AtrousContext(BANK, classifier=GaussianNB(), n_samples=2, random_state=0)
+    chosen = iter([[1, 2, 3], [1, 2], [1, 2, 3]])
+
+    def choose(shapes, n_samples, masks, targets, random_state):
+        places = [mask.places[np.flatnonzero(targets == label)[:9]] for label in next(chosen) for mask in masks]
+        kept = np.sort(np.concatenate(places))
+        return [PixelSet(shapes[0], kept)], targets[np.isin(masks[0].places, kept)]
+
+    with (
+        mock.patch("dconv.context_features.choose_pixels", choose),
+        pytest.raises(ValueError, match=r"makes 62 features .* but 93 without those of a fold.*\(n_samples\)"),
+    ):
+        ContextClassifier(features, TREES).fit(image, y)
 
 
 @pytest.mark.parametrize("features", [AROUND, WITH_WHOLE])
