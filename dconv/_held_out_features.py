@@ -100,8 +100,8 @@ def _copy(course: Course, learnt: np.ndarray) -> Any:
     of_all, of_others = (getattr(features, "n_features_out_", None) for features in (course.features, copy))
     if of_all != of_others:
         raise ValueError(
-            f"{type(copy).__name__} makes {of_all} features if it learns from all labelled pixels, but {of_others} without "
-            "those of a fold, as there it looked at no pixel of some class; let it look at more (n_samples)"
+            f"{type(copy).__name__} makes {of_all} features if it learns from all labelled pixels, but {of_others} "
+            "without those of a fold, as there it looked at no pixel of some class; let it look at more (n_samples)"
         )
     return copy
 
