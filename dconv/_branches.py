@@ -65,6 +65,22 @@ def learnt_branch(
     return Branch(dilation, shaped, bias.astype(np.float32), 1)
 
 
+def turned(branch: Branch, like: Branch, windows: np.ndarray) -> Branch:
+    """Return a branch that says the same in the terms of another, as far as may be, of windows (n_pixels, taps * maps).
+
+    What tells classes apart has no sign, and where two directions do it alike, no order either: each time that they
+    are learnt these come out by chance. Who compares what two branches say would compare that.
+    """
+    if branch.weight.shape != like.weight.shape:
+        return branch
+    flat = branch.weight.reshape(len(branch.weight), -1).astype(np.float64)
+    centered = windows - windows.mean(axis=0, dtype=np.float64)
+    left, _, right = np.linalg.svd((centered @ like.weight.reshape(flat.shape).T).T @ (centered @ flat.T))
+    turn = left @ right  # the rotation, maybe with a reflection, after which they differ least
+    weight = (turn @ flat).reshape(branch.weight.shape).astype(np.float32)
+    return branch._replace(weight=weight, bias=(turn @ branch.bias).astype(np.float32))
+
+
 def _directions(
     rows: np.ndarray,
     labels: np.ndarray | None,

@@ -26,6 +26,7 @@ from dconv._branches import (
     learnt_branch,
     maps_around,
     smoothing_branches,
+    turned,
 )
 from dconv._inner_maps import InnerMapsTransformer, fit_inner
 from dconv._parts import new_features
@@ -189,7 +190,9 @@ class AtrousPyramid(InnerMapsTransformer):
         trial.inner_, trial.ndim_, trial.channel_axis_ = inner, ndim, channel_axis
         trial.n_channels_in_ = images.n_channels
         trial._reach, trial._pool = max(dilations), self.pool
-        trial._set_branches(images, dilations, masks, targets, random_state)
+        trial._count_maps()
+        trial._branches = trial._new_branches(images, dilations, masks, targets, random_state)
+        trial._count()
         trial.halo_ = tuple((left + max(dilations), right + max(dilations)) for left, right in halo_of(inner, ndim))
         self.__dict__.update({name: value for name, value in vars(trial).items() if name not in self.get_params()})
         return self
@@ -198,13 +201,19 @@ class AtrousPyramid(InnerMapsTransformer):
         """Return a copy that has learnt from other labels, as :mod:`dconv._block_features` describes."""
         other = copy(self)
         other.inner_ = relearnt(self.inner_, images, masks, targets)
-        other._set_branches(images, self._checked(), masks, targets, as_random_state(self.random_state))
+        other._count_maps()
+        if self.projection == "lda":  # other kernels do not look at labels; of random ones others mean other features
+            random_state = as_random_state(self.random_state)
+            other._branches = other._new_branches(images, self._checked(), masks, targets, random_state, self._branches)
+        other._count()
         return other
 
-    def _set_branches(self, images: Images, *how: Any) -> None:
-        """Make the kernels of all branches, and count the features."""
-        self._n_maps = images.n_channels if isinstance(self.inner_, str) else self.inner_.n_features_out_
-        self._branches = self._new_branches(images, *how)
+    def _count_maps(self) -> None:
+        """Count the maps that the kernels see."""
+        self._n_maps = self.n_channels_in_ if isinstance(self.inner_, str) else self.inner_.n_features_out_
+
+    def _count(self) -> None:
+        """Count the features."""
         self.n_features_out_ = self._n_maps * (1 + self._pool) + sum(len(branch.weight) for branch in self._branches)
 
     def _feature_names(self) -> Sequence[str]:
@@ -245,8 +254,9 @@ class AtrousPyramid(InnerMapsTransformer):
         masks: Sequence[PixelSet] | None,
         targets: np.ndarray | None,
         random_state: np.random.RandomState,
+        like: Sequence[Branch] | None = None,
     ) -> tuple[Branch, ...]:
-        """Return the kernels of all branches."""
+        """Return the kernels of all branches, turned to be like others that have learnt from other labels."""
         self._kind = self.projection
         if self.projection == "gaussian":
             return smoothing_branches(dilations, self._n_maps, self.ndim_)
@@ -255,10 +265,11 @@ class AtrousPyramid(InnerMapsTransformer):
         chosen, labels = choose_pixels(images.spatial_shapes, self.n_samples, masks, targets, random_state)
         n_jobs = effective_n_jobs(self.n_jobs)
         windows = gather_windows(self.inner_, images, dilations, chosen, self._n_maps, n_jobs)
-        return tuple(
+        branches = [
             learnt_branch(dilation, rows, labels, self.ndim_, self.projection, self.n_components, random_state)
             for dilation, rows in zip(dilations, windows, strict=True)
-        )
+        ]
+        return tuple(branches if like is None else map(turned, branches, like, windows))
 
     def _for_image(self, image: Any) -> Self:
         """Return the transformer for the blocks of one image, as described in :mod:`dconv._block_features`."""

@@ -1,6 +1,7 @@
 """AtrousPyramid: branches against windows cut by hand, means, labels, blocks, files, bad input."""
 
 import itertools
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.naive_bayes import GaussianNB
 
 import dconv
-from dconv import AtrousFeatures, AtrousPyramid
+from dconv import AtrousContext, AtrousFeatures, AtrousPyramid
+from dconv._block_features import labelled_pixels
+from dconv._validation import as_images
 from dconv.filters import gaussian
 
 BANK = AtrousFeatures(2, groups=["level", "gradient"])
@@ -141,6 +144,35 @@ def test_labels_reach_a_pyramid_among_other_features(tmp_path):
             clone(features).fit(IMAGE)
     assert pyramid().fit(IMAGE, "what is not used is not looked at").n_features_out_ > 0
     assert dconv.make_features(None).fit(IMAGE, "likewise").n_features_out_ > 0
+
+
+def test_lda_learnt_from_other_labels_keeps_signs_and_order():
+    labels = 1 + (np.indices(IMAGE.shape)[1] // 7) % 4
+    image = IMAGE + 30 * labels
+    model = pyramid(projection="lda", n_samples=IMAGE.size).fit(image, labels)
+    images = as_images(image, 2, None)
+    learnt = dconv.pyramid.learnt_branch
+
+    def turned_by_chance(*args):
+        branch = learnt(*args)
+        return branch._replace(weight=-branch.weight[[2, 0, 1]], bias=-branch.bias[[2, 0, 1]])
+
+    with mock.patch("dconv.pyramid.learnt_branch", turned_by_chance):
+        found = model._relearnt(images, *labelled_pixels(labels, images)).transform(image)
+    np.testing.assert_allclose(found, model.transform(image), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("projection", ["gaussian", "random", "pca"])
+def test_kernels_that_do_not_look_at_labels_stay_where_the_maps_learn_from_others(projection):
+    first, second = scribble(LABELS), scribble(LABELS, seed=1)
+    model = pyramid(AtrousContext(BANK, classifier=GaussianNB()), projection=projection, random_state=None)
+    model.fit(IMAGE, first)
+    images = as_images(IMAGE, 2, None)
+    other = model._relearnt(images, *labelled_pixels(second, images))
+    assert other._branches is model._branches
+    maps = other.inner_.transform(IMAGE)
+    np.testing.assert_array_equal(other.transform(IMAGE)[..., : maps.shape[-1]], maps)
+    assert (maps != model.inner_.transform(IMAGE)).any()
 
 
 def test_pca_of_many_taps_finds_the_first_directions():
