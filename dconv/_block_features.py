@@ -17,10 +17,11 @@ values that features cannot take or of their size, and returns the spatial shape
 piece by piece; or `_fit_labelled(images, masks, targets)` in its place, which is given the labelled pixels too, as
 PixelSets, and their labels, or None, and `_learns_from_labels`, which tells before it is fitted whether they make a
 difference; with it goes `_relearnt(images, masks, targets)`, which returns a copy of the fitted transformer that has
-learnt from other labels of the same images, and is as it was in all that does not depend on labels. It may have
-`_cheaper()`, which returns after fit a transformer without those of its features that cost most, and the numbers of
-those left, or None. `spacing_` is how far apart pixels are, in units of the finest, or None. `_cacheable` is False if
-features may change though the transformer's attributes do not. Every other transformer is given whole images.
+learnt from other labels of the same images, and is as it was in all that does not depend on labels; each of its
+features means what it did, or it raises. It may have `_cheaper()`, which returns after fit a transformer without those
+of its features that cost most, and the numbers of those left, or None. `spacing_` is how far apart pixels are, in
+units of the finest, or None. `_cacheable` is False if features may change though the transformer's attributes do not.
+Every other transformer is given whole images.
 """
 
 from __future__ import annotations

@@ -71,8 +71,11 @@ def turned(branch: Branch, like: Branch, windows: np.ndarray) -> Branch:
     What tells classes apart has no sign, and where two directions do it alike, no order either: each time that they
     are learnt these come out by chance. Who compares what two branches say would compare that.
     """
-    if branch.weight.shape != like.weight.shape:
-        return branch
+    if len(branch.weight) != len(like.weight):
+        raise ValueError(
+            f"projection='lda' finds {len(like.weight)} direction(s) in all labelled pixels, but {len(branch.weight)} "
+            "where some are held out, as it did not look at pixels of every class; let it look at more (n_samples)"
+        )
     flat = branch.weight.reshape(len(branch.weight), -1).astype(np.float64)
     centered = windows - windows.mean(axis=0, dtype=np.float64)
     left, _, right = np.linalg.svd((centered @ like.weight.reshape(flat.shape).T).T @ (centered @ flat.T))

@@ -194,6 +194,11 @@ class AtrousContext(InnerMapsTransformer):
         first = self._first(random_state)
         other.inner_ = relearnt(self.inner_, images, masks, targets)
         other._teach(first, images, masks, targets, random_state)
+        if not np.array_equal(other.classes_, self.classes_):
+            raise ValueError(
+                f"AtrousContext looked at pixels of classes {self.classes_.tolist()} of all that are labelled, but of "
+                f"{other.classes_.tolist()} where some are held out; let it look at more (n_samples)"
+            )
         return other
 
     def _first(self, random_state: np.random.RandomState) -> Any:

@@ -132,21 +132,34 @@ def test_features_that_learn_from_labels_are_held_out_too(features, n_stages):
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
-def test_features_that_miss_a_class_of_a_fold_are_refused():
+NAIVE = AtrousContext(BANK, classifier=GaussianNB(), random_state=0)
+LDA = AtrousPyramid(BANK, projection="lda", dilations=(2,), pool=False, random_state=0)
+
+
+@pytest.mark.parametrize("with_whole", [False, True])
+@pytest.mark.parametrize(
+    ("module", "features", "message"),
+    [
+        (
+            "context_features",
+            NAIVE,
+            r"\[1, 2, 3\] of all .* of \[1, 2\] where some are held out.*\(n_samples\)",
+        ),
+        ("pyramid", LDA, r"2 direction\(s\) in all .* but 1 where some are held out.*\(n_samples\)"),
+    ],
+)
+def test_features_that_miss_a_class_where_a_fold_is_held_out_are_refused(module, features, message, with_whole):
     image, labels = make_image((60, 60))
     y = scribble(three_classes(labels), 0.3)
-    features = AtrousContext(BANK, classifier=GaussianNB(), n_samples=2, random_state=0)
-    chosen = iter([[1, 2, 3], [1, 2], [1, 2, 3]])
+    chosen = iter([[1, 2, 3], [1, 2]])
 
     def choose(shapes, n_samples, masks, targets, random_state):
-        places = [mask.places[np.flatnonzero(targets == label)[:9]] for label in next(chosen) for mask in masks]
-        kept = np.sort(np.concatenate(places))
+        kept = np.sort(np.concatenate([masks[0].places[np.flatnonzero(targets == each)[:9]] for each in next(chosen)]))
         return [PixelSet(shapes[0], kept)], targets[np.isin(masks[0].places, kept)]
 
-    with (
-        mock.patch("dconv.context_features.choose_pixels", choose),
-        pytest.raises(ValueError, match=r"makes 62 features .* but 93 without those of a fold.*\(n_samples\)"),
-    ):
+    if with_whole:  # which does not say how many features there are
+        features = make_features(features, FunctionTransformer(lambda x: np.asarray(x, np.float32)[..., None]))
+    with mock.patch(f"dconv.{module}.choose_pixels", choose), pytest.raises(ValueError, match=message):
         ContextClassifier(features, TREES).fit(image, y)
 
 
