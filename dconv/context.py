@@ -90,13 +90,13 @@ class ContextClassifier(PixelClassifier):
     none more, and distances of 4 and 8 pixels.
 
     `fit` takes the time of predicting all labelled images and of fitting `cv` + 1 classifiers per stage, and where
-    features learn from labels, of `cv` + 1 times the features of labelled pixels; `predict` takes about `n_stages`
-    times as long as one stage does. Memory stays bounded: probabilities between stages are those of 4 million pixels
-    and what lies around them, for each thread.
+    features learn from labels, of `cv` + 2 times the features of labelled pixels, of twice `cv` + 1 times where folds
+    are of cells; `predict` takes about `n_stages` times as long as one stage does. Memory stays bounded: probabilities
+    between stages are those of 4 million pixels and what lies around them, for each thread.
 
-    What is held out from a stage after the first had a small part in it: the stage before learnt from the context
-    that models made which did know it. So "auto", which also has to judge by models that know fewer images, may stop
-    earlier than it should for other images. Whole cascades are judged by
+    What is held out from a stage after the first had a small part in it: the stage learnt from context, and from
+    features if they learn from labels, that models made which did know it. So "auto", which also has to judge by models
+    that know fewer images, may stop earlier than it should for other images. Whole cascades are judged by
     ``GridSearchCV(ContextClassifier(), {"n_stages": [1, 2]}, cv=KFold(3))``.
 
     Where the features have a `spacing`, as :class:`~dconv.AtrousFeatures` may, the context has it too.

@@ -30,8 +30,8 @@ from dconv.scaling import SoftClipScaler
 
 _CLEARLY = 0.9  # of the mean's loss: what one member must do better than, as the mean does better on other images
 # Few rows are of one image, or of a few, and what is held out of them is too like the rest to tell who is better on
-# other images. Small trees are as good on them, and several times as fast: up to 64 leaves are bit vectors. Of large
-# ones a hundred take twice the time, most of it for predict, and gain less than 0.001 of AP beside the perceptron.
+# other images. Small trees are as good on them, and several times as fast: up to 64 leaves are bit vectors. A hundred
+# large ones would take twice the time, which is most of predict's, for less than 0.001 of AP beside the perceptron.
 _FEW_ROWS = {"n_folds": None, "forest__n_estimators": 100, "forest__max_leaf_nodes": 64, "forest__min_samples_leaf": 1}
 _MANY_ROWS = {"n_folds": 2, "forest__n_estimators": 50, "forest__max_leaf_nodes": 1024, "forest__min_samples_leaf": 4}
 _LEAST_MANY = 10_000
