@@ -39,6 +39,10 @@ class Folds:
         """Return the spatial shape of an image."""
         return self._shapes[index]
 
+    def of_image(self, index: int) -> np.ndarray:
+        """Return all folds that an image has cells in, and do not look at its pixels, which may be too many."""
+        return np.unique(self._of_cell[index])
+
     def of_block(self, index: int, block: Block) -> np.ndarray:
         """Return the fold of each pixel of a block of an image."""
         cells = cells_along(self._shapes[index], self._n_cells)

@@ -46,8 +46,7 @@ class HeldOutFeatures:
 
     def _for_number(self, number: int) -> Any:
         """Return the transformer of one image, as described in :mod:`dconv._block_features`."""
-        shape = self._course.lesson.masks[number].shape
-        present = np.unique(self._folds.of_block(number, tuple(slice(0, size) for size in shape)))
+        present = self._folds.of_image(number)
         if len(present) == 1:
             return self._copies[present[0]]
         return _Mixture({fold: self._copies[fold] for fold in present}, number, self._folds)

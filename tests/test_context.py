@@ -30,6 +30,7 @@ from dconv import (
 )
 from dconv._context_bank import ContextFeatures
 from dconv._distillation import distill
+from dconv._folds import Folds
 from dconv._held_out import HeldOut
 from dconv._pixels import PixelSet
 from dconv._responses import response_of
@@ -259,7 +260,16 @@ def test_one_image_in_blocks(monkeypatch, features):
     whole = ContextClassifier(features, TREES, n_jobs=1).fit(image, y)
     monkeypatch.setattr(_pixels, "BLOCK_PIXELS", 500)
     monkeypatch.setattr(_cascade_answers, "_OUTER_PIXELS", 3000)
-    cascade = ContextClassifier(features, TREES, n_jobs=2).fit(image, y)
+    of_block, seen = Folds.of_block, []
+
+    def record(folds, index, block):
+        found = of_block(folds, index, block)
+        seen.append(found.size)
+        return found
+
+    with mock.patch.object(Folds, "of_block", record):
+        cascade = ContextClassifier(features, TREES, n_jobs=2).fit(image, y)
+    assert max(seen) < 2000  # of 15,000: of large images no array of all pixels is made
     np.testing.assert_array_equal(cascade.predict_proba(image), whole.predict_proba(image))
 
 
