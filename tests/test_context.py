@@ -121,10 +121,11 @@ def test_equals_the_same_steps_by_hand(n_stages, n_classes):
 AROUND = AtrousContext(BANK, classifier=GaussianNB())
 WITH_WHOLE = make_features(AROUND, FunctionTransformer(lambda x: np.asarray(x, np.float32)[..., None] ** 2))
 PYRAMID = AtrousPyramid(AROUND, projection="lda", dilations=(2,), pool=False)
+NESTED = AtrousContext(AROUND, classifier=GaussianNB())
 
 
 @pytest.mark.parametrize("n_stages", [2, 3])
-@pytest.mark.parametrize("features", [AROUND, WITH_WHOLE, PYRAMID])
+@pytest.mark.parametrize("features", [AROUND, WITH_WHOLE, PYRAMID, NESTED])
 def test_features_that_learn_from_labels_are_held_out_too(features, n_stages):
     X, y = make_images(((40, 50), (30, 44), (36, 44)))
     others = [make_image((41, 37), seed=7)[0]]
