@@ -29,7 +29,7 @@ def test_default_parts():
     assert (segmenter.classifier_.forest.n_estimators, segmenter.classifier_.forest.max_leaf_nodes) == (100, 64)
     many = PixelClassifier(AtrousFeatures(2, groups=["level"]), ignore_label=None).fit(*make_image((100, 100)))
     forest = many.classifier_.forest
-    assert (forest.n_estimators, forest.max_leaf_nodes, forest.min_samples_leaf) == (100, 1024, 4)
+    assert (forest.n_estimators, forest.max_leaf_nodes, forest.min_samples_leaf) == (50, 1024, 4)
     again, other_seed = (PixelClassifier(random_state=seed).fit(image, scribble(labels)) for seed in (3, 4))
     np.testing.assert_array_equal(again.predict_proba(image), segmenter.predict_proba(image))
     assert (other_seed.predict_proba(image) != segmenter.predict_proba(image)).any()
