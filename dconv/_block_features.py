@@ -347,7 +347,7 @@ def _read_bands(prepared: Mapping[int, tuple[Any, Any]], index: int, block: Bloc
     features, image = prepared[index]
     if hasattr(features, "_transform_bands"):
         return features._transform_bands(image, block)
-    return _one_band(partial(_read_block, prepared), index, block)
+    return iter([(block, features._transform_block(image, block))])
 
 
 def _transform_whole(features: Any, images: Images, index: int, channel_axis: int | None) -> np.ndarray:
