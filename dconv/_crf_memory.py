@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-import warnings
 
+from dconv._caller_warnings import warn_caller
 from dconv._crf_embedding import Features
 
 _HARDLY_SHARED = 0.5  # corners of a lattice per corner of a pixel: two pixels to a vertex
@@ -31,9 +31,7 @@ def warn_if_too_fine(kernel: Features, n_vertices: int, n_pixels: int) -> None:
     """Warn if hardly two pixels share a vertex of a lattice, which so costs much and changes little."""
     corners = n_pixels * (kernel.n_features + 1)
     if n_pixels > 1 and n_vertices > _HARDLY_SHARED * corners:
-        warnings.warn(
+        warn_caller(
             f"{kernel.name} is so narrow that hardly two pixels are alike: {n_pixels} pixels have {n_vertices} "
-            f"vertices in its lattice, which takes long and smooths little; {kernel.remedy}",
-            UserWarning,
-            stacklevel=8,  # who called DenseCRF.refine
+            f"vertices in its lattice, which takes long and smooths little; {kernel.remedy}"
         )

@@ -9,7 +9,6 @@ C. Bucila, R. Caruana, A. Niculescu-Mizil, "Model compression", KDD 2006, doi:10
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 
 from dconv._block_features import gather_rows, images_for
+from dconv._caller_warnings import warn_caller
 from dconv._nodata import fill_nodata, valid_pixels
 from dconv._parts import check_probabilities
 from dconv._pixels import PixelSet, blocks_of
@@ -143,16 +143,14 @@ def trusted(distill: Any, student: Any, agreement: Agreement) -> Any:
 
 
 def warn_of_disagreement(distill: Any, agreements: Sequence[Agreement]) -> None:
-    """Warn the caller of the `fit` that calls this if a student, of all that there are, answers in spite of that."""
+    """Warn if a student, of all that there are, answers in spite of that."""
     labels = min((agreement.labels for agreement in agreements), default=1.0)
     if labels >= MIN_AGREEMENT or distill == "auto":
         return
-    warnings.warn(
+    warn_caller(
         f"the student of distill=True gives {labels:.1%} of pixels the label that the classifier gives them, less than "
         f'{MIN_AGREEMENT:.0%}; pass more images as X_unlabeled, predict with exact=True, or use distill="auto" to '
-        "fall back to the classifier",
-        UserWarning,
-        stacklevel=3,
+        "fall back to the classifier"
     )
 
 

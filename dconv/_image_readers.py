@@ -6,12 +6,13 @@ PNG and other pictures, TIFF (of several pages, BigTIFF), NPY, Zarr and OME-Zarr
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from dconv._caller_warnings import warn_caller
 
 PICTURES = frozenset({".png", ".jpg", ".jpeg", ".bmp"})
 TIFFS = frozenset({".tif", ".tiff", ".btf"})
@@ -111,11 +112,9 @@ def _open_tiff(path: Path) -> ImageFile:
         first, *others = file.series
         if others:
             sizes = ", ".join("x".join(map(str, series.shape)) for series in others)
-            warnings.warn(
+            warn_caller(
                 f"{path} holds pages of several sizes; those of {'x'.join(map(str, first.shape))} are read, and not "
-                f"{sizes}",
-                UserWarning,
-                stacklevel=3,
+                f"{sizes}"
             )
         tags = file.pages.first.tags
         geo = tuple((tag.code, tag.dtype, tag.count, tag.value, True) for tag in tags if tag.code in _GEO_TAGS)

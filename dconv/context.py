@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from time import perf_counter
 from typing import Any, NoReturn
 
@@ -10,6 +9,7 @@ import numpy as np
 
 from dconv._axes import as_int
 from dconv._block_features import Reader, learns_from_labels, spacing_of
+from dconv._caller_warnings import warn_caller
 from dconv._cascade_answers import Cascade
 from dconv._context_bank import ContextFeatures
 from dconv._folds import new_folds
@@ -243,11 +243,9 @@ class ContextClassifier(PixelClassifier):
 
     def _warn_of_no_folds(self, automatic: bool) -> None:
         doing = "there is one stage" if automatic else "stages learn from what others say of pixels that they know"
-        warnings.warn(
+        warn_caller(
             "labelled pixels cannot be dealt to folds such that every class is in two of them, so "
-            f"{doing}; label more pixels of each class, in more places or images, or use PixelClassifier",
-            UserWarning,
-            stacklevel=4,
+            f"{doing}; label more pixels of each class, in more places or images, or use PixelClassifier"
         )
 
     def _keep(self, features: Any, stages: list[Stage], refine: Any, lesson: Lesson, *others: Any) -> None:

@@ -18,6 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 from sklearn.utils.validation import check_is_fitted
 
 from dconv._block_features import spacing_of
+from dconv._caller_warnings import warn_caller
 from dconv._context_bank import ContextFeatures
 from dconv._definition import definition_of, difference, hash_of
 from dconv._pyramid_bank import PyramidBank
@@ -305,13 +306,12 @@ def _parse_header(path: Path, data: bytes) -> dict[str, Any]:
 def _warn_of_version(header: dict[str, Any]) -> None:
     saved = header["versions"]["scikit-learn"]
     if saved != sklearn.__version__:
-        warnings.warn(
+        warn_caller(
             InconsistentVersionWarning(
                 estimator_name=header["training"].get("estimator", "PixelClassifier"),
                 current_sklearn_version=sklearn.__version__,
                 original_sklearn_version=saved,
-            ),
-            stacklevel=3,
+            )
         )
 
 

@@ -4,8 +4,9 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from sklearn.naive_bayes import GaussianNB
 
-from dconv import DenseCRF
+from dconv import AtrousFeatures, DenseCRF, PixelClassifier
 
 IMAGE = np.random.default_rng(0).normal(100, 5, size=(12, 14, 3)).astype(np.float32)
 PROBABILITIES = np.random.default_rng(1).dirichlet(np.ones(3), size=(12, 14))
@@ -152,13 +153,29 @@ def test_prepared():
         prepared.refine([PROBABILITIES])
 
 
+def refined_behind_a_classifier(crf, image, probabilities):
+    scribbles = np.zeros(image.shape[:2], int)
+    scribbles[0], scribbles[-1] = 1, 2
+    segmenter = PixelClassifier(AtrousFeatures(1), GaussianNB(), channel_axis=-1, refine=crf)
+    return segmenter.fit(image, scribbles).predict(image)
+
+
 @pytest.mark.filterwarnings("default:.*is so narrow:UserWarning")
-def test_too_fine_a_lattice_warns():
+@pytest.mark.parametrize(
+    "refined",
+    [
+        lambda crf, image, probabilities: crf.refine(image, probabilities),
+        lambda crf, image, probabilities: crf.prepare(image).refine(probabilities),
+        refined_behind_a_classifier,
+    ],
+    ids=["refine", "prepare", "PixelClassifier"],
+)
+def test_too_fine_a_lattice_warns_where_dconv_is_called(refined):
     noise = np.random.default_rng(0).uniform(0, 255, size=(50, 60, 3))
-    probabilities = np.full((50, 60, 2), 0.5)
+    crf = DenseCRF(color_sigma=0.5, channel_axis=-1)
     with pytest.warns(UserWarning, match="appearance kernel is so narrow .* 3000 pixels .* raise color_sigma") as seen:
-        DenseCRF(color_sigma=0.5).refine(noise, probabilities)
-    assert seen[0].filename == __file__
+        refined(crf, noise, np.full((50, 60, 2), 0.5))
+    assert [warning.filename for warning in seen] == [__file__]
 
 
 def test_lattice_beyond_its_keys():
