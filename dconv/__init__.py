@@ -9,6 +9,7 @@ from dconv.context_features import AtrousContext
 from dconv.crf import DenseCRF
 from dconv.custom import CustomFeatures
 from dconv.detection import ObjectDetector
+from dconv.discriminant import RegularizedDiscriminantAnalysis
 from dconv.features import AtrousFeatures
 from dconv.functional import conv, conv_transpose
 from dconv.importance import group_importance, select_features
@@ -48,6 +49,7 @@ __all__ = [
     "PerceptronClassifier",
     "PixelClassifier",
     "PixelPosition",
+    "RegularizedDiscriminantAnalysis",
     "SoftClipScaler",
     "TransposedConv",
     "conv",

@@ -1,12 +1,12 @@
 """Classifiers of normal distributions compiled: their scores are quadratic in the features.
 
-Both are computed in float64: distances in units of small variances square the rounding of float32.
+All are computed in float64: distances in units of small variances square the rounding of float32.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from sklearn.discriminant_analysis import QuadraticDiscriminantAnalysis
@@ -18,6 +18,9 @@ from dconv._kernels._network import SOFTMAX, SQUARE
 from dconv._linear_predictors import softmax
 from dconv._network import Layer, Network
 from dconv._network_run import NetworkPredictor, NetworkScorer
+from dconv.discriminant import RegularizedDiscriminantAnalysis
+
+_Discriminant: TypeAlias = QuadraticDiscriminantAnalysis | RegularizedDiscriminantAnalysis
 
 # What rounding may be multiplied by where distances from both classes are computed together: 1e-8 is left.
 _DIGITS = 4e7
@@ -48,9 +51,12 @@ class _Quadratic(NamedTuple):
     bias: np.ndarray  # (classes,): the score at the mean
 
 
-def _read(classifier: QuadraticDiscriminantAnalysis) -> _Quadratic:
+def _read(classifier: _Discriminant) -> _Quadratic:
     n, n_classes = n_features(classifier), len(classes(classifier))
     means = numbers(classifier, "means_", (n_classes, n))
+    if isinstance(classifier, RegularizedDiscriminantAnalysis):
+        own_axes = numbers(classifier, "axes_", (n_classes, n, n))
+        return _Quadratic(means, list(own_axes), numbers(classifier, "intercept_", (n_classes,)))
     rotations, scalings = attribute(classifier, "rotations_"), attribute(classifier, "scalings_")
     if len(rotations) != n_classes or len(scalings) != n_classes:
         raise refuse(classifier, "it has not one rotation for each class")
@@ -63,7 +69,7 @@ def _read(classifier: QuadraticDiscriminantAnalysis) -> _Quadratic:
     return _Quadratic(means, axes, bias)
 
 
-def _quadratic_scores(classifier: QuadraticDiscriminantAnalysis) -> tuple[Affine, Affine]:
+def _quadratic_scores(classifier: _Discriminant) -> tuple[Affine, Affine]:
     """Return the map to coordinates, and that from their squares to a score for each class, or of two classes to that
     of the second less that of the first.
     """
@@ -110,13 +116,13 @@ def _log_priors(classifier: Any, name: str) -> np.ndarray:
     return finite(classifier, f"the logarithm of {name}", logarithms)
 
 
-def _quadratic(classifier: QuadraticDiscriminantAnalysis) -> NetworkPredictor:
+def _quadratic(classifier: _Discriminant) -> NetworkPredictor:
     inner, outer = _quadratic_scores(classifier)
     layers = (Layer(inner, SQUARE), softmax(outer))
     return NetworkPredictor(classes(classifier), Network(layers, normalise=True, double=True))
 
 
-def _quadratic_scorer(classifier: QuadraticDiscriminantAnalysis) -> NetworkScorer:
+def _quadratic_scorer(classifier: _Discriminant) -> NetworkScorer:
     inner, outer = _quadratic_scores(classifier)
     return NetworkScorer(classes(classifier), Network((Layer(inner, SQUARE), Layer(outer)), double=True))
 
@@ -124,5 +130,6 @@ def _quadratic_scorer(classifier: QuadraticDiscriminantAnalysis) -> NetworkScore
 COMPILERS: dict[type, Callable[[Any], NetworkPredictor]] = {
     GaussianNB: _naive_bayes,
     QuadraticDiscriminantAnalysis: _quadratic,
+    RegularizedDiscriminantAnalysis: _quadratic,
 }
 SCORERS: dict[type, Callable[[Any], NetworkScorer]] = {QuadraticDiscriminantAnalysis: _quadratic_scorer}

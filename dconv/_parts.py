@@ -17,11 +17,13 @@ from dconv.features import AtrousFeatures
 from dconv.voting import default_classifier
 
 
-def new_classifier(classifier: Any, random_state: np.random.RandomState, n_jobs: int) -> Any:
-    """Return the classifier to fit: a clone of the user's, or the default one."""
+def new_classifier(classifier: Any, ndim: int, random_state: np.random.RandomState, n_jobs: int) -> Any:
+    """Return the classifier to fit: a clone of the user's, or the default one for images of this rank."""
     # Drawn for every classifier, so that the pixels drawn next do not depend on which it is.
     seed = random_state.randint(np.iinfo(np.int32).max)
-    return default_classifier(n_jobs=n_jobs, random_state=seed) if classifier is None else clone_of(classifier)
+    if classifier is None:
+        return default_classifier(ndim=ndim, n_jobs=n_jobs, random_state=seed)
+    return clone_of(classifier)
 
 
 def clone_of(classifier: Any) -> Any:

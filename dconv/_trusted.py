@@ -45,6 +45,7 @@ _OWN = frozenset(
         "dconv.context_features.AtrousContext",
         "dconv.crf.DenseCRF",
         "dconv.detection.ObjectDetector",
+        "dconv.discriminant.RegularizedDiscriminantAnalysis",
         "dconv.features.AtrousFeatures",
         "dconv.perceptron.PerceptronClassifier",
         "dconv.position.PixelPosition",

@@ -243,11 +243,11 @@ def select_features(
         raise ValueError(f"tolerance must be a finite number, 0 or more, got {tolerance!r}")
     cv, rng = as_int(cv, "cv", 2), as_random_state(random_state)
     n_jobs = effective_n_jobs(estimator.n_jobs)
-    classifier = new_classifier(estimator.classifier, rng, n_jobs)
-    check_probabilities(classifier, "select_features needs a classifier with probabilities")
     features, ndim, channel_axis = new_features(
         estimator.features, estimator.ndim, estimator.channel_axis, estimator.n_jobs
     )
+    classifier = new_classifier(estimator.classifier, ndim, rng, n_jobs)
+    check_probabilities(classifier, "select_features needs a classifier with probabilities")
     if type(features) is not AtrousFeatures:
         raise TypeError(
             f"select_features chooses from the bank of AtrousFeatures, but features is {type(features).__name__}"

@@ -46,9 +46,9 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         transformers return them. A transformer from outside dconv is applied to one whole image at a time.
     classifier : classifier or None, default=None
         Any scikit-learn classifier, or Pipeline that ends in one, on rows of pixels. None is
-        :func:`~dconv.default_classifier`: the mean of extra trees and a perceptron, or of 10,000 labelled pixels or
-        more one of them alone, if it is better on images, or of a single one regions, that it has not learnt from. A
-        classifier whose `fit` takes `groups` is told them.
+        :func:`~dconv.default_classifier`: the mean of extra trees and a perceptron, of volumes with few labels and a
+        discriminant too, or of 10,000 labelled pixels or more one of them alone, if it is better on images, or of a
+        single one regions, that it has not learnt from. A classifier whose `fit` takes `groups` is told them.
     ignore_label : int or None, default=0
         The value in `y` that means "not labelled"; None if every pixel is.
     max_samples : int or None, default=None
@@ -239,14 +239,14 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         random_state = as_random_state(self.random_state)
         rules = self._rules()
         self._check_verbose()
-        classifier = new_classifier(self.classifier, random_state, n_jobs)
         features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
+        classifier = new_classifier(self.classifier, ndim, random_state, n_jobs)
         if rules.class_prior is not None:
             check_probabilities(classifier, "class_prior needs a classifier with probabilities")
         lesson = new_lesson(X, y, sample_weight, mask, features, classifier, ndim, channel_axis, rules, random_state)
         check_two_classes(lesson.targets, rules.ignore_label)
         if self.classifier is None:
-            classifier.set_params(**parameters_for(len(lesson.targets)))
+            classifier.set_params(**parameters_for(len(lesson.targets), ndim))
         features = self._suited(features, lesson, random_state)
         images = lesson.images
         with_student = as_distill(self.distill, classifier)
@@ -321,8 +321,8 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
             classifier, features, ndim, channel_axis = self.classifier_, self.features_, self.ndim_, self.channel_axis_
             rules = rules._replace(ignore_label=self.ignore_label_, nodata=self.nodata_)
         else:
-            classifier = new_classifier(self.classifier, random_state, n_jobs)
             features, ndim, channel_axis = new_features(self.features, self.ndim, self.channel_axis, self.n_jobs)
+            classifier = new_classifier(self.classifier, ndim, random_state, n_jobs)
         lesson = new_lesson(X, y, sample_weight, mask, features, classifier, ndim, channel_axis, rules, random_state)
         images = lesson.images
         refine = new_refine(self.refine, features, classifier, ndim, self.n_jobs)

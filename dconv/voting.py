@@ -1,4 +1,4 @@
-"""The default classifier: a forest and a perceptron that vote, as far as either helps."""
+"""The default classifier: a forest, a perceptron and on volumes a discriminant that vote, as far as each helps."""
 
 from __future__ import annotations
 
@@ -20,11 +20,12 @@ from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_consistent_length, check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from dconv._axes import as_int
+from dconv._axes import as_int, as_ndim
 from dconv._going_on import last_step, learn_more
 from dconv._random_state import as_random_state
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
+from dconv.discriminant import RegularizedDiscriminantAnalysis
 from dconv.perceptron import PerceptronClassifier
 from dconv.scaling import SoftClipScaler
 
@@ -39,7 +40,7 @@ _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, a
 
 
 class AdaptiveVote(ClassifierMixin, BaseEstimator):
-    """Classify by a forest, a perceptron or the mean of both, whichever is best on what it has not learnt from.
+    """Classify by a forest, a perceptron or the mean of all, whichever is best on what it has not learnt from.
 
     With few labels a forest is the best classifier of features, with many a perceptron, and in between the mean of
     their probabilities. Which it is depends on the images too; so it is tried, on held-out groups. A member votes alone
@@ -49,8 +50,10 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     ----------
     forest, perceptron : classifier
         The members, any classifiers with `predict_proba`.
+    discriminant : classifier or None, default=None
+        A third member, or none.
     n_folds : int or None, default=2
-        Number of folds, 2 or more. None tries nothing: both vote, fitted once, in a third of the time.
+        Number of folds, 2 or more. None tries nothing: all vote, fitted once, in a third of the time.
     random_state : int, RandomState instance or None, default=None
         Draws folds and the rows that the choice is made on; the members keep their own.
 
@@ -59,10 +62,10 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         The labels seen at fit.
     members_ : dict of str to classifier
-        Those that vote, fitted: ``"forest"``, ``"perceptron"`` or both.
+        Those that vote, fitted: ``"forest"``, ``"perceptron"`` and ``"discriminant"``, or one of them.
     log_loss_ : dict of str to float, or None
-        The log-loss of ``"forest"``, ``"perceptron"`` and ``"mean"`` on held-out rows. None if nothing was tried, also
-        because no folds could be made that all know every class, as with one row of a class; then both vote.
+        The log-loss of each member and of the ``"mean"`` on held-out rows. None if nothing was tried, also because no
+        folds could be made that all know every class, as with one row of a class; then all vote.
     n_features_in_ : int
         Number of features seen at fit.
 
@@ -88,11 +91,13 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         forest: Any,
         perceptron: Any,
         *,
+        discriminant: Any = None,
         n_folds: int | None = 2,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.forest = forest
         self.perceptron = perceptron
+        self.discriminant = discriminant
         self.n_folds = n_folds
         self.random_state = random_state
 
@@ -194,6 +199,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     def _checked_members(self) -> dict[str, Any]:
         """Return who may vote, not fitted."""
         members = {"forest": self.forest, "perceptron": self.perceptron}
+        if self.discriminant is not None:
+            members["discriminant"] = self.discriminant
         for name, member in members.items():
             if inspect.isclass(member) or not all(hasattr(member, each) for each in ("get_params", "predict_proba")):
                 raise TypeError(f"{name} must be a classifier with predict_proba, got {member!r:.60}")
@@ -250,19 +257,24 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
 def default_classifier(
     *,
     n_rows: int | None = None,
+    ndim: int = 2,
     random_state: int | np.random.RandomState | None = None,
     n_jobs: int | None = None,
 ) -> AdaptiveVote:
     """Return the classifier that :class:`dconv.PixelClassifier` uses if it is given none.
 
-    Extra trees, and a perceptron of one layer of 64 units on softly clipped features, in a vote.
+    Extra trees, and a perceptron of one layer of 64 units on softly clipped features, in a vote; of volumes with few
+    labels a regularized discriminant besides.
 
     Parameters
     ----------
     n_rows : int or None, default=None
         Number of rows that it is to learn from, None if that is not known. With 10,000 rows or more there are 50 trees
         of at most 1024 leaves of 4 rows at least, and it is tried who votes. With less there are 100 of at most 64
-        leaves, which is faster, and both vote.
+        leaves, which is faster, and all vote.
+    ndim : int, default=2
+        Number of spatial axes of the images. With 3, and less than 10,000 rows, a
+        :class:`~dconv.RegularizedDiscriminantAnalysis` votes too.
     random_state : int, RandomState instance or None, default=None
         Seeds both.
     n_jobs : int or None, default=None
@@ -287,6 +299,7 @@ def default_classifier(
     1024
     """
     n_rows = None if n_rows is None else as_int(n_rows, "n_rows", 1)
+    ndim = as_ndim(ndim)
     seeds = as_random_state(random_state).randint(np.iinfo(np.int32).max, size=3)
     perceptron = PerceptronClassifier((64,), random_state=int(seeds[1]))
     vote = AdaptiveVote(
@@ -294,12 +307,18 @@ def default_classifier(
         make_pipeline(SoftClipScaler(), StandardScaler(), perceptron),
         random_state=int(seeds[2]),
     )
-    return vote.set_params(**parameters_for(n_rows))
+    return vote.set_params(**parameters_for(n_rows, ndim))
 
 
-def parameters_for(n_rows: int | None) -> dict[str, Any]:
-    """Return the parameters of the default classifier that depend on the number of rows, None if that is not known."""
-    return _MANY_ROWS if are_many(n_rows) else _FEW_ROWS
+def parameters_for(n_rows: int | None, ndim: int) -> dict[str, Any]:
+    """Return the parameters of the default classifier that depend on the number of rows, None if that is not known, and
+    on the rank of images.
+    """
+    many = are_many(n_rows)
+    third = None
+    if ndim == 3 and not many:
+        third = make_pipeline(SoftClipScaler(), StandardScaler(), RegularizedDiscriminantAnalysis())
+    return (_MANY_ROWS if many else _FEW_ROWS) | {"discriminant": third}
 
 
 def are_many(n_rows: int | None) -> bool:
@@ -309,7 +328,7 @@ def are_many(n_rows: int | None) -> bool:
 
 def _best(losses: dict[str, float]) -> str:
     """Return who votes: the better member, if it clearly does better than the mean."""
-    better = min("forest", "perceptron", key=losses.__getitem__)
+    better = min((name for name in losses if name != "mean"), key=losses.__getitem__)
     return better if losses[better] < _CLEARLY * losses["mean"] else "mean"
 
 

@@ -21,7 +21,7 @@ from sklearn.preprocessing import MaxAbsScaler, MinMaxScaler, RobustScaler, Stan
 from sklearn.svm import LinearSVC
 from tiles import answer, check_parity, fitted, make_tile, own_answer
 
-from dconv import predictors
+from dconv import RegularizedDiscriminantAnalysis, predictors
 
 CLASSIFIERS = [
     *(LogisticRegression(solver=solver, max_iter=300) for solver in ("lbfgs", "newton-cg", "newton-cholesky", "saga")),
@@ -37,6 +37,7 @@ CLASSIFIERS = [
     GaussianNB(var_smoothing=1e-2),
     QuadraticDiscriminantAnalysis(),
     QuadraticDiscriminantAnalysis(reg_param=0.1),
+    RegularizedDiscriminantAnalysis(),
     RidgeClassifier(),
     RidgeClassifier(fit_intercept=False),
     RidgeClassifierCV(),
@@ -133,7 +134,8 @@ def test_steps_are_folded(steps, n_classes):
         check_parity(fitted(make_pipeline(*steps, classifier), x, y), x)
     if steps in STEPS:
         check_parity(fitted(make_pipeline(*steps, GaussianNB()), x, y), x)
-    check_parity(fitted(make_pipeline(*steps, QuadraticDiscriminantAnalysis()), x, y), x)
+    for classifier in (QuadraticDiscriminantAnalysis(), RegularizedDiscriminantAnalysis()):
+        check_parity(fitted(make_pipeline(*steps, classifier), x, y), x)
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from sklearn.svm import LinearSVC
 
 from dconv.features import AtrousFeatures
 from dconv.filters import derivatives, gaussian
+from dconv.persistence import load, save
 from dconv.segmentation import PixelClassifier
 from dconv.transformers import DilatedConv
 from dconv.voting import AdaptiveVote
@@ -34,6 +35,26 @@ def test_default_parts():
     np.testing.assert_array_equal(again.predict_proba(image), segmenter.predict_proba(image))
     assert (other_seed.predict_proba(image) != segmenter.predict_proba(image)).any()
     assert (segmenter.predict(image) == labels).mean() > 0.9
+
+
+def test_on_volumes_with_few_labels_a_discriminant_votes_too(tmp_path):
+    volume = np.random.default_rng(0).normal(size=(22, 22, 22))
+    labels = 1 + (volume > 0)
+    scribbles = np.where(np.arange(22) < 5, labels, 0)
+    bank = AtrousFeatures(1, groups=["level"], ndim=3)
+    members = {"forest", "perceptron", "discriminant"}
+    few = PixelClassifier(bank, random_state=0).fit(volume, scribbles)
+    assert set(few.classifier_.members_) == members
+    rows = few.features_.transform([volume])[0].reshape(-1, few.n_features_)
+    expected = few.classifier_.predict_proba(rows).reshape(22, 22, 22, 2)
+    np.testing.assert_allclose(few.predict_proba(volume), expected, atol=1e-5)
+    begun = PixelClassifier(bank, random_state=0).partial_fit(volume, scribbles)
+    assert set(begun.classifier_.members_) == members
+    begun.partial_fit(volume, scribbles)
+    save(few, tmp_path / "few.dconv")
+    np.testing.assert_array_equal(load(tmp_path / "few.dconv").predict(volume), few.predict(volume))
+    many = PixelClassifier(bank, random_state=0).fit(volume, labels)
+    assert many.classifier_.discriminant is None
 
 
 def test_given_parts_are_left_as_they_are():

@@ -21,7 +21,7 @@ from sklearn.preprocessing import PolynomialFeatures, StandardScaler
 from sklearn.svm import LinearSVC
 from tiles import NAMES, answer, assert_same_labels, check_parity, compile_method, fitted, make_tile, own_answer
 
-from dconv import predictors
+from dconv import RegularizedDiscriminantAnalysis, predictors
 from dconv._predictor import check_tile
 
 LOGISTIC = LogisticRegression(max_iter=300)
@@ -226,6 +226,7 @@ def test_several_labels_at_once_are_refused(classifier):
         (LOGISTIC, "coef_"),
         (GaussianNB(), "theta_"),
         (QuadraticDiscriminantAnalysis(), "rotations_"),
+        (RegularizedDiscriminantAnalysis(), "axes_"),
         (VOTE, "estimators_"),
     ]
     + [(MLPClassifier((5,), max_iter=5), name) for name in ("coefs_", "out_activation_", "_label_binarizer")],

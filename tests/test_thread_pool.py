@@ -66,6 +66,7 @@ TILE = X[0].reshape(-1, 8)
 TILE_LABELS, TILE_GROUPS = TILE[:, 0] > 0, np.arange(len(TILE)) % 5
 VOTE = dconv.AdaptiveVote(TREES, LogisticRegression(), random_state=0)
 PERCEPTRON = dconv.PerceptronClassifier((4,), max_iter=2, random_state=0)
+DISCRIMINANT = dconv.RegularizedDiscriminantAnalysis()
 SCALER = dconv.SoftClipScaler()
 SERIES = X[0, ..., 0]
 ROCKET = dconv.MiniRocket(500, random_state=0)
@@ -89,7 +90,7 @@ def fitted(estimator):
         return estimator.prepare(IMAGE)
     if estimator is ROCKET:
         return estimator.fit(SERIES)
-    if estimator in (VOTE, SCALER, PERCEPTRON):
+    if estimator in (VOTE, SCALER, PERCEPTRON, DISCRIMINANT):
         return estimator.fit(TILE, TILE_LABELS)
     labels = SCRIBBLES if isinstance(estimator, dconv.PixelClassifier | dconv.AtrousContext) else None
     labels = INSTANCES if isinstance(estimator, dconv.ObjectDetector) else labels
@@ -301,6 +302,14 @@ CALLS = {
     ),
     "PerceptronClassifier.predict": lambda: fitted(PERCEPTRON).predict(TILE),
     "PerceptronClassifier.predict_proba": lambda: fitted(PERCEPTRON).predict_proba(TILE),
+    "RegularizedDiscriminantAnalysis": lambda: (
+        dconv.RegularizedDiscriminantAnalysis().fit(TILE, TILE_LABELS).predict_proba(TILE)
+    ),
+    "RegularizedDiscriminantAnalysis.fit": lambda: (
+        dconv.RegularizedDiscriminantAnalysis().fit(TILE, TILE_LABELS).intercept_
+    ),
+    "RegularizedDiscriminantAnalysis.predict": lambda: fitted(DISCRIMINANT).predict(TILE),
+    "RegularizedDiscriminantAnalysis.predict_proba": lambda: fitted(DISCRIMINANT).predict_proba(TILE),
     "SoftClipScaler": lambda: dconv.SoftClipScaler().fit_transform(TILE),
     "SoftClipScaler.fit": lambda: dconv.SoftClipScaler().fit(TILE).scale_,
     "SoftClipScaler.transform": lambda: fitted(SCALER).transform(TILE),

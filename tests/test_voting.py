@@ -18,6 +18,7 @@ from dconv import (
     AtrousFeatures,
     PerceptronClassifier,
     PixelClassifier,
+    RegularizedDiscriminantAnalysis,
     SoftClipScaler,
     default_classifier,
 )
@@ -97,6 +98,22 @@ def test_without_folds_both_vote(y, groups):
     assert list(vote.members_) == ["forest", "perceptron"]
 
 
+def test_a_third_member_votes_or_is_chosen():
+    members = [TREE, LINE, RegularizedDiscriminantAnalysis()]
+    y = (np.square(X).sum(axis=1) > 3).astype(int)  # a sphere
+    vote = AdaptiveVote(*members[:2], discriminant=members[2], n_folds=None).fit(X, y)
+    assert list(vote.members_) == ["forest", "perceptron", "discriminant"]
+    mean = np.mean([member.fit(X, y).predict_proba(X) for member in members], axis=0)
+    np.testing.assert_allclose(vote.predict_proba(X), mean, rtol=1e-12)
+    vote.set_params(n_folds=2, random_state=0).fit(X, y)
+    assert list(vote.log_loss_) == ["forest", "perceptron", "discriminant", "mean"]
+    assert list(vote.members_) == ["discriminant"]
+    np.testing.assert_array_equal(vote.predict_proba(X), members[2].predict_proba(X))
+    np.testing.assert_allclose(  # a sphere of other rows too, once it goes on
+        vote.partial_fit(X + 1, y).predict_proba(X), members[2].fit(X + 1, y).predict_proba(X), rtol=1e-12
+    )
+
+
 def test_without_a_trial_both_vote():
     vote = AdaptiveVote(TREE, LINE, n_folds=None, random_state=0).fit(X, X.sum(axis=1) > 0)
     assert vote.log_loss_ is None
@@ -154,9 +171,13 @@ def test_bad_parameters_are_refused():
             AdaptiveVote(TREE, LINE, n_folds=n_folds).fit(X, HALVES)
     with pytest.raises(ValueError, match="one class"):
         AdaptiveVote(TREE, LINE).fit(X, np.ones(300))
-    for members, name in (((LinearSVC(), LINE), "forest"), ((TREE, type(LINE)), "perceptron")):
+    for members, third, name in (
+        ((LinearSVC(), LINE), None, "forest"),
+        ((TREE, type(LINE)), None, "perceptron"),
+        ((TREE, LINE), LinearSVC(), "discriminant"),
+    ):
         with pytest.raises(TypeError, match=f"{name} must be a classifier with predict_proba, got "):
-            AdaptiveVote(*members).fit(X, HALVES)
+            AdaptiveVote(*members, discriminant=third).fit(X, HALVES)
     with pytest.raises(ValueError, match=r"inconsistent numbers of samples: \[300, 2\]"):
         AdaptiveVote(TREE, LINE).fit(X, HALVES, groups=[0, 1])
 
@@ -200,6 +221,20 @@ def test_parts_of_the_default_are_those_that_were_measured():
         vote = default_classifier(n_rows=n_rows)
         forest = vote.forest
         assert (vote.n_folds, forest.n_estimators, forest.max_leaf_nodes, forest.min_samples_leaf) == expected
+    for ndim, n_rows, voting in (
+        (3, None, True),
+        (3, 9_999, True),
+        (3, 10_000, False),
+        (2, None, False),
+        (1, 9, False),
+    ):
+        third = default_classifier(n_rows=n_rows, ndim=ndim).discriminant
+        assert (third is not None) is voting
+        if voting:
+            assert [type(step) for step in third] == [SoftClipScaler, StandardScaler, RegularizedDiscriminantAnalysis]
+            assert third[-1].shrinkage == 0.3
+    with pytest.raises(ValueError, match="ndim"):
+        default_classifier(ndim=4)
 
 
 def test_default_classifier_is_deterministic_and_the_default():
