@@ -9,11 +9,12 @@ _BETWEEN = {"dconv", "sklearn", "joblib"}  # packages whose lines are not those 
 
 
 def warn_caller(message: str | Warning) -> None:
-    """Warn of `message`, a UserWarning if it is text, at the nearest line outside dconv and of who calls it for a user.
+    """Warn of `message`, a UserWarning if it is text, at the nearest line outside dconv and of who calls it for a user;
+    in a thread of their own, where it began.
 
     What :func:`warnings.warn` has for this, `skip_file_prefixes`, came with Python 3.12.
     """
     level, frame = 1, sys._getframe()
     while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _BETWEEN:
         level, frame = level + 1, frame.f_back
-    warnings.warn(message, None if isinstance(message, Warning) else UserWarning, stacklevel=level)
+    warnings.warn(message, stacklevel=level)

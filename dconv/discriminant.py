@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, Self
 
 import numpy as np
@@ -35,8 +36,8 @@ class RegularizedDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
     means_ : ndarray of shape (n_classes, n_features_in_)
         The mean of each class.
     axes_ : ndarray of shape (n_classes, n_features_in_, n_features_in_)
-        Of each class the directions, one in a row, along which rows less the mean have variance 1 and do not depend on
-        each other.
+        Of each class the directions, one in a row, along which its distribution about the mean, the covariance shrunk,
+        has variance 1, each independent of the others.
     intercept_ : ndarray of shape (n_classes,)
         The logarithms of the density at the mean, up to a number that all classes share, and of the share of the class
         among the rows.
@@ -47,13 +48,13 @@ class RegularizedDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
 
     See Also
     --------
-    sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis : Needs more rows than features of every class, and
-        takes no weights.
+    sklearn.discriminant_analysis.QuadraticDiscriminantAnalysis : Needs more rows than features of every class with its
+        default solver, and takes no weights.
     dconv.default_classifier : Where it is used.
 
     Notes
     -----
-    Of the two ways in which [1]_ shrinks covariances this is the second one, towards the identity.
+    This is one of the two ways in which [1]_ shrinks covariances, but towards the identity itself: features are scaled.
 
     References
     ----------
@@ -96,26 +97,28 @@ class RegularizedDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
             If an argument or a parameter cannot be used.
         """
         value = self.shrinkage
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        if isinstance(value, bool) or not isinstance(value, Real):
             raise TypeError(f"shrinkage must be a number, got {value!r}")
         if not 0 < value <= 1:
             raise ValueError(f"shrinkage must be above 0 and at most 1, got {value!r}")
         with scikit_learn_alone():
             rows, labels = validate_data(self, X, y, dtype=np.float64)
             check_classification_targets(labels)
-            weights = _check_sample_weight(sample_weight, rows, ensure_non_negative=True)
+            weights = _check_sample_weight(sample_weight, rows, dtype=np.float64, ensure_non_negative=True)
+        if not weights.any():
+            raise ValueError("sample_weight is 0 for every row; give those that count a weight")
         classes = np.unique(labels)
         if len(classes) < 2:
             raise ValueError(f"y holds one class, {classes[0]}, but a classifier needs two")
-        with threadpool_limits(1, "blas"):  # products of so few rows are faster so
-            found = [
-                _normal(rows[labels == label], weights[labels == label], float(self.shrinkage)) for label in classes
-            ]
-        means, axes, log_densities = map(np.stack, zip(*found, strict=True))
+        with scikit_learn_alone(), threadpool_limits(1, "blas"):  # products of so few rows are faster so
+            found = [_normal(rows[labels == label], weights[labels == label], float(value)) for label in classes]
+        means, axes, log_densities = zip(*found, strict=True)
         shares = np.array([weights[labels == label].sum() for label in classes]) / weights.sum()
-        self.classes_, self.means_, self.axes_ = classes, means, axes
-        with np.errstate(divide="ignore"):
-            self.intercept_ = log_densities + np.log(shares)
+        self.classes_: np.ndarray = classes
+        self.means_: np.ndarray = np.stack(means)
+        self.axes_: np.ndarray = np.stack(axes)
+        with np.errstate(divide="ignore"):  # of a class without weight
+            self.intercept_: np.ndarray = np.array(log_densities) + np.log(shares)
         return self
 
     def predict_proba(self, X: ArrayLike) -> np.ndarray:

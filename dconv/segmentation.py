@@ -287,7 +287,7 @@ class PixelClassifier(PixelAnswers, ImageInput, ClassifierMixin, BaseEstimator):
         Of a Pipeline the last step goes on; the scalers in front stay as the first call, or `fit`, has fitted them.
 
         So scribbles are added to an image while someone waits: `fit` once, then call this with all scribbles of the
-        image, old and new. The default classifier keeps its choice, fits its forest anew and lets its perceptron learn
+        image, old and new. The default classifier keeps its choice, fits all anew but its perceptron, which learns
         for an epoch (:meth:`dconv.AdaptiveVote.partial_fit`). Faster still is a pipeline of
         :class:`dconv.SoftClipScaler`, scikit-learn's StandardScaler and :class:`dconv.PerceptronClassifier`.
 

@@ -40,7 +40,7 @@ _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, a
 
 
 class AdaptiveVote(ClassifierMixin, BaseEstimator):
-    """Classify by a forest, a perceptron or the mean of all, whichever is best on what it has not learnt from.
+    """Classify by one of several members or by the mean of all, whichever is best on what it has not learnt from.
 
     With few labels a forest is the best classifier of features, with many a perceptron, and in between the mean of
     their probabilities. Which it is depends on the images too; so it is tried, on held-out groups. A member votes alone
@@ -62,7 +62,7 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
     classes_ : ndarray of shape (n_classes,)
         The labels seen at fit.
     members_ : dict of str to classifier
-        Those that vote, fitted: ``"forest"``, ``"perceptron"`` and ``"discriminant"``, or one of them.
+        Those that vote, fitted: ``"forest"``, ``"perceptron"`` and, if there is one, ``"discriminant"``; or one alone.
     log_loss_ : dict of str to float, or None
         The log-loss of each member and of the ``"mean"`` on held-out rows. None if nothing was tried, also because no
         folds could be made that all know every class, as with one row of a class; then all vote.
@@ -146,6 +146,9 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
         self.classes_, self.log_loss_ = classes, losses
         return self
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__({"discriminant": None, **state})  # of a file from before there was one
+
     def partial_fit(
         self, X: ArrayLike, y: ArrayLike, sample_weight: ArrayLike | None = None, *, classes: ArrayLike | None = None
     ) -> Self:
@@ -192,7 +195,8 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
                 raise ValueError(f"y has labels {strangers.tolist()}, but {self.classes_.tolist()} at the first call")
             weights = None if sample_weight is None else _check_sample_weight(sample_weight, rows)
             self.members_ = {
-                name: _gone_on(fitted, members[name], rows, labels, weights) for name, fitted in self.members_.items()
+                name: _gone_on(fitted, members.get(name, fitted), rows, labels, weights)
+                for name, fitted in self.members_.items()
             }
         return self
 
@@ -276,7 +280,7 @@ def default_classifier(
         Number of spatial axes of the images. With 3, and less than 10,000 rows, a
         :class:`~dconv.RegularizedDiscriminantAnalysis` votes too.
     random_state : int, RandomState instance or None, default=None
-        Seeds both.
+        Seeds trees, perceptron and folds.
     n_jobs : int or None, default=None
         Threads that trees are fitted on.
 
@@ -327,7 +331,7 @@ def are_many(n_rows: int | None) -> bool:
 
 
 def _best(losses: dict[str, float]) -> str:
-    """Return who votes: the better member, if it clearly does better than the mean."""
+    """Return who votes: the best member, if it clearly does better than the mean."""
     better = min((name for name in losses if name != "mean"), key=losses.__getitem__)
     return better if losses[better] < _CLEARLY * losses["mean"] else "mean"
 

@@ -1,9 +1,12 @@
 """What DenseCRF refuses, with messages that say what to change, and what it warns of."""
 
+import linecache
+import re
 from unittest import mock
 
 import numpy as np
 import pytest
+from sklearn.model_selection import GridSearchCV
 from sklearn.naive_bayes import GaussianNB
 
 from dconv import AtrousFeatures, DenseCRF, PixelClassifier
@@ -160,6 +163,13 @@ def refined_behind_a_classifier(crf, image, probabilities):
     return segmenter.fit(image, scribbles).predict(image)
 
 
+def predicted_by_scikit_learn(crf, image, probabilities):
+    labels = np.where(np.arange(60) < 30, 1, 2) * np.ones((50, 1), int)
+    segmenter = PixelClassifier(AtrousFeatures(1), GaussianNB(), channel_axis=-1, refine=crf)
+    splits = [(np.array([0]), np.array([1]))]
+    GridSearchCV(segmenter, {"nodata": [None]}, cv=splits, refit=False).fit([image, image], [labels, labels])
+
+
 @pytest.mark.filterwarnings("default:.*is so narrow:UserWarning")
 @pytest.mark.parametrize(
     "refined",
@@ -167,8 +177,9 @@ def refined_behind_a_classifier(crf, image, probabilities):
         lambda crf, image, probabilities: crf.refine(image, probabilities),
         lambda crf, image, probabilities: crf.prepare(image).refine(probabilities),
         refined_behind_a_classifier,
+        predicted_by_scikit_learn,
     ],
-    ids=["refine", "prepare", "PixelClassifier"],
+    ids=["refine", "prepare", "PixelClassifier", "cross_val_predict"],
 )
 def test_too_fine_a_lattice_warns_where_dconv_is_called(refined):
     noise = np.random.default_rng(0).uniform(0, 255, size=(50, 60, 3))
@@ -176,6 +187,7 @@ def test_too_fine_a_lattice_warns_where_dconv_is_called(refined):
     with pytest.warns(UserWarning, match="appearance kernel is so narrow .* 3000 pixels .* raise color_sigma") as seen:
         refined(crf, noise, np.full((50, 60, 2), 0.5))
     assert [warning.filename for warning in seen] == [__file__]
+    assert re.search(r"\.(refine|predict|fit)\(", linecache.getline(__file__, seen[0].lineno))
 
 
 def test_lattice_beyond_its_keys():

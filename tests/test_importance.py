@@ -9,6 +9,7 @@ from sklearn.metrics import log_loss
 from sklearn.naive_bayes import GaussianNB
 
 from dconv import (
+    AdaptiveVote,
     AtrousContext,
     AtrousFeatures,
     ContextClassifier,
@@ -240,6 +241,20 @@ def test_colour_alone_is_not_dropped():
     selection = select_features(model, images, Y[:2], tolerance=100.0, cv=2, random_state=0)
     assert len(selection.estimator.features.color_groups) == 1
     assert selection.estimator.features.n_levels == 1
+
+
+def test_of_volumes_selection_judges_by_their_classifier(monkeypatch):
+    voting, fit = [], AdaptiveVote.fit
+
+    def watch(self, X, y, sample_weight=None, *, groups=None):
+        voting.append(self.discriminant is not None)
+        return fit(self, X, y, sample_weight, groups=groups)
+
+    monkeypatch.setattr(AdaptiveVote, "fit", watch)
+    volume = np.random.default_rng(0).normal(size=(12, 12, 12))
+    select_features(PixelClassifier(AtrousFeatures(1, groups=["level", "std"], ndim=3)), volume, 1 + (volume > 0))
+    assert voting
+    assert all(voting)
 
 
 def test_selection_knows_that_brightness_has_fewer_groups():

@@ -219,6 +219,18 @@ def test_positions_of_an_older_file_are_along_all_axes(tmp_path):
     assert after.features.get_params()["pixelposition__axes"] is None
 
 
+def test_votes_of_an_older_file_are_without_a_discriminant(tmp_path):
+    def getstate(self):
+        return {name: value for name, value in vars(self).items() if name != "discriminant"}
+
+    with mock.patch("dconv.AdaptiveVote.__getstate__", getstate):
+        before = model(features=ATROUS, classifier=dconv.AdaptiveVote(GaussianNB(), GaussianNB(), random_state=0))
+        dconv.save(before, tmp_path / "m.dconv")
+    after = dconv.load(tmp_path / "m.dconv")
+    assert_array_equal(after.predict_proba(IMAGE), before.predict_proba(IMAGE))
+    assert after.classifier_.get_params(deep=False)["discriminant"] is None
+
+
 def fitted(position):
     """Return what a fitted PixelPosition had before it had `axes`."""
     names = ["ndim_", "channel_axis_", "n_channels_in_", "n_features_out_", "halo_"]

@@ -7,6 +7,7 @@ from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.linear_model import LogisticRegression, SGDClassifier
 from sklearn.metrics import log_loss
 from sklearn.model_selection import StratifiedGroupKFold
+from sklearn.naive_bayes import GaussianNB
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import LinearSVC
@@ -112,6 +113,13 @@ def test_a_third_member_votes_or_is_chosen():
     np.testing.assert_allclose(  # a sphere of other rows too, once it goes on
         vote.partial_fit(X + 1, y).predict_proba(X), members[2].fit(X + 1, y).predict_proba(X), rtol=1e-12
     )
+
+
+def test_a_member_that_votes_goes_on_though_it_is_no_parameter_any_more():
+    vote = AdaptiveVote(TREE, LINE, discriminant=GaussianNB(), n_folds=None).fit(X, HALVES)
+    expected = vote.predict_proba(X)
+    vote.set_params(discriminant=None).partial_fit(X, HALVES)
+    np.testing.assert_array_equal(vote.predict_proba(X), expected)
 
 
 def test_without_a_trial_both_vote():
