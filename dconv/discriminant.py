@@ -8,15 +8,15 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import softmax
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import _check_sample_weight, check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
+from dconv._row_classifier import RowClassifier
 from dconv._threads import scikit_learn_alone
 
 
-class RegularizedDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
+class RegularizedDiscriminantAnalysis(RowClassifier):
     """Quadratic discriminant analysis with covariances shrunk to that of independent features of variance 1.
 
     Every class is a normal distribution. What is unlike all labelled rows goes to the class that varies most, which
@@ -114,7 +114,7 @@ class RegularizedDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
             found = [_normal(rows[labels == label], weights[labels == label], float(value)) for label in classes]
         means, axes, log_densities = zip(*found, strict=True)
         shares = np.array([weights[labels == label].sum() for label in classes]) / weights.sum()
-        self.classes_: np.ndarray = classes
+        self.classes_ = classes
         self.means_: np.ndarray = np.stack(means)
         self.axes_: np.ndarray = np.stack(axes)
         with np.errstate(divide="ignore"):  # of a class without weight
@@ -148,28 +148,6 @@ class RegularizedDiscriminantAnalysis(ClassifierMixin, BaseEstimator):
             for mean, axes, intercept in zip(self.means_, self.axes_, self.intercept_, strict=True)
         ]
         return softmax(np.stack(scores, axis=1), axis=1)
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Return labels.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        ValueError
-            If the rows are no finite numbers, or have other features than at fit.
-        """
-        probabilities = self.predict_proba(X)  # which tells that it is not fitted
-        return self.classes_.take(probabilities.argmax(axis=1))
 
 
 def _normal(rows: np.ndarray, weights: np.ndarray, shrinkage: float) -> tuple[Any, Any, Any]:

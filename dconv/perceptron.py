@@ -8,7 +8,6 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from sklearn.utils.multiclass import check_classification_targets
@@ -17,6 +16,7 @@ from threadpoolctl import threadpool_limits
 
 from dconv._axes import as_int, items_of
 from dconv._random_state import as_random_state
+from dconv._row_classifier import RowClassifier
 from dconv._threads import scikit_learn_alone
 
 _BATCH_SIZE = 200  # scikit-learn's own, or all rows if there are fewer
@@ -24,7 +24,7 @@ _FEW_ROWS = 1000  # to which the prior has its whole strength
 _LEAST_BATCHES = 10  # of an epoch as `max_iter` counts: against a strong prior few changes of weights teach nothing
 
 
-class PerceptronClassifier(ClassifierMixin, BaseEstimator):
+class PerceptronClassifier(RowClassifier):
     """scikit-learn's MLPClassifier, with a penalty on weights that suits the number of rows, and epochs that do.
 
     Its `alpha` is added to the loss of every batch, however many rows there are, so that the right one for some
@@ -242,28 +242,6 @@ class PerceptronClassifier(ClassifierMixin, BaseEstimator):
         check_is_fitted(self)
         with scikit_learn_alone():
             return self.network_.predict_proba(validate_data(self, X, reset=False))
-
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Return labels.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        ValueError
-            If the rows are no finite numbers, or have other features than at fit.
-        """
-        probabilities = self.predict_proba(X)  # which tells that it is not fitted
-        return self.classes_.take(probabilities.argmax(axis=1))
 
 
 def _n_seen(rows: np.ndarray, weighting: dict[str, Any]) -> float:

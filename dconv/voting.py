@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike
-from sklearn.base import BaseEstimator, ClassifierMixin, clone
+from sklearn.base import clone
 from sklearn.ensemble import ExtraTreesClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import log_loss
@@ -23,6 +23,7 @@ from threadpoolctl import threadpool_limits
 from dconv._axes import as_int, as_ndim
 from dconv._going_on import last_step, learn_more
 from dconv._random_state import as_random_state
+from dconv._row_classifier import RowClassifier
 from dconv._sample_weight import weight_parameter
 from dconv._threads import scikit_learn_alone
 from dconv.discriminant import RegularizedDiscriminantAnalysis
@@ -39,7 +40,7 @@ _LEAST_MANY = 10_000
 _MAX_TRIED = 20_000  # rows that the choice is made on: more make it no surer, as neighbouring pixels are alike
 
 
-class AdaptiveVote(ClassifierMixin, BaseEstimator):
+class AdaptiveVote(RowClassifier):
     """Classify by one of several members or by the mean of all, whichever is best on what it has not learnt from.
 
     With few labels a forest is the best classifier of features, with many a perceptron, and in between the mean of
@@ -235,28 +236,6 @@ class AdaptiveVote(ClassifierMixin, BaseEstimator):
             rows = validate_data(self, X, reset=False)
             return np.mean([member.predict_proba(rows) for member in self.members_.values()], axis=0)
 
-    def predict(self, X: ArrayLike) -> np.ndarray:
-        """Return labels.
-
-        Parameters
-        ----------
-        X : array_like of shape (n_samples, n_features)
-            Features.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,)
-
-        Raises
-        ------
-        NotFittedError
-            If `fit` has not been called.
-        ValueError
-            If the rows are no finite numbers, or have other features than at fit.
-        """
-        probabilities = self.predict_proba(X)
-        return self.classes_.take(probabilities.argmax(axis=1))
-
 
 def default_classifier(
     *,
@@ -332,8 +311,8 @@ def are_many(n_rows: int | None) -> bool:
 
 def _best(losses: dict[str, float]) -> str:
     """Return who votes: the best member, if it clearly does better than the mean."""
-    better = min((name for name in losses if name != "mean"), key=losses.__getitem__)
-    return better if losses[better] < _CLEARLY * losses["mean"] else "mean"
+    best = min((name for name in losses if name != "mean"), key=losses.__getitem__)
+    return best if losses[best] < _CLEARLY * losses["mean"] else "mean"
 
 
 def _fitted(member: Any, X: np.ndarray, y: np.ndarray, weights: np.ndarray | None) -> Any:

@@ -179,7 +179,7 @@ def predicted_by_scikit_learn(crf, image, probabilities):
         refined_behind_a_classifier,
         predicted_by_scikit_learn,
     ],
-    ids=["refine", "prepare", "PixelClassifier", "cross_val_predict"],
+    ids=["refine", "prepare", "PixelClassifier", "GridSearchCV"],
 )
 def test_too_fine_a_lattice_warns_where_dconv_is_called(refined):
     noise = np.random.default_rng(0).uniform(0, 255, size=(50, 60, 3))
